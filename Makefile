@@ -1,0 +1,53 @@
+# One target per intent; CI calls only these. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help deps build shim fmt lint test e2e gen fuzz demo demo-down lab bench ci
+
+CARGO ?= cargo
+CASE ?= all
+LAB = target/debug/ovenbird-lab
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install what is missing: Debian packages (OVS, OVN, tools) and cargo-deny
+	@scripts/deps.sh
+
+build: deps ## build every binary (debug) and the static CNI shim
+	$(CARGO) build --workspace --bins
+	@$(MAKE) --no-print-directory shim
+
+shim: ## build the static, size-optimised CNI shim target/shim/ovenbird-cni
+	@scripts/shim.sh
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+lint: deps ## formatting, clippy without warnings, licences and duplicate dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	.tools/bin/cargo-deny --offline check --hide-inclusion-graph bans licenses sources
+
+test: build ## all tests: unit, golden, property, protocol, real OVSDB and OVN, lab end to end (needs root)
+	@scripts/test.sh
+
+gen: ## regenerate the typed rows from schema/input and schema/docs
+	$(CARGO) run --quiet -p ovenbird-schema-generate -- generate
+
+fuzz: ## run each fuzz target for a minute (SECONDS_EACH=60)
+	@scripts/fuzz.sh
+
+demo: build ## three nodes with pods, the reachability matrix, and what to try next; stays up (needs root)
+	$(LAB) demo
+
+demo-down: ## take the demo down
+	$(LAB) down
+
+lab: build ## build the lab and show its commands (`ovenbird-lab up`, `status`, `exec`, `down`)
+	$(LAB) --help
+
+bench: deps ## run the benchmarks, or one with CASE=name; results in target/bench/*.json (needs root)
+	$(CARGO) build --release --workspace --bins
+	@scripts/shim.sh
+	target/release/ovenbird-scale --case $(CASE)
+
+ci: lint test fuzz ## what CI runs
