@@ -1,1 +1,17 @@
-//! placeholder
+//! What Kubernetes sees of us: annotations, object names, addresses and MACs, quantities and well-known paths.
+//!
+//! Inputs and outputs are texts and plain values. Must not: do I/O, know Kubernetes object types, OVSDB, or any daemon.
+//! Every other crate may import this one, so it stays small.
+
+pub mod address;
+pub mod annotation;
+pub mod bandwidth;
+pub mod mac;
+pub mod name;
+pub mod node;
+pub mod path;
+pub mod pod;
+
+pub use annotation::AnnotationError;
+pub use mac::Mac;
+pub use pod::{PodNetwork, PodRoute};
