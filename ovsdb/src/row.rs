@@ -19,6 +19,11 @@ impl Row {
         Row { columns: Vec::new() }
     }
 
+    /// A row of columns that are sorted, unique, and none of them default.
+    pub(crate) fn from_sorted(columns: Vec<(ColumnId, Datum)>) -> Row {
+        Row { columns }
+    }
+
     /// Value of a column, `None` for its default.
     pub fn get(&self, column: ColumnId) -> Option<&Datum> {
         self.position(column).ok().map(|i| &self.columns[i].1)

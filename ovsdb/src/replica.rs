@@ -1,0 +1,273 @@
+//! The in-memory copy of a database, as the monitor tells it (OVS calls this the IDL).
+//!
+//!     Connected(ServerInfo) --> set_server      Update --> apply --> rows, indexes, and what changed as RowChanges
+//!
+//! Inputs: [`ServerInfo`] and [`Update`]s in the order of their events; nothing else, so tests need no server. Must not: do
+//! I/O, or write to the database.
+
+use rustc_hash::FxHashMap;
+
+use crate::decode::{DecodeError, Decoder, RowSink, RowUpdate};
+use crate::desc::{ColumnId, ColumnType, DatabaseDesc, Shape, TableDesc};
+use crate::row::Row;
+use crate::server::ServerInfo;
+use crate::spec::MonitorSpec;
+use crate::update::Update;
+use crate::value::{Atom, Datum, Uuid};
+
+/// What an update did to a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowChange {
+    /// Table.
+    pub table: &'static TableDesc,
+    /// Row.
+    pub uuid: Uuid,
+    /// What happened; the row itself is in the replica.
+    pub kind: ChangeKind,
+}
+
+/// The three ways in which a row changes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ChangeKind {
+    /// The row is new.
+    Inserted,
+    /// The row is gone.
+    Deleted,
+    /// Columns changed, sorted. Sets and maps carry the difference (ovsdb-server(7) 4.1.14: elements that only one side has,
+    /// and for a key with another value the new pair); single values the new one, or an empty set when nothing is left.
+    Modified(Vec<(ColumnId, Datum)>),
+}
+
+/// The copy.
+#[derive(Debug)]
+pub struct Replica {
+    tables: Vec<Option<Table>>,
+    decoder: Decoder,
+    server: Option<ServerInfo>,
+}
+
+#[derive(Debug)]
+struct Table {
+    desc: &'static TableDesc,
+    rows: FxHashMap<Uuid, Row>,
+    /// Rows from before a reset that it has not named yet; empty outside of `apply`.
+    before: FxHashMap<Uuid, Row>,
+    indexes: Vec<(ColumnId, FxHashMap<Atom, Uuid>)>,
+}
+
+impl Replica {
+    /// An empty replica of the tables in `spec`.
+    pub fn new(database: &'static DatabaseDesc, spec: &MonitorSpec) -> Replica {
+        let table = |desc: &&'static TableDesc| {
+            let indexes = spec.table(desc)?.indexes.iter().map(|c| (*c, FxHashMap::default())).collect();
+            Some(Table { desc, rows: FxHashMap::default(), before: FxHashMap::default(), indexes })
+        };
+        Replica { tables: database.tables.iter().map(table).collect(), decoder: Decoder::new(), server: None }
+    }
+
+    /// Takes note of what the connected server has. Call it on every [`crate::Event::Connected`].
+    pub fn set_server(&mut self, server: &ServerInfo) {
+        self.server = Some(server.clone());
+    }
+
+    /// Applies an update, and appends what changed to `changes`.
+    ///
+    /// After an error the contents are those of no server: call [`crate::Handle::force_reconnect`], which ends in an
+    /// update that sets all of them anew.
+    pub fn apply(&mut self, update: &Update, changes: &mut Vec<RowChange>) -> Result<(), DecodeError> {
+        let Replica { tables, decoder, server } = self;
+        if update.is_reset() {
+            tables.iter_mut().flatten().for_each(Table::begin_reset);
+        }
+        decoder.table_updates(update.text(), &mut Sink { tables, server: server.as_ref(), changes })?;
+        tables.iter_mut().flatten().for_each(|t| t.end_reset(changes));
+        Ok(())
+    }
+
+    /// Applies the text of a `<table-updates2>`, for tests: `{"Table":{"<uuid>":{"insert":{"column":value}}}}`.
+    pub fn apply_json(&mut self, text: &str, changes: &mut Vec<RowChange>) -> Result<(), DecodeError> {
+        self.apply(&Update::from_text(text), changes)
+    }
+
+    /// A row.
+    pub fn row(&self, table: &TableDesc, uuid: &Uuid) -> Option<&Row> {
+        self.table(table)?.rows.get(uuid)
+    }
+
+    /// All rows of a table, in no order.
+    pub fn rows(&self, table: &TableDesc) -> impl Iterator<Item = (Uuid, &Row)> {
+        self.table(table).into_iter().flat_map(|t| t.rows.iter().map(|(uuid, row)| (*uuid, row)))
+    }
+
+    /// Number of rows of a table.
+    pub fn len(&self, table: &TableDesc) -> usize {
+        self.table(table).map_or(0, |t| t.rows.len())
+    }
+
+    /// True when the table has no row.
+    pub fn is_empty(&self, table: &TableDesc) -> bool {
+        self.len(table) == 0
+    }
+
+    /// The row whose indexed column (`TableSpec::index`) has a value; `None` also when the column has no index.
+    pub fn find(&self, table: &TableDesc, column: ColumnId, value: &Atom) -> Option<(Uuid, &Row)> {
+        let table = self.table(table)?;
+        let (_, index) = table.indexes.iter().find(|(c, _)| *c == column)?;
+        let uuid = index.get(value)?;
+        table.rows.get_key_value(uuid).map(|(uuid, row)| (*uuid, row))
+    }
+
+    /// True when the connected server has the table. Before any connection, all described tables count as there.
+    pub fn has_table(&self, table: &TableDesc) -> bool {
+        self.server.as_ref().is_none_or(|s| s.has_table(table))
+    }
+
+    /// True when the connected server has the column with the described type.
+    pub fn has_column(&self, table: &TableDesc, column: ColumnId) -> bool {
+        self.server.as_ref().is_none_or(|s| s.has_column(table, column))
+    }
+
+    fn table(&self, table: &TableDesc) -> Option<&Table> {
+        self.tables.get(usize::from(table.index))?.as_ref()
+    }
+}
+
+struct Sink<'a> {
+    tables: &'a mut [Option<Table>],
+    server: Option<&'a ServerInfo>,
+    changes: &'a mut Vec<RowChange>,
+}
+
+impl RowSink for Sink<'_> {
+    fn table(&self, name: &str) -> Option<&'static TableDesc> {
+        self.tables.iter().flatten().map(|t| t.desc).find(|t| t.name == name)
+    }
+
+    fn row(&mut self, desc: &'static TableDesc, uuid: Uuid, update: RowUpdate) -> Result<(), &'static str> {
+        let table = self.tables.get_mut(usize::from(desc.index)).and_then(Option::as_mut);
+        let table = table.ok_or("belongs to a table that is not replicated")?;
+        let kind = match update {
+            RowUpdate::Whole(row) => table.put(uuid, row),
+            RowUpdate::Delete => table.delete(uuid).then_some(ChangeKind::Deleted),
+            RowUpdate::Modify(difference) => {
+                let replaced = |id| self.server.is_some_and(|s| s.is_replaced(desc, id));
+                Some(ChangeKind::Modified(table.modify(uuid, difference, replaced)?))
+            }
+        };
+        self.changes.extend(kind.map(|kind| RowChange { table: desc, uuid, kind }));
+        Ok(())
+    }
+}
+
+impl Table {
+    fn begin_reset(&mut self) {
+        self.before = std::mem::take(&mut self.rows);
+        self.indexes.iter_mut().for_each(|(_, index)| index.clear());
+    }
+
+    fn end_reset(&mut self, changes: &mut Vec<RowChange>) {
+        let table = self.desc;
+        let gone = std::mem::take(&mut self.before);
+        changes.extend(gone.into_keys().map(|uuid| RowChange { table, uuid, kind: ChangeKind::Deleted }));
+    }
+
+    /// Sets a whole row; `None` when nothing changed.
+    fn put(&mut self, uuid: Uuid, row: Row) -> Option<ChangeKind> {
+        let old = self.before.remove(&uuid).or_else(|| self.take(&uuid));
+        let kind = match &old {
+            None => Some(ChangeKind::Inserted),
+            Some(old) if *old == row => None,
+            Some(old) => Some(ChangeKind::Modified(difference(old, &row))),
+        };
+        self.enter(uuid, &row);
+        self.rows.insert(uuid, row);
+        kind
+    }
+
+    fn delete(&mut self, uuid: Uuid) -> bool {
+        self.take(&uuid).is_some()
+    }
+
+    /// Applies differences, and returns them sorted.
+    fn modify(
+        &mut self,
+        uuid: Uuid,
+        mut difference: Vec<(ColumnId, Datum)>,
+        replaced: impl Fn(ColumnId) -> bool,
+    ) -> Result<Vec<(ColumnId, Datum)>, &'static str> {
+        let mut row = self.take(&uuid).ok_or("is modified but was never inserted")?;
+        for (id, change) in &mut difference {
+            let ty = &self.desc.columns[usize::from(id.0)].ty;
+            apply_column(&mut row, *id, ty, change, ty.max == 1 || replaced(*id));
+        }
+        self.enter(uuid, &row);
+        self.rows.insert(uuid, row);
+        difference.sort_unstable_by_key(|(id, _)| *id);
+        Ok(difference)
+    }
+
+    fn take(&mut self, uuid: &Uuid) -> Option<Row> {
+        let row = self.rows.remove(uuid)?;
+        for (column, index) in &mut self.indexes {
+            if let Some(Datum::Atom(atom)) = row.get(*column) {
+                if index.get(atom) == Some(uuid) {
+                    index.remove(atom);
+                }
+            }
+        }
+        Some(row)
+    }
+
+    fn enter(&mut self, uuid: Uuid, row: &Row) {
+        for (column, index) in &mut self.indexes {
+            if let Some(Datum::Atom(atom)) = row.get(*column) {
+                index.insert(atom.clone(), uuid);
+            }
+        }
+    }
+}
+
+/// Applies one column of a `modify`. When the server sent the new value (`replaced`) of a set or map, `change` becomes
+/// the difference, so that owners always see differences.
+fn apply_column(row: &mut Row, id: ColumnId, ty: &ColumnType, change: &mut Datum, replaced: bool) {
+    if ty.shape() == Shape::Atom {
+        match change {
+            Datum::Atom(_) => row.set(id, ty, change.clone()),
+            _ => row.clear(id),
+        }
+        return;
+    }
+    let mut value = row.get_mut(id).map_or_else(|| empty(change), |old| std::mem::replace(old, empty(change)));
+    if replaced {
+        let new = change.clone();
+        value.toggle(&new);
+        *change = value;
+        row.set(id, ty, new);
+    } else {
+        value.toggle(change);
+        row.set(id, ty, value);
+    }
+}
+
+/// What `new` has that `old` has not and the other way round, by column.
+fn difference(old: &Row, new: &Row) -> Vec<(ColumnId, Datum)> {
+    let nothing = Datum::Set(Vec::new());
+    let gone = old.iter().filter(|(id, _)| new.get(*id).is_none());
+    let gone = gone.map(|(id, was)| (id, if matches!(was, Datum::Atom(_)) { nothing.clone() } else { was.clone() }));
+    let set = new.iter().filter_map(|(id, is)| match old.get(id) {
+        Some(was) if was == is => None,
+        None => Some((id, is.clone())),
+        Some(was) => {
+            let mut both = was.clone();
+            both.toggle(is);
+            Some((id, both))
+        }
+    });
+    let mut all: Vec<_> = gone.chain(set).collect();
+    all.sort_unstable_by_key(|(id, _)| *id);
+    all
+}
+
+fn empty(like: &Datum) -> Datum {
+    if matches!(like, Datum::Map(_)) { Datum::Map(Vec::new()) } else { Datum::Set(Vec::new()) }
+}
