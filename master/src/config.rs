@@ -1,0 +1,447 @@
+//! The configuration of the master: one validated struct from flags, environment, a YAML file and defaults.
+//!
+//! ```text
+//! flag  >  environment (OVENBIRD_*)  >  file (--config)  >  default
+//! ```
+//!
+//! Flag names are those of ovn-kubernetes where the meaning is the same. The file has the flags' names as keys. Every error
+//! names the flag and says what to do. Must not: open a connection, read a key file, or be asked twice.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Parser;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+const EXAMPLES: &str = "\
+Examples:
+  A cluster with both families, Northbound on this host:
+    ovenbird-master --cluster-subnets 10.128.0.0/14/23,fd00:10:128::/48/64 \\
+      --k8s-service-cidrs 10.96.0.0/16,fd00:10:96::/112 --nb-address unix:/var/run/ovn/ovnnb_db.sock
+
+  A Northbound of three members over TLS, everything else from a file:
+    ovenbird-master --config /etc/ovenbird/master.yaml \\
+      --nb-address ssl:10.0.0.1:6641,ssl:10.0.0.2:6641,ssl:10.0.0.3:6641 \\
+      --nb-client-privkey key.pem --nb-client-cert cert.pem --nb-client-cacert ca.pem
+
+  The same names serve in the file (cluster-subnets: 10.128.0.0/14/23) and in the environment
+  (OVENBIRD_CLUSTER_SUBNETS=10.128.0.0/14/23).";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "ovenbird-master", version, about = "Turns Kubernetes objects into OVN Northbound rows", after_help = EXAMPLES)]
+pub struct Args {
+    /// YAML file with settings; its keys are the names of the flags.
+    #[arg(long, env = "OVENBIRD_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// All other settings.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Settings as they are written by people: each optional, none validated.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize, clap::Args)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    /// kubeconfig file; without it $KUBECONFIG, ~/.kube/config or the service account of the pod.
+    #[arg(long, env = "OVENBIRD_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Pod networks as CIDR/HOST-PREFIX, separated by commas; at most one of each family [default: 10.128.0.0/14/23].
+    #[arg(long, env = "OVENBIRD_CLUSTER_SUBNETS", value_name = "CIDR/LEN,...")]
+    pub cluster_subnets: Option<String>,
+
+    /// Service networks, separated by commas [default: 10.96.0.0/16].
+    #[arg(long, env = "OVENBIRD_K8S_SERVICE_CIDRS", value_name = "CIDR,...")]
+    pub k8s_service_cidrs: Option<String>,
+
+    /// IPv4 network between the cluster router and the gateway routers [default: 100.64.0.0/16].
+    #[arg(long, env = "OVENBIRD_GATEWAY_V4_JOIN_SUBNET", value_name = "CIDR")]
+    pub gateway_v4_join_subnet: Option<String>,
+
+    /// IPv6 network between the cluster router and the gateway routers [default: fd98::/64].
+    #[arg(long, env = "OVENBIRD_GATEWAY_V6_JOIN_SUBNET", value_name = "CIDR")]
+    pub gateway_v6_join_subnet: Option<String>,
+
+    /// Northbound servers, separated by commas: unix:PATH, tcp:HOST:PORT, ssl:HOST:PORT
+    /// [default: unix:/var/run/ovn/ovnnb_db.sock].
+    #[arg(long, env = "OVENBIRD_NB_ADDRESS", value_name = "ADDRESS,...")]
+    pub nb_address: Option<String>,
+
+    /// Private key (PEM) for ssl: addresses.
+    #[arg(long, env = "OVENBIRD_NB_CLIENT_PRIVKEY", value_name = "FILE")]
+    pub nb_client_privkey: Option<PathBuf>,
+
+    /// Certificate (PEM) for ssl: addresses.
+    #[arg(long, env = "OVENBIRD_NB_CLIENT_CERT", value_name = "FILE")]
+    pub nb_client_cert: Option<PathBuf>,
+
+    /// Certificate authority (PEM) that signed the servers' certificates.
+    #[arg(long, env = "OVENBIRD_NB_CLIENT_CACERT", value_name = "FILE")]
+    pub nb_client_cacert: Option<PathBuf>,
+
+    /// Address of /metrics, /healthz and /readyz; "" turns them off [default: 127.0.0.1:9409].
+    #[arg(long, env = "OVENBIRD_METRICS_BIND_ADDRESS", value_name = "IP:PORT")]
+    pub metrics_bind_address: Option<String>,
+
+    /// Unix socket that `ovenbird status` asks; "" turns it off [default: /run/ovenbird/master.sock].
+    #[arg(long, env = "OVENBIRD_ADMIN_SOCKET", value_name = "PATH")]
+    pub admin_socket: Option<PathBuf>,
+
+    /// Namespace of the Lease that elects the one writer [default: kube-system].
+    #[arg(long, env = "OVENBIRD_LEASE_NAMESPACE", value_name = "NAME")]
+    pub lease_namespace: Option<String>,
+
+    /// Name of the Lease [default: ovenbird-master].
+    #[arg(long, env = "OVENBIRD_LEASE_NAME", value_name = "NAME")]
+    pub lease_name: Option<String>,
+
+    /// Who we are in the Lease; must differ between replicas. A fixed one lets a killed process take its own lease back at
+    /// once when it starts again [default: hostname and a random part].
+    #[arg(long, env = "OVENBIRD_LEASE_IDENTITY", value_name = "NAME")]
+    pub lease_identity: Option<String>,
+
+    /// Seconds after the last renewal at which others may take the lease [default: 8].
+    #[arg(long, env = "OVENBIRD_HA_ELECTION_LEASE_DURATION", value_name = "SECONDS")]
+    pub ha_election_lease_duration: Option<u32>,
+
+    /// Seconds after the last renewal at which the leader stops writing by itself [default: 5].
+    #[arg(long, env = "OVENBIRD_HA_ELECTION_RENEW_DEADLINE", value_name = "SECONDS")]
+    pub ha_election_renew_deadline: Option<u32>,
+
+    /// Seconds between renewals [default: 1].
+    #[arg(long, env = "OVENBIRD_HA_ELECTION_RETRY_PERIOD", value_name = "SECONDS")]
+    pub ha_election_retry_period: Option<u32>,
+
+    /// Seconds between passes over all rows; each should find nothing [default: 300].
+    #[arg(long, env = "OVENBIRD_AUDIT_INTERVAL", value_name = "SECONDS")]
+    pub audit_interval: Option<u32>,
+
+    /// How many annotations are written to Kubernetes at once [default: 24].
+    #[arg(long, env = "OVENBIRD_PATCH_CONCURRENCY", value_name = "N")]
+    pub patch_concurrency: Option<u32>,
+
+    /// Log filter: error, warn, info, debug, trace, or per module as `info,ovsdb=debug` [default: info].
+    #[arg(long, env = "OVENBIRD_LOGLEVEL", value_name = "FILTER")]
+    pub loglevel: Option<String>,
+}
+
+/// The validated configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// kubeconfig file, `None` to infer.
+    pub kubeconfig: Option<PathBuf>,
+    /// The cluster's networks.
+    pub cluster: Networks,
+    /// The Northbound.
+    pub northbound: Northbound,
+    /// Address of the HTTP server, `None` for none.
+    pub metrics: Option<SocketAddr>,
+    /// Admin socket, `None` for none.
+    pub admin_socket: Option<PathBuf>,
+    /// Leader election.
+    pub lease: LeaseConfig,
+    /// Time between audits.
+    pub audit_interval: Duration,
+    /// Annotations in flight.
+    pub patch_concurrency: usize,
+    /// Log filter.
+    pub loglevel: String,
+}
+
+/// The cluster's networks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Networks {
+    /// Pod networks with the prefix length of a node's part; one or two, of different families.
+    pub subnets: Vec<(IpNet, u8)>,
+    /// Service networks; none, one, or two of different families.
+    pub services: Vec<IpNet>,
+    /// IPv4 network of the join switch.
+    pub join_v4: Ipv4Net,
+    /// IPv6 network of the join switch.
+    pub join_v6: Ipv6Net,
+}
+
+/// How the Northbound is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Northbound {
+    /// Endpoints as OVS writes them, at least one.
+    pub addresses: Vec<String>,
+    /// Key, certificate and authority, when an address is `ssl:`.
+    pub tls: Option<TlsFiles>,
+}
+
+/// PEM files for `ssl:` addresses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsFiles {
+    /// Private key.
+    pub private_key: PathBuf,
+    /// Certificate.
+    pub certificate: PathBuf,
+    /// Authority.
+    pub ca_certificate: PathBuf,
+}
+
+/// Leader election; `retry_period < renew_deadline < duration`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaseConfig {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Name of the Lease.
+    pub name: String,
+    /// Who we are; `None` to make one up.
+    pub identity: Option<String>,
+    /// Others may take the lease this long after the last renewal that they saw.
+    pub duration: Duration,
+    /// The holder stops writing this long after its last successful renewal.
+    pub renew_deadline: Duration,
+    /// Time between renewals and between attempts.
+    pub retry_period: Duration,
+}
+
+/// Why a configuration was refused. The text names the setting and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the file of --config ({path}); give the path of a readable YAML file")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// The file is not what we expect.
+    #[error("cannot use the file of --config ({path}); its keys are the names of the flags, see --help")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// One setting is wrong.
+    #[error("--{flag}: {problem}; {advice}")]
+    Setting {
+        /// Name of the flag.
+        flag: &'static str,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        advice: &'static str,
+    },
+}
+
+impl Args {
+    /// Reads the file, merges it under the flags and the environment, and validates the whole.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let settings = match &self.config {
+            Some(path) => self.settings.or(Settings::read(path)?),
+            None => self.settings,
+        };
+        Config::new(settings)
+    }
+}
+
+impl Settings {
+    /// Reads a YAML file.
+    pub fn read(path: &Path) -> Result<Settings, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        serde_saphyr::from_str::<Option<Settings>>(&text)
+            .map(Option::unwrap_or_default)
+            .map_err(|e| ConfigError::Parse { path: path.into(), source: Box::new(e) })
+    }
+
+    /// These settings, and those of `under` where these have none.
+    pub fn or(self, under: Settings) -> Settings {
+        macro_rules! merge {
+            ($($field:ident)*) => { Settings { $($field: self.$field.or(under.$field),)* } };
+        }
+        merge! {
+            kubeconfig cluster_subnets k8s_service_cidrs gateway_v4_join_subnet gateway_v6_join_subnet nb_address
+            nb_client_privkey nb_client_cert nb_client_cacert metrics_bind_address admin_socket lease_namespace lease_name
+            lease_identity ha_election_lease_duration ha_election_renew_deadline ha_election_retry_period audit_interval
+            patch_concurrency loglevel
+        }
+    }
+}
+
+impl Config {
+    /// Validates settings and fills in the defaults.
+    pub fn new(s: Settings) -> Result<Config, ConfigError> {
+        let metrics = match s.metrics_bind_address.as_deref().unwrap_or("127.0.0.1:9409") {
+            "" => None,
+            text => Some(parse("metrics-bind-address", text, "write IP:PORT, or \"\" to turn it off")?),
+        };
+        let admin_socket = s.admin_socket.unwrap_or_else(|| "/run/ovenbird/master.sock".into());
+        Ok(Config {
+            kubeconfig: s.kubeconfig,
+            cluster: Networks::new(
+                s.cluster_subnets.as_deref().unwrap_or("10.128.0.0/14/23"),
+                s.k8s_service_cidrs.as_deref().unwrap_or("10.96.0.0/16"),
+                s.gateway_v4_join_subnet.as_deref().unwrap_or("100.64.0.0/16"),
+                s.gateway_v6_join_subnet.as_deref().unwrap_or("fd98::/64"),
+            )?,
+            northbound: Northbound::new(
+                s.nb_address.as_deref().unwrap_or("unix:/var/run/ovn/ovnnb_db.sock"),
+                [s.nb_client_privkey, s.nb_client_cert, s.nb_client_cacert],
+            )?,
+            metrics,
+            admin_socket: Some(admin_socket).filter(|p| !p.as_os_str().is_empty()),
+            lease: LeaseConfig::new(
+                s.lease_namespace.unwrap_or_else(|| "kube-system".into()),
+                s.lease_name.unwrap_or_else(|| "ovenbird-master".into()),
+                s.lease_identity,
+                [
+                    s.ha_election_lease_duration.unwrap_or(8),
+                    s.ha_election_renew_deadline.unwrap_or(5),
+                    s.ha_election_retry_period.unwrap_or(1),
+                ],
+            )?,
+            audit_interval: seconds("audit-interval", s.audit_interval.unwrap_or(300))?,
+            patch_concurrency: match s.patch_concurrency.unwrap_or(24) {
+                n @ 1..=256 => n as usize,
+                n => return Err(wrong("patch-concurrency", format!("{n} is out of range"), "choose 1 to 256")),
+            },
+            loglevel: s.loglevel.unwrap_or_else(|| "info".into()),
+        })
+    }
+}
+
+impl Networks {
+    fn new(subnets: &str, services: &str, join_v4: &str, join_v6: &str) -> Result<Networks, ConfigError> {
+        let subnets = list(subnets).map(cluster_subnet).collect::<Result<Vec<_>, _>>()?;
+        let services: Vec<IpNet> = list(services)
+            .map(|text| parse("k8s-service-cidrs", text, "write CIDRs such as 10.96.0.0/16"))
+            .collect::<Result<_, _>>()?;
+        let nets: Vec<IpNet> = subnets.iter().map(|(net, _)| *net).collect();
+        if nets.is_empty() {
+            return Err(wrong("cluster-subnets", "no network given".into(), "give at least one, as 10.128.0.0/14/23"));
+        }
+        one_per_family("cluster-subnets", &nets)?;
+        one_per_family("k8s-service-cidrs", &services)?;
+        let join_v4: Ipv4Net = parse("gateway-v4-join-subnet", join_v4, "write an IPv4 CIDR such as 100.64.0.0/16")?;
+        let join_v6: Ipv6Net = parse("gateway-v6-join-subnet", join_v6, "write an IPv6 CIDR such as fd98::/64")?;
+        let named = nets
+            .iter()
+            .map(|n| ("cluster-subnets", *n))
+            .chain(services.iter().map(|n| ("k8s-service-cidrs", *n)))
+            .chain([("gateway-v4-join-subnet", join_v4.into()), ("gateway-v6-join-subnet", join_v6.into())]);
+        disjoint(&named.collect::<Vec<_>>())?;
+        Ok(Networks { subnets, services, join_v4, join_v6 })
+    }
+}
+
+impl Northbound {
+    fn new(addresses: &str, [key, cert, ca]: [Option<PathBuf>; 3]) -> Result<Northbound, ConfigError> {
+        let addresses: Vec<String> = list(addresses).map(str::to_owned).collect();
+        for address in &addresses {
+            if !["unix:", "tcp:", "ssl:"].iter().any(|scheme| address.starts_with(scheme)) {
+                let problem = format!("{address:?} has no known scheme");
+                return Err(wrong("nb-address", problem, "write unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT"));
+            }
+        }
+        if addresses.is_empty() {
+            return Err(wrong("nb-address", "no address given".into(), "give at least one"));
+        }
+        let tls = if addresses.iter().any(|a| a.starts_with("ssl:")) {
+            let need = |flag, file: Option<PathBuf>| {
+                file.ok_or_else(|| {
+                    wrong(flag, "missing".into(), "an ssl: address needs key, certificate and authority")
+                })
+            };
+            Some(TlsFiles {
+                private_key: need("nb-client-privkey", key)?,
+                certificate: need("nb-client-cert", cert)?,
+                ca_certificate: need("nb-client-cacert", ca)?,
+            })
+        } else {
+            None
+        };
+        Ok(Northbound { addresses, tls })
+    }
+}
+
+impl LeaseConfig {
+    fn new(
+        namespace: String,
+        name: String,
+        identity: Option<String>,
+        [duration, deadline, retry]: [u32; 3],
+    ) -> Result<LeaseConfig, ConfigError> {
+        let duration = seconds("ha-election-lease-duration", duration)?;
+        let renew_deadline = seconds("ha-election-renew-deadline", deadline)?;
+        let retry_period = seconds("ha-election-retry-period", retry)?;
+        if renew_deadline >= duration {
+            let problem = format!("{renew_deadline:?} is not below --ha-election-lease-duration ({duration:?})");
+            return Err(wrong("ha-election-renew-deadline", problem, "leave a second or more between them"));
+        }
+        if retry_period >= renew_deadline {
+            let problem = format!("{retry_period:?} is not below --ha-election-renew-deadline ({renew_deadline:?})");
+            return Err(wrong("ha-election-retry-period", problem, "choose a third of it or less"));
+        }
+        Ok(LeaseConfig { namespace, name, identity, duration, renew_deadline, retry_period })
+    }
+}
+
+fn wrong(flag: &'static str, problem: String, advice: &'static str) -> ConfigError {
+    ConfigError::Setting { flag, problem, advice }
+}
+
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|t| !t.is_empty())
+}
+
+fn parse<T: FromStr>(flag: &'static str, text: &str, advice: &'static str) -> Result<T, ConfigError>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|e: T::Err| wrong(flag, format!("{text:?}: {e}"), advice))
+}
+
+fn seconds(flag: &'static str, value: u32) -> Result<Duration, ConfigError> {
+    match value {
+        0 => Err(wrong(flag, "0 is not a duration".into(), "give seconds, 1 or more")),
+        s => Ok(Duration::from_secs(s.into())),
+    }
+}
+
+/// `CIDR` or `CIDR/HOST-PREFIX`; a node gets a /24 or a /64 when nothing else is said.
+fn cluster_subnet(text: &str) -> Result<(IpNet, u8), ConfigError> {
+    const ADVICE: &str = "write CIDR/HOST-PREFIX, e.g. 10.128.0.0/14/23 or fd00:10:128::/48/64";
+    let (cidr, host) = match text.match_indices('/').nth(1) {
+        Some((at, _)) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    };
+    let net: IpNet = parse("cluster-subnets", cidr, ADVICE)?;
+    let (default, longest) = if net.addr().is_ipv4() { (24, 30) } else { (64, 126) };
+    let host: u8 = host.map_or(Ok(default), |h| parse("cluster-subnets", h, ADVICE))?;
+    if host < net.prefix_len() || host > longest {
+        let problem = format!("{text:?}: a node's prefix must be from /{} to /{longest}", net.prefix_len());
+        return Err(wrong("cluster-subnets", problem, ADVICE));
+    }
+    Ok((net.trunc(), host))
+}
+
+fn one_per_family(flag: &'static str, nets: &[IpNet]) -> Result<(), ConfigError> {
+    let v4 = nets.iter().filter(|n| n.addr().is_ipv4()).count();
+    if v4 > 1 || nets.len() - v4 > 1 {
+        return Err(wrong(flag, "two networks of one family".into(), "give at most one of IPv4 and one of IPv6"));
+    }
+    Ok(())
+}
+
+fn disjoint(named: &[(&'static str, IpNet)]) -> Result<(), ConfigError> {
+    for (i, (flag, net)) in named.iter().enumerate() {
+        if let Some((other, theirs)) = named[..i].iter().find(|(_, n)| n.contains(net) || net.contains(n)) {
+            let problem = format!("{net} overlaps with {theirs} of --{other}");
+            return Err(wrong(flag, problem, "choose networks that do not overlap"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

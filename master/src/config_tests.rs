@@ -1,0 +1,87 @@
+//! Precedence and validation of the configuration.
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn settings(args: &[&str]) -> Settings {
+    Args::parse_from(std::iter::once(&"ovenbird-master").chain(args)).settings
+}
+
+fn refused(args: &[&str]) -> String {
+    Config::new(settings(args)).expect_err("must be refused").to_string()
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn defaults_are_valid() {
+    let config = Config::new(Settings::default()).expect("valid");
+    assert_eq!(config.cluster.subnets, [("10.128.0.0/14".parse().expect("net"), 23)]);
+    assert_eq!(config.northbound.addresses, ["unix:/var/run/ovn/ovnnb_db.sock"]);
+    assert_eq!(config.lease.duration, Duration::from_secs(8));
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let file = dir.path().join("master.yaml");
+    std::fs::write(&file, "cluster-subnets: 10.1.0.0/16/24\naudit-interval: 7\n").expect("write");
+    let args = ["ovenbird-master", "--config", file.to_str().expect("path"), "--audit-interval", "9"];
+    let config = Args::parse_from(args).resolve().expect("valid");
+    assert_eq!(config.cluster.subnets, [("10.1.0.0/16".parse().expect("net"), 24)]);
+    assert_eq!(config.audit_interval, Duration::from_secs(9));
+    assert_eq!(config.patch_concurrency, 24);
+}
+
+#[test]
+fn every_setting_has_an_environment_variable() {
+    for arg in Args::command().get_arguments().filter(|a| !["help", "version"].contains(&a.get_id().as_str())) {
+        let name = format!("OVENBIRD_{}", arg.get_id().as_str().to_uppercase());
+        assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(name.as_str()));
+    }
+}
+
+#[test]
+fn an_unknown_key_of_the_file_is_named() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let file = dir.path().join("master.yaml");
+    std::fs::write(&file, "cluster-subnet: 10.1.0.0/16/24\n").expect("write");
+    let error = Settings::read(&file).expect_err("refused");
+    assert!(std::error::Error::source(&error).expect("cause").to_string().contains("cluster-subnet"));
+    std::fs::write(&file, "# nothing\n").expect("write");
+    assert_eq!(Settings::read(&file).expect("an empty file is fine"), Settings::default());
+}
+
+#[test]
+fn bad_networks_name_the_flag() {
+    assert!(refused(&["--cluster-subnets", "10.128.0.0/14/8"]).starts_with("--cluster-subnets: "));
+    assert!(refused(&["--cluster-subnets", "10.0.0.0/8/24,10.128.0.0/14/24"]).contains("two networks of one family"));
+    assert!(refused(&["--cluster-subnets", ""]).contains("no network given"));
+    assert!(refused(&["--k8s-service-cidrs", "10.96.0.0"]).starts_with("--k8s-service-cidrs: "));
+    assert!(refused(&["--k8s-service-cidrs", "10.128.0.0/20"]).contains("overlaps with 10.128.0.0/14"));
+    assert!(refused(&["--gateway-v4-join-subnet", "fd98::/64"]).starts_with("--gateway-v4-join-subnet: "));
+}
+
+#[test]
+fn a_host_prefix_may_be_left_out() {
+    let config = Config::new(settings(&["--cluster-subnets", "10.1.2.3/16, fd01::/48"])).expect("valid");
+    let expected = [("10.1.0.0/16", 24), ("fd01::/48", 64)].map(|(net, len)| (net.parse().expect("net"), len));
+    assert_eq!(config.cluster.subnets, expected);
+}
+
+#[test]
+fn ssl_needs_its_files() {
+    assert!(refused(&["--nb-address", "ssl:1.2.3.4:6641"]).starts_with("--nb-client-privkey: "));
+    assert!(refused(&["--nb-address", "1.2.3.4:6641"]).contains("no known scheme"));
+}
+
+#[test]
+fn election_times_must_nest() {
+    assert!(refused(&["--ha-election-renew-deadline", "8"]).starts_with("--ha-election-renew-deadline: "));
+    assert!(refused(&["--ha-election-retry-period", "5"]).starts_with("--ha-election-retry-period: "));
+    assert!(refused(&["--ha-election-retry-period", "0"]).starts_with("--ha-election-retry-period: "));
+}

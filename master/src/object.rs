@@ -1,0 +1,259 @@
+//! Kubernetes objects as far as the master reads them: decoding skips everything else.
+//!
+//! A Pod of 3.7 KB JSON has about 300 bytes that matter. These types implement kube's `Resource`, so its list and watch
+//! machinery fills them straight from the wire: no full object is ever built, no managedFields parsed, no foreign annotation
+//! copied. Must not: interpret a value (that is `topology`'s part).
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Resource;
+use kube::api::ObjectMeta;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+/// Annotations with one of these prefixes are ours to read; others are skipped unread.
+const PREFIXES: [&str; 2] = ["k8s.ovn.org/", "ovenbird.io/"];
+
+/// Which parts of a kind we read.
+pub trait Kind: Clone + fmt::Debug + Send + Sync + 'static {
+    /// The API's own type, for its group, version and name.
+    type Full: Resource<DynamicType = ()>;
+    /// Wanted part of `spec`.
+    type Spec: Clone + fmt::Debug + Default + DeserializeOwned + Send + Sync + 'static;
+    /// Wanted part of `status`.
+    type Status: Clone + fmt::Debug + Default + DeserializeOwned + Send + Sync + 'static;
+}
+
+/// An object of kind `K`, without all that we do not read.
+#[derive(Clone, Debug)]
+pub struct Slim<K: Kind> {
+    /// name, namespace, uid, resourceVersion, labels, deletionTimestamp (its presence) and our annotations.
+    pub meta: ObjectMeta,
+    /// Part of the spec.
+    pub spec: K::Spec,
+    /// Part of the status.
+    pub status: K::Status,
+}
+
+/// Node.
+#[derive(Clone, Debug)]
+pub struct NodeKind;
+/// Pod.
+#[derive(Clone, Debug)]
+pub struct PodKind;
+/// Namespace.
+#[derive(Clone, Debug)]
+pub struct NamespaceKind;
+
+/// Part of Node.spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSpec {
+    /// Networks that kube-controller-manager gave to the node, if it gives any.
+    #[serde(default, rename = "podCIDRs")]
+    pub pod_cidrs: Option<Vec<String>>,
+    /// The first of them, from times of one family.
+    #[serde(default, rename = "podCIDR")]
+    pub pod_cidr: Option<String>,
+}
+
+/// Part of Pod.spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSpec {
+    /// The node that the pod is bound to.
+    #[serde(default)]
+    pub node_name: Option<String>,
+    /// True when the pod shares the node's network.
+    #[serde(default)]
+    pub host_network: Option<bool>,
+}
+
+/// Part of Pod.status.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct PodStatus {
+    /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
+    #[serde(default)]
+    pub phase: Option<String>,
+}
+
+/// No part at all.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Nothing {}
+
+impl Kind for NodeKind {
+    type Full = v1::Node;
+    type Spec = NodeSpec;
+    type Status = Nothing;
+}
+
+impl Kind for PodKind {
+    type Full = v1::Pod;
+    type Spec = PodSpec;
+    type Status = PodStatus;
+}
+
+impl Kind for NamespaceKind {
+    type Full = v1::Namespace;
+    type Spec = Nothing;
+    type Status = Nothing;
+}
+
+impl<K: Kind> Resource for Slim<K> {
+    type DynamicType = ();
+    type Scope = <K::Full as Resource>::Scope;
+
+    fn kind(dt: &()) -> Cow<'_, str> {
+        K::Full::kind(dt)
+    }
+
+    fn group(dt: &()) -> Cow<'_, str> {
+        K::Full::group(dt)
+    }
+
+    fn version(dt: &()) -> Cow<'_, str> {
+        K::Full::version(dt)
+    }
+
+    fn plural(dt: &()) -> Cow<'_, str> {
+        K::Full::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.meta
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.meta
+    }
+}
+
+impl<'de, K: Kind> Deserialize<'de> for Slim<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wire: Wire<K::Spec, K::Status> = Wire::deserialize(deserializer)?;
+        let meta = ObjectMeta {
+            name: wire.metadata.name,
+            namespace: wire.metadata.namespace,
+            uid: wire.metadata.uid,
+            resource_version: wire.metadata.resource_version,
+            labels: wire.metadata.labels,
+            deletion_timestamp: wire.metadata.deletion_timestamp,
+            annotations: Some(wire.metadata.annotations.0),
+            ..ObjectMeta::default()
+        };
+        Ok(Slim { meta, spec: wire.spec.unwrap_or_default(), status: wire.status.unwrap_or_default() })
+    }
+}
+
+#[derive(Deserialize)]
+struct Wire<S, T> {
+    metadata: Meta,
+    spec: Option<S>,
+    status: Option<T>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Meta {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    deletion_timestamp: Option<Time>,
+    #[serde(default)]
+    annotations: Annotations,
+}
+
+/// Our annotations out of all.
+#[derive(Default)]
+struct Annotations(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Ours;
+        impl<'de> Visitor<'de> for Ours {
+            type Value = Annotations;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of annotations")
+            }
+
+            fn visit_unit<E>(self) -> Result<Annotations, E> {
+                Ok(Annotations::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
+                let mut ours = BTreeMap::new();
+                while let Some(Key(key)) = map.next_key()? {
+                    if PREFIXES.iter().any(|p| key.starts_with(p)) {
+                        ours.insert(key.into_owned(), map.next_value()?);
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(Annotations(ours))
+            }
+        }
+        deserializer.deserialize_any(Ours)
+    }
+}
+
+/// A map key, borrowed where the text has no escapes.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: &str = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web-0","namespace":"default","uid":"u1",
+        "resourceVersion":"7","creationTimestamp":"2026-01-01T00:00:00Z","labels":{"app":"web"},
+        "annotations":{"k8s.ovn.org/pod-networks":"{}","ovenbird.io/x":"y","kubectl.kubernetes.io/last-applied-configuration":"{\"a\":1}"},
+        "managedFields":[{"manager":"m","fieldsV1":{"f:metadata":{}}}]},
+        "spec":{"nodeName":"n1","containers":[{"name":"c","image":"i"}],"hostNetwork":true},
+        "status":{"phase":"Running","conditions":[{"type":"Ready"}]}}"#;
+
+    #[test]
+    fn a_pod_keeps_what_matters_and_nothing_else() {
+        let pod: Slim<PodKind> = serde_json::from_str(POD).expect("decodes");
+        assert_eq!(pod.meta.name.as_deref(), Some("web-0"));
+        assert_eq!(pod.meta.resource_version.as_deref(), Some("7"));
+        let annotations: Vec<_> =
+            pod.meta.annotations.iter().flatten().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(annotations, [("k8s.ovn.org/pod-networks", "{}"), ("ovenbird.io/x", "y")]);
+        assert_eq!(pod.meta.labels.expect("labels")["app"], "web");
+        assert!(pod.meta.managed_fields.is_none() && pod.meta.deletion_timestamp.is_none());
+        assert_eq!((pod.spec.node_name.as_deref(), pod.spec.host_network), (Some("n1"), Some(true)));
+        assert_eq!(pod.status.phase.as_deref(), Some("Running"));
+    }
+
+    #[test]
+    fn absent_and_null_parts_are_empty() {
+        let node: Slim<NodeKind> = serde_json::from_str(
+            r#"{"metadata":{"name":"n","annotations":null,"labels":null},"spec":{"podCIDRs":["10.1.0.0/24"]}}"#,
+        )
+        .expect("decodes");
+        assert_eq!(node.spec.pod_cidrs.as_deref(), Some(&["10.1.0.0/24".to_owned()][..]));
+        let namespace: Slim<NamespaceKind> = serde_json::from_str(
+            r#"{"metadata":{"name":"n"},"spec":{"finalizers":["kubernetes"]},"status":{"phase":"Active"}}"#,
+        )
+        .expect("decodes");
+        assert_eq!(namespace.meta.name.as_deref(), Some("n"));
+    }
+
+    #[test]
+    fn a_list_and_a_watch_line_decode() {
+        let list =
+            format!(r#"{{"kind":"PodList","apiVersion":"v1","metadata":{{"resourceVersion":"9"}},"items":[{POD}]}}"#);
+        let list: kube::core::ObjectList<Slim<PodKind>> = serde_json::from_str(&list).expect("decodes");
+        assert_eq!(list.items.len(), 1);
+        let line = format!(r#"{{"type":"MODIFIED","object":{POD}}}"#);
+        let event: kube::core::WatchEvent<Slim<PodKind>> = serde_json::from_str(&line).expect("decodes");
+        assert!(matches!(event, kube::core::WatchEvent::Modified(pod) if pod.spec.host_network == Some(true)));
+    }
+}

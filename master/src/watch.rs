@@ -1,0 +1,199 @@
+//! Lists and watches one kind, and tells of every change in batches.
+//!
+//! ```text
+//! API server --(list pages, watch lines)--> kube watcher --> [Watch] --> channel of Batch<T>
+//! ```
+//!
+//! A relist after a gap is turned into plain changes here: what it no longer names is deleted. So the reader sees upserts
+//! and deletes only, and learns once (`complete`) that it has seen everything; before that, absence means nothing.
+//! Must not: keep objects (only their keys), interpret them, or drop a change when the reader is slow: it waits.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use kube::Api;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as kube_watcher};
+use rustc_hash::FxHashSet;
+use tokio::sync::mpsc;
+
+use crate::object::{Kind, Slim};
+
+/// Most changes in one batch.
+const BATCH: usize = 256;
+
+/// One change of one object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change<T> {
+    /// It is there, and looks like this.
+    Upsert(T),
+    /// `namespace/name`, or `name`, is gone.
+    Delete(Arc<str>),
+}
+
+/// Changes in the order in which they happened.
+#[derive(Debug)]
+pub struct Batch<T> {
+    /// The changes.
+    pub changes: Vec<Change<T>>,
+    /// True when, with these changes, everything that exists has been told.
+    pub complete: bool,
+    /// The last failure of the watch since the batch before; the watch goes on by itself.
+    pub error: Option<String>,
+}
+
+/// Key of an object: `namespace/name`, or `name` when it has no namespace.
+pub fn key<K: Kind>(object: &Slim<K>) -> Arc<str> {
+    let name = object.meta.name.as_deref().unwrap_or_default();
+    match object.meta.namespace.as_deref() {
+        Some(namespace) => format!("{namespace}/{name}").into(),
+        None => name.into(),
+    }
+}
+
+/// Watches all objects that `api` names until the reader is gone. `slim` turns each into what the reader keeps.
+pub async fn run<K: Kind, T, E>(
+    api: Api<Slim<K>>,
+    slim: impl Fn(Slim<K>) -> T,
+    wrap: impl Fn(Batch<T>) -> E,
+    events: mpsc::Sender<E>,
+) {
+    let stream = kube_watcher(api, watcher::Config::default()).default_backoff();
+    follow(stream, slim, wrap, events).await;
+}
+
+async fn follow<K: Kind, T, E>(
+    stream: impl Stream<Item = watcher::Result<Event<Slim<K>>>>,
+    slim: impl Fn(Slim<K>) -> T,
+    wrap: impl Fn(Batch<T>) -> E,
+    events: mpsc::Sender<E>,
+) {
+    let mut keys = Keys::default();
+    let mut chunks = std::pin::pin!(stream.ready_chunks(BATCH));
+    while let Some(chunk) = chunks.next().await {
+        let mut batch = Batch { changes: Vec::with_capacity(chunk.len()), complete: false, error: None };
+        for event in chunk {
+            match event {
+                Ok(Event::Init) => keys.begin(),
+                Ok(Event::InitApply(object) | Event::Apply(object)) => {
+                    keys.insert(key(&object));
+                    batch.changes.push(Change::Upsert(slim(object)));
+                }
+                Ok(Event::Delete(object)) => {
+                    let key = key(&object);
+                    keys.remove(&key);
+                    batch.changes.push(Change::Delete(key));
+                }
+                Ok(Event::InitDone) => {
+                    batch.changes.extend(keys.finish().map(Change::Delete));
+                    batch.complete = true;
+                }
+                Err(error) => {
+                    let kind = <Slim<K> as kube::Resource>::kind(&());
+                    tracing::warn!(%kind, %error, "watch failed; trying again");
+                    batch.error = Some(error.to_string());
+                }
+            }
+        }
+        if events.send(wrap(batch)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The keys that were told, and during a list those it has named so far.
+struct Keys<T> {
+    known: FxHashSet<T>,
+    listed: Option<FxHashSet<T>>,
+}
+
+impl<T> Default for Keys<T> {
+    fn default() -> Self {
+        Keys { known: FxHashSet::default(), listed: None }
+    }
+}
+
+impl<T: Hash + Eq + Clone> Keys<T> {
+    /// A list begins; one that was cut short is forgotten.
+    fn begin(&mut self) {
+        self.listed = Some(FxHashSet::default());
+    }
+
+    fn insert(&mut self, key: T) {
+        if let Some(listed) = &mut self.listed {
+            listed.insert(key.clone());
+        }
+        self.known.insert(key);
+    }
+
+    fn remove(&mut self, key: &T) {
+        self.known.remove(key);
+    }
+
+    /// The list is complete: yields, and forgets, what it did not name.
+    fn finish(&mut self) -> impl Iterator<Item = T> + use<T> {
+        let listed = self.listed.take().unwrap_or_default();
+        let before = std::mem::replace(&mut self.known, listed);
+        let gone: Vec<T> = before.into_iter().filter(|k| !self.known.contains(k)).collect();
+        gone.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::PodKind;
+
+    fn pod(name: &str) -> Slim<PodKind> {
+        serde_json::from_value(serde_json::json!({"metadata": {"namespace": "ns", "name": name}})).expect("decodes")
+    }
+
+    async fn told(events: Vec<watcher::Result<Event<Slim<PodKind>>>>) -> (Vec<String>, Vec<bool>) {
+        let (tx, mut rx) = mpsc::channel(16);
+        let name = |p: Slim<PodKind>| p.meta.name.unwrap_or_default();
+        follow(futures::stream::iter(events), name, |batch| batch, tx).await;
+        let (mut changes, mut complete) = (Vec::new(), Vec::new());
+        while let Some(batch) = rx.recv().await {
+            complete.push(batch.complete);
+            changes.extend(batch.changes.into_iter().map(|c| match c {
+                Change::Upsert(name) => format!("+{name}"),
+                Change::Delete(key) => format!("-{key}"),
+            }));
+        }
+        (changes, complete)
+    }
+
+    #[tokio::test]
+    async fn a_relist_deletes_what_it_does_not_name() {
+        let events = vec![
+            Ok(Event::Init),
+            Ok(Event::InitApply(pod("a"))),
+            Ok(Event::InitApply(pod("b"))),
+            Ok(Event::InitDone),
+            Ok(Event::Apply(pod("c"))),
+            Ok(Event::Delete(pod("a"))),
+            Err(watcher::Error::NoResourceVersion),
+            Ok(Event::Init),
+            Ok(Event::InitApply(pod("c"))),
+            Ok(Event::InitDone),
+        ];
+        let (changes, complete) = told(events).await;
+        assert_eq!(changes, ["+a", "+b", "+c", "-ns/a", "+c", "-ns/b"]);
+        assert_eq!(complete, [true]);
+    }
+
+    #[tokio::test]
+    async fn a_list_cut_short_deletes_nothing() {
+        let events = vec![
+            Ok(Event::Init),
+            Ok(Event::InitApply(pod("a"))),
+            Err(watcher::Error::NoResourceVersion),
+            Ok(Event::Init),
+            Ok(Event::InitApply(pod("b"))),
+        ];
+        let (changes, complete) = told(events).await;
+        assert_eq!(changes, ["+a", "+b"]);
+        assert_eq!(complete, [false]);
+    }
+}
