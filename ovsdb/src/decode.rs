@@ -1,9 +1,11 @@
 //! From JSON text to typed values, without a tree in between (RFC 7047 section 5.1; ovsdb-server(7) 4.1.14).
 //!
-//!     text of <table-updates> --> table by name --> row UUID --> column by name --> Datum by the column's type
-//!                                   unknown tables and columns are skipped        |
-//!                                                                                 v
-//!                                                                     RowSink::row(table, uuid, RowUpdate)
+//! ```text
+//! text of <table-updates> --> table by name --> row UUID --> column by name --> Datum by the column's type
+//!                               unknown tables and columns are skipped        |
+//!                                                                             v
+//!                                                                 RowSink::row(table, uuid, RowUpdate)
+//! ```
 //!
 //! Inputs: text that a server sent, so anything. Outputs: canonical values, or a [`DecodeError`] that names table, row and
 //! column. Must not: keep rows (that is `replica`), panic, or trust a length.

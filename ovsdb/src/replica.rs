@@ -1,6 +1,8 @@
 //! The in-memory copy of a database, as the monitor tells it (OVS calls this the IDL).
 //!
-//!     Connected(ServerInfo) --> set_server      Update --> apply --> rows, indexes, and what changed as RowChanges
+//! ```text
+//! Connected(ServerInfo) --> set_server      Update --> apply --> rows, indexes, and what changed as RowChanges
+//! ```
 //!
 //! Inputs: [`ServerInfo`] and [`Update`]s in the order of their events; nothing else, so tests need no server. Must not: do
 //! I/O, or write to the database.

@@ -64,7 +64,7 @@ impl TxnReply {
     }
 
     /// Reads `result` of a reply to a transaction of `count` operations.
-    pub(crate) fn parse(text: &str, count: usize) -> Result<TxnReply, DecodeError> {
+    pub fn parse(text: &str, count: usize) -> Result<TxnReply, DecodeError> {
         let fail = |problem: String| DecodeError { place: "reply to a transaction".into(), problem };
         let members: Vec<&RawValue> = serde_json::from_str(text).map_err(|e| fail(e.to_string()))?;
         if members.len() < count || members.len() > count + 1 {
