@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::merge::Union;
 
@@ -30,7 +30,7 @@ impl Docs {
         let docs = Docs(toml::from_str(&text).with_context(|| format!("parsing {}", path.display()))?);
         let complaints = docs.complaints(database);
         if !complaints.is_empty() {
-            eprintln!("{}: {} texts are missing or left over", path.display(), complaints.len());
+            bail!("{} does not fit {}:\n{}", path.display(), database.name, complaints.join("\n"));
         }
         Ok(docs)
     }

@@ -65,9 +65,8 @@ impl Rendering<'_> {
         let mut out = self.header();
         self.description(index, &columns, &mut out)?;
         for (id, column) in columns.iter().enumerate() {
-            let text = self.docs.column(self.name, column.name);
-            let facts = column.facts(self.source);
-            prose::wrap(&mut out, "/// ", format!("{text} {facts}").trim());
+            prose::wrap(&mut out, "/// ", self.docs.column(self.name, column.name));
+            prose::wrap(&mut out, "/// ", column.facts(self.source).trim());
             writeln!(out, "pub const {}: ColumnId = ColumnId({id});\n", constant(column.name))?;
         }
         for column in &columns {

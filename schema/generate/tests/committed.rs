@@ -1,5 +1,7 @@
 //! The committed source is what the generator makes of the committed inputs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! What is described is what a real ovsdb-server reports of the installed schemas, through the generator's own `record`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
