@@ -1,0 +1,318 @@
+//! Cluster networking as configured: subnets of pods, services and the join switch, checked once and then passed by value.
+//!
+//! Inputs: the texts of flags or of a configuration file. Output: [`Config`], or an error that names the setting and the
+//! remedy. Must not: read files, know which nodes exist.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use ovenbird_api::address::{self, LONGEST_V4_PREFIX, LONGEST_V6_PREFIX};
+use ovenbird_api::node::NODE_IDS;
+
+/// Setting name of pod subnets.
+pub const CLUSTER_SUBNETS: &str = "cluster-subnets";
+/// Setting name of service subnets.
+pub const SERVICE_CIDRS: &str = "k8s-service-cidrs";
+/// Setting name of the join switch's subnets.
+pub const JOIN_SUBNETS: &str = "join-subnets";
+/// Default of [`CLUSTER_SUBNETS`].
+pub const DEFAULT_CLUSTER_SUBNETS: &str = "10.128.0.0/14/23";
+/// Default of [`SERVICE_CIDRS`].
+pub const DEFAULT_SERVICE_CIDRS: &str = "10.96.0.0/16";
+/// Default of [`JOIN_SUBNETS`]; a family that the cluster does not use is left out.
+pub const DEFAULT_JOIN_SUBNETS: &str = "100.64.0.0/16,fd98::/64";
+/// Default MTU of pods: a 1500-byte uplink less Geneve over IPv6 (78 bytes), rounded down.
+pub const DEFAULT_MTU: u16 = 1400;
+
+/// Shortest prefix of a subnet: a guard against slips such as 0.0.0.0/0.
+const SHORTEST_PREFIX: u8 = 8;
+
+/// A subnet that is cut into node subnets: `10.128.0.0/14/23` is 512 subnets of 510 addresses each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterSubnet {
+    /// The whole.
+    pub net: IpNet,
+    /// Prefix length of a node's part.
+    pub host_prefix: u8,
+}
+
+/// Cluster networking settings, valid in themselves and with each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    cluster_subnets: Vec<ClusterSubnet>,
+    service_cidrs: Vec<IpNet>,
+    join_subnets: Vec<IpNet>,
+    mtu: u16,
+}
+
+/// A setting that cannot be used. The text names the setting and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A text that is not a subnet, or a list of none.
+    #[error("{setting}: {text:?} is not {expected}; write e.g. {example}")]
+    Syntax {
+        /// Setting.
+        setting: &'static str,
+        /// Offending text.
+        text: String,
+        /// What belongs there.
+        expected: &'static str,
+        /// A value that works.
+        example: &'static str,
+    },
+    /// A prefix length that leaves no room.
+    #[error("{setting}: {net}: {problem}")]
+    Size {
+        /// Setting.
+        setting: &'static str,
+        /// Offending subnet.
+        net: String,
+        /// What is wrong and what fits.
+        problem: String,
+    },
+    /// Two subnets share addresses.
+    #[error("{first_setting} {first} and {second_setting} {second} overlap; choose one outside the other")]
+    Overlap {
+        /// Setting of the first.
+        first_setting: &'static str,
+        /// The first.
+        first: IpNet,
+        /// Setting of the second.
+        second_setting: &'static str,
+        /// The second.
+        second: IpNet,
+    },
+    /// The join switch lacks a family of the cluster, or has one twice.
+    #[error("{JOIN_SUBNETS}: {count} {family} subnets where the cluster needs one; write e.g. {DEFAULT_JOIN_SUBNETS}")]
+    JoinFamily {
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+        /// How many there are.
+        count: usize,
+    },
+    /// An MTU that the address family forbids.
+    #[error("mtu: {mtu} is below {least}, the least that {family} allows")]
+    Mtu {
+        /// Offending value.
+        mtu: u16,
+        /// The least allowed.
+        least: u16,
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+    },
+}
+
+impl Config {
+    /// Checks and takes settings. `cluster_subnets` is a comma-separated list of `SUBNET[/HOST PREFIX]`, the others of subnets.
+    ///
+    /// # Errors
+    /// The first setting that is wrong in itself or overlaps another.
+    pub fn parse(
+        cluster_subnets: &str,
+        service_cidrs: &str,
+        join_subnets: &str,
+        mtu: u16,
+    ) -> Result<Config, ConfigError> {
+        let mut config = Config {
+            cluster_subnets: list(cluster_subnets).map(str::parse).collect::<Result<_, _>>()?,
+            service_cidrs: subnets(SERVICE_CIDRS, DEFAULT_SERVICE_CIDRS, service_cidrs)?,
+            join_subnets: subnets(JOIN_SUBNETS, DEFAULT_JOIN_SUBNETS, join_subnets)?,
+            mtu,
+        };
+        if config.cluster_subnets.is_empty() {
+            return Err(syntax(CLUSTER_SUBNETS, cluster_subnets, "a list of subnets", DEFAULT_CLUSTER_SUBNETS));
+        }
+        let families = [config.has_family(true), config.has_family(false)];
+        config.join_subnets.retain(|net| families[usize::from(!is_v4(net))]);
+        config.check_join(families)?;
+        config.check_overlaps()?;
+        let (least, family) = if config.has_family(false) { (1280, "IPv6") } else { (576, "IPv4") };
+        if mtu < least {
+            return Err(ConfigError::Mtu { mtu, least, family });
+        }
+        Ok(config)
+    }
+
+    /// Pod subnets, in the order given.
+    pub fn cluster_subnets(&self) -> &[ClusterSubnet] {
+        &self.cluster_subnets
+    }
+
+    /// Service subnets.
+    pub fn service_cidrs(&self) -> &[IpNet] {
+        &self.service_cidrs
+    }
+
+    /// Subnets of the join switch: one of each family that the cluster uses, IPv4 first.
+    pub fn join_subnets(&self) -> &[IpNet] {
+        &self.join_subnets
+    }
+
+    /// MTU of pod interfaces, in bytes.
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// True when pods have addresses of the family.
+    pub fn has_family(&self, v4: bool) -> bool {
+        self.cluster_subnets.iter().any(|s| is_v4(&s.net) == v4)
+    }
+
+    fn check_join(&mut self, families: [bool; 2]) -> Result<(), ConfigError> {
+        self.join_subnets.sort_by_key(|net| !is_v4(net));
+        for (used, v4) in families.into_iter().zip([true, false]) {
+            let count = self.join_subnets.iter().filter(|net| is_v4(net) == v4).count();
+            if used && count != 1 {
+                return Err(ConfigError::JoinFamily { family: if v4 { "IPv4" } else { "IPv6" }, count });
+            }
+        }
+        match self.join_subnets.iter().find(|net| address::last_pod(**net) < u128::from(*NODE_IDS.end())) {
+            None => Ok(()),
+            Some(small) => {
+                let problem = format!("has no room for node ids up to {}; use a /16 or /64", NODE_IDS.end());
+                Err(ConfigError::Size { setting: JOIN_SUBNETS, net: small.to_string(), problem })
+            }
+        }
+    }
+
+    fn check_overlaps(&self) -> Result<(), ConfigError> {
+        let all: Vec<(&'static str, IpNet)> = (self.cluster_subnets.iter().map(|s| (CLUSTER_SUBNETS, s.net)))
+            .chain(self.service_cidrs.iter().map(|net| (SERVICE_CIDRS, *net)))
+            .chain(self.join_subnets.iter().map(|net| (JOIN_SUBNETS, *net)))
+            .collect();
+        for (i, (first_setting, first)) in all.iter().enumerate() {
+            if let Some((second_setting, second)) = all[i + 1..].iter().find(|(_, net)| address::overlap(*first, *net))
+            {
+                let (first, second) = (*first, *second);
+                return Err(ConfigError::Overlap { first_setting, first, second_setting, second });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for ClusterSubnet {
+    type Err = ConfigError;
+
+    /// `10.128.0.0/14/23`; without a host prefix it is 24 for IPv4 and 64 for IPv6.
+    fn from_str(text: &str) -> Result<ClusterSubnet, ConfigError> {
+        let wrong = || syntax(CLUSTER_SUBNETS, text, "SUBNET/HOST PREFIX", DEFAULT_CLUSTER_SUBNETS);
+        let mut parts = text.splitn(3, '/');
+        let (Some(base), Some(length)) = (parts.next(), parts.next()) else { return Err(wrong()) };
+        let net: IpNet = [base, "/", length].concat().parse().map_err(|_| wrong())?;
+        let host_prefix = match parts.next() {
+            Some(prefix) => prefix.parse().map_err(|_| wrong())?,
+            None if is_v4(&net) => 24,
+            None => 64,
+        };
+        let net = aligned(CLUSTER_SUBNETS, net)?;
+        let longest = if is_v4(&net) { LONGEST_V4_PREFIX } else { LONGEST_V6_PREFIX };
+        if !(net.prefix_len()..=longest).contains(&host_prefix) {
+            let problem = format!("host prefix {host_prefix} is not from {} to {longest}", net.prefix_len());
+            return Err(ConfigError::Size { setting: CLUSTER_SUBNETS, net: text.to_owned(), problem });
+        }
+        Ok(ClusterSubnet { net, host_prefix })
+    }
+}
+
+impl fmt::Display for ClusterSubnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.net, self.host_prefix)
+    }
+}
+
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn subnets(setting: &'static str, example: &'static str, text: &str) -> Result<Vec<IpNet>, ConfigError> {
+    let parse = |part: &str| aligned(setting, part.parse().map_err(|_| syntax(setting, part, "a subnet", example))?);
+    list(text).map(parse).collect()
+}
+
+/// Refuses host bits (a likely slip) and subnets too large to mean.
+fn aligned(setting: &'static str, net: IpNet) -> Result<IpNet, ConfigError> {
+    let problem = if net != net.trunc() {
+        format!("has host bits; write {}", net.trunc())
+    } else if net.prefix_len() < SHORTEST_PREFIX {
+        format!("is too large; use a prefix of at least {SHORTEST_PREFIX}")
+    } else {
+        return Ok(net);
+    };
+    Err(ConfigError::Size { setting, net: net.to_string(), problem })
+}
+
+fn syntax(setting: &'static str, text: &str, expected: &'static str, example: &'static str) -> ConfigError {
+    ConfigError::Syntax { setting, text: text.to_owned(), expected, example }
+}
+
+/// True for an IPv4 subnet.
+pub(crate) fn is_v4(net: &IpNet) -> bool {
+    matches!(net, IpNet::V4(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(cluster: &str, service: &str, join: &str) -> Result<Config, String> {
+        Config::parse(cluster, service, join, DEFAULT_MTU).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn families_follow_the_cluster_subnets() {
+        for (cluster, join) in [
+            ("10.128.0.0/14/23", "100.64.0.0/16"),
+            ("fd01::/48/64", "fd98::/64"),
+            ("fd01::/48, 10.128.0.0/14/23", "100.64.0.0/16,fd98::/64"),
+        ] {
+            let config = parse(cluster, "", DEFAULT_JOIN_SUBNETS).unwrap();
+            let got: Vec<String> = config.join_subnets().iter().map(IpNet::to_string).collect();
+            assert_eq!(got.join(","), join);
+        }
+        let config = parse("10.244.0.0/16,fd01::/48", "", DEFAULT_JOIN_SUBNETS).unwrap();
+        let texts: Vec<String> = config.cluster_subnets().iter().map(ClusterSubnet::to_string).collect();
+        assert_eq!(texts, ["10.244.0.0/16/24", "fd01::/48/64"], "host prefixes by default");
+    }
+
+    #[test]
+    fn errors_name_the_setting_and_the_remedy() {
+        let join = DEFAULT_JOIN_SUBNETS;
+        for (cluster, service, join, want) in [
+            ("", "", join, r#"cluster-subnets: "" is not a list of subnets; write e.g. 10.128.0.0/14/23"#),
+            ("10.128.0.0", "", join, r#"cluster-subnets: "10.128.0.0" is not SUBNET/HOST PREFIX; write e.g."#),
+            ("10.128.0.0/14/x", "", join, r#"cluster-subnets: "10.128.0.0/14/x" is not SUBNET/HOST PREFIX"#),
+            ("10.128.0.0/14/13", "", join, "cluster-subnets: 10.128.0.0/14/13: host prefix 13 is not from 14 to 29"),
+            ("fd01::/48/128", "", join, "cluster-subnets: fd01::/48/128: host prefix 128 is not from 48 to 125"),
+            ("10.129.0.0/14/23", "", join, "cluster-subnets: 10.129.0.0/14: has host bits; write 10.128.0.0/14"),
+            ("0.0.0.0/0/8", "", join, "cluster-subnets: 0.0.0.0/0: is too large"),
+            ("10.128.0.0/14", "x", join, r#"k8s-service-cidrs: "x" is not a subnet; write e.g. 10.96.0.0/16"#),
+            (
+                "10.0.0.0/8/24",
+                "10.96.0.0/16",
+                join,
+                "cluster-subnets 10.0.0.0/8 and k8s-service-cidrs 10.96.0.0/16 overlap; choose one outside the other",
+            ),
+            (
+                "10.128.0.0/14,10.129.0.0/16",
+                "",
+                join,
+                "cluster-subnets 10.128.0.0/14 and cluster-subnets 10.129.0.0/16",
+            ),
+            (
+                "10.128.0.0/14",
+                "",
+                "10.128.0.0/16",
+                "cluster-subnets 10.128.0.0/14 and join-subnets 10.128.0.0/16 overlap",
+            ),
+            ("10.128.0.0/14", "", "fd98::/64", "join-subnets: 0 IPv4 subnets where the cluster needs one"),
+            ("10.128.0.0/14", "", "100.64.0.0/24", "join-subnets: 100.64.0.0/24: has no room for node ids up to 5000"),
+        ] {
+            let error = parse(cluster, service, join).unwrap_err();
+            assert!(error.starts_with(want), "{error}");
+        }
+        let error = Config::parse("fd01::/48", "", join, 1279).unwrap_err().to_string();
+        assert_eq!(error, "mtu: 1279 is below 1280, the least that IPv6 allows");
+    }
+}

@@ -1,0 +1,229 @@
+//! Facts: slim copies of Kubernetes objects, with only what a feature reads.
+//!
+//! Inputs: objects of k8s-openapi. Outputs: values that compare equal when nothing of interest changed, so that a heartbeat
+//! is no event. Annotations are parsed here, once; a text that cannot be parsed is kept as its error. A pod is about 300
+//! bytes: texts that repeat are shared. Must not: judge a fact against the configuration or against other facts.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ovenbird_api::{AnnotationError, Mac, PodNetwork, annotation, name, node};
+use ovsdb::Str;
+
+use crate::intern::Interner;
+
+/// An annotation: absent, read, or not readable.
+pub type Annotated<T> = Option<Result<T, Box<AnnotationError>>>;
+
+/// Labels, sorted by key.
+pub type Labels = Box<[(Str, Str)]>;
+
+/// A Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFact {
+    /// `metadata.name`.
+    pub name: Str,
+    /// `metadata.creationTimestamp`, seconds since 1970; the older of two that conflict wins.
+    pub created: i64,
+    /// `spec.podCIDRs`, those that are subnets.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Annotation `node-subnets`.
+    pub subnets: Annotated<Vec<IpNet>>,
+    /// Annotation `node-id`.
+    pub id: Annotated<u16>,
+    /// Annotation `node-chassis-id`.
+    pub chassis: Annotated<Str>,
+    /// Annotation `node-mgmt-port-mac-addresses`.
+    pub management_mac: Annotated<Mac>,
+}
+
+/// A Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFact {
+    /// `namespace/name`; see [`PodFact::namespace`] and [`PodFact::name`].
+    pub key: Str,
+    /// `metadata.uid`.
+    pub uid: Str,
+    /// `spec.nodeName`, once bound.
+    pub node: Option<Str>,
+    /// Annotation `pod-networks`.
+    pub network: Annotated<PodAddresses>,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// `metadata.creationTimestamp`, seconds since 1970.
+    pub created: i64,
+    /// `spec.hostNetwork`.
+    pub host_network: bool,
+    /// All containers are done for good: phase Succeeded or Failed, or deleted and all terminated.
+    pub finished: bool,
+}
+
+/// What a pod's port needs of its annotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodAddresses {
+    /// IPv4 address.
+    pub v4: Option<Ipv4Addr>,
+    /// IPv6 address.
+    pub v6: Option<Ipv6Addr>,
+    /// MAC.
+    pub mac: Mac,
+}
+
+/// A Namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceFact {
+    /// `metadata.name`.
+    pub name: Str,
+    /// `metadata.labels`.
+    pub labels: Labels,
+}
+
+/// Any fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// A Node.
+    Node(NodeFact),
+    /// A Pod.
+    Pod(PodFact),
+    /// A Namespace.
+    Namespace(NamespaceFact),
+}
+
+/// Name of a fact.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FactKey {
+    /// A Node by name.
+    Node(Str),
+    /// A Pod by `namespace/name`.
+    Pod(Str),
+    /// A Namespace by name.
+    Namespace(Str),
+}
+
+/// An event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The object is there, new or changed.
+    Upsert(Fact),
+    /// The object is gone.
+    Delete(FactKey),
+}
+
+impl Fact {
+    /// The fact's name.
+    pub fn key(&self) -> FactKey {
+        match self {
+            Fact::Node(node) => FactKey::Node(node.name.clone()),
+            Fact::Pod(pod) => FactKey::Pod(pod.key.clone()),
+            Fact::Namespace(namespace) => FactKey::Namespace(namespace.name.clone()),
+        }
+    }
+}
+
+impl NodeFact {
+    /// The fact of a Node.
+    pub fn from_k8s(object: &Node) -> NodeFact {
+        let meta = &object.metadata;
+        let cidrs = object.spec.as_ref().and_then(|s| s.pod_cidrs.as_deref()).unwrap_or_default();
+        NodeFact {
+            name: meta.name.as_deref().unwrap_or_default().into(),
+            created: created(meta),
+            pod_cidrs: cidrs.iter().filter_map(|text| text.parse().ok()).collect(),
+            subnets: annotated(meta, annotation::NODE_SUBNETS, node::parse_subnets),
+            id: annotated(meta, annotation::NODE_ID, node::parse_id),
+            chassis: annotated(meta, annotation::NODE_CHASSIS_ID, |text| node::parse_chassis_id(text).map(Str::from)),
+            management_mac: annotated(meta, annotation::NODE_MGMT_PORT_MACS, node::parse_management_mac),
+        }
+    }
+}
+
+impl PodFact {
+    /// The fact of a Pod.
+    pub fn from_k8s(object: &Pod, interner: &mut Interner) -> PodFact {
+        let meta = &object.metadata;
+        let spec = object.spec.as_ref();
+        let node = spec.and_then(|s| s.node_name.as_deref()).filter(|n| !n.is_empty());
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        PodFact {
+            key: name::key(namespace, meta.name.as_deref().unwrap_or_default()).into(),
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            node: node.map(|text| interner.intern(text)),
+            network: annotated(meta, annotation::POD_NETWORKS, |text| PodNetwork::parse(text).map(PodAddresses::from)),
+            labels: labels(meta, interner),
+            created: created(meta),
+            host_network: spec.and_then(|s| s.host_network).unwrap_or(false),
+            finished: finished(object),
+        }
+    }
+
+    /// `metadata.namespace`.
+    pub fn namespace(&self) -> &str {
+        self.key.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        self.key.split_once('/').map_or("", |(_, name)| name)
+    }
+
+    /// The node on which the pod must have a port: bound, not on the host's network, not finished.
+    pub fn attached_to(&self) -> Option<&Str> {
+        self.node.as_ref().filter(|_| !self.host_network && !self.finished)
+    }
+}
+
+impl NamespaceFact {
+    /// The fact of a Namespace.
+    pub fn from_k8s(object: &Namespace, interner: &mut Interner) -> NamespaceFact {
+        let name = object.metadata.name.as_deref().unwrap_or_default().into();
+        NamespaceFact { name, labels: labels(&object.metadata, interner) }
+    }
+}
+
+impl PodAddresses {
+    /// The addresses, IPv4 first.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
+    }
+}
+
+impl From<PodNetwork> for PodAddresses {
+    fn from(network: PodNetwork) -> PodAddresses {
+        let mut addresses = PodAddresses { v4: None, v6: None, mac: network.mac };
+        for net in network.addresses {
+            match net.addr() {
+                IpAddr::V4(v4) => addresses.v4 = Some(v4),
+                IpAddr::V6(v6) => addresses.v6 = Some(v6),
+            }
+        }
+        addresses
+    }
+}
+
+fn annotated<T>(meta: &ObjectMeta, key: &str, parse: impl FnOnce(&str) -> Result<T, AnnotationError>) -> Annotated<T> {
+    let text = meta.annotations.as_ref()?.get(key)?;
+    Some(parse(text).map_err(Box::new))
+}
+
+fn created(meta: &ObjectMeta) -> i64 {
+    meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second())
+}
+
+fn labels(meta: &ObjectMeta, interner: &mut Interner) -> Labels {
+    let pairs = meta.labels.iter().flatten();
+    pairs.map(|(key, value)| (interner.intern(key), interner.intern(value))).collect()
+}
+
+fn finished(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return true;
+    }
+    let containers = status.container_statuses.as_deref().unwrap_or_default();
+    let terminated = |c: &k8s_openapi::api::core::v1::ContainerStatus| {
+        c.state.as_ref().is_some_and(|state| state.terminated.is_some())
+    };
+    pod.metadata.deletion_timestamp.is_some() && !containers.is_empty() && containers.iter().all(terminated)
+}
