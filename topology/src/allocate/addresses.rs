@@ -204,7 +204,7 @@ mod tests {
         AddressPool::new(&subnets.iter().map(|s| s.parse().unwrap()).collect::<Vec<_>>())
     }
 
-    fn texts(addresses: Vec<IpAddr>) -> Vec<String> {
+    fn texts(addresses: &[IpAddr]) -> Vec<String> {
         addresses.iter().map(IpAddr::to_string).collect()
     }
 
@@ -216,10 +216,10 @@ mod tests {
     fn reserved_first_then_the_lowest_free_of_each_family() {
         let mut pool = pool(&["10.1.0.0/24", "fd01::/64"]);
         pool.reserve("ns/a", [ip("10.1.0.3"), ip("fd01::4")]).unwrap();
-        assert_eq!(texts(pool.allocate("ns/b").unwrap()), ["10.1.0.4", "fd01::3"]);
-        assert_eq!(texts(pool.allocate("ns/c").unwrap()), ["10.1.0.5", "fd01::5"]);
+        assert_eq!(texts(&pool.allocate("ns/b").unwrap()), ["10.1.0.4", "fd01::3"]);
+        assert_eq!(texts(&pool.allocate("ns/c").unwrap()), ["10.1.0.5", "fd01::5"]);
         pool.release([ip("10.1.0.3"), ip("192.0.2.1")]);
-        assert_eq!(texts(pool.allocate("ns/d").unwrap()), ["10.1.0.3", "fd01::6"]);
+        assert_eq!(texts(&pool.allocate("ns/d").unwrap()), ["10.1.0.3", "fd01::6"]);
         assert_eq!(pool.usage(), (3, 252));
     }
 
@@ -233,12 +233,12 @@ mod tests {
             let error = pool.reserve("ns/b", [ip("fd01::3"), ip(outside)]).unwrap_err();
             assert!(matches!(error, AddressError::Outside { .. }), "{error}");
         }
-        assert_eq!(texts(pool.allocate("ns/c").unwrap()), ["10.1.0.4", "fd01::3"], "fd01::3 was given back");
+        assert_eq!(texts(&pool.allocate("ns/c").unwrap()), ["10.1.0.4", "fd01::3"], "fd01::3 was given back");
         pool.allocate("ns/d").unwrap();
         pool.allocate("ns/e").unwrap();
         let error = pool.allocate("ns/f").unwrap_err().to_string();
         assert!(error.starts_with("pod ns/f: all addresses of 10.1.0.0/29 are in use; "), "{error}");
         pool.release([ip("10.1.0.5")]);
-        assert_eq!(texts(pool.allocate("ns/f").unwrap())[0], "10.1.0.5");
+        assert_eq!(texts(&pool.allocate("ns/f").unwrap())[0], "10.1.0.5");
     }
 }
