@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 host=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS='-C target-feature=+crt-static' \
+flags="-C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,--icf=all"
+RUSTFLAGS="$flags -C link-arg=-Wl,-T,$PWD/cni-server/shim/no-unwind.ld" \
     cargo build --quiet -p ovenbird-cni --profile shim --target "$host" --target-dir target/static
 mkdir -p target/shim
 cp "target/static/$host/shim/ovenbird-cni" target/shim/ovenbird-cni
