@@ -125,8 +125,12 @@ impl Fact {
 impl NodeFact {
     /// The fact of a Node.
     pub fn from_k8s(object: &Node) -> NodeFact {
-        let meta = &object.metadata;
-        let cidrs = object.spec.as_ref().and_then(|s| s.pod_cidrs.as_deref()).unwrap_or_default();
+        let cidrs = object.spec.as_ref().and_then(|s| s.pod_cidrs.as_deref());
+        NodeFact::new(&object.metadata, cidrs.unwrap_or_default())
+    }
+
+    /// The fact of a Node from its parts: `metadata` (name, creationTimestamp, annotations) and `spec.podCIDRs`.
+    pub fn new(meta: &ObjectMeta, cidrs: &[String]) -> NodeFact {
         NodeFact {
             name: meta.name.as_deref().unwrap_or_default().into(),
             created: created(meta),
@@ -142,19 +146,31 @@ impl NodeFact {
 impl PodFact {
     /// The fact of a Pod.
     pub fn from_k8s(object: &Pod, interner: &mut Interner) -> PodFact {
-        let meta = &object.metadata;
         let spec = object.spec.as_ref();
-        let node = spec.and_then(|s| s.node_name.as_deref()).filter(|n| !n.is_empty());
+        let node = spec.and_then(|s| s.node_name.as_deref());
+        let host_network = spec.and_then(|s| s.host_network).unwrap_or(false);
+        PodFact::new(&object.metadata, node, host_network, finished(object), interner)
+    }
+
+    /// The fact of a Pod from its parts: `metadata` (namespace, name, uid, creationTimestamp, labels, annotations),
+    /// `spec.nodeName`, `spec.hostNetwork`, and whether all its containers are done for good.
+    pub fn new(
+        meta: &ObjectMeta,
+        node: Option<&str>,
+        host_network: bool,
+        finished: bool,
+        interner: &mut Interner,
+    ) -> PodFact {
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         PodFact {
             key: name::key(namespace, meta.name.as_deref().unwrap_or_default()).into(),
             uid: meta.uid.as_deref().unwrap_or_default().into(),
-            node: node.map(|text| interner.intern(text)),
+            node: node.filter(|text| !text.is_empty()).map(|text| interner.intern(text)),
             network: annotated(meta, annotation::POD_NETWORKS, |text| PodNetwork::parse(text).map(PodAddresses::from)),
             labels: labels(meta, interner),
             created: created(meta),
-            host_network: spec.and_then(|s| s.host_network).unwrap_or(false),
-            finished: finished(object),
+            host_network,
+            finished,
         }
     }
 
@@ -177,8 +193,12 @@ impl PodFact {
 impl NamespaceFact {
     /// The fact of a Namespace.
     pub fn from_k8s(object: &Namespace, interner: &mut Interner) -> NamespaceFact {
-        let name = object.metadata.name.as_deref().unwrap_or_default().into();
-        NamespaceFact { name, labels: labels(&object.metadata, interner) }
+        NamespaceFact::new(&object.metadata, interner)
+    }
+
+    /// The fact of a Namespace from its `metadata` (name, labels).
+    pub fn new(meta: &ObjectMeta, interner: &mut Interner) -> NamespaceFact {
+        NamespaceFact { name: meta.name.as_deref().unwrap_or_default().into(), labels: labels(meta, interner) }
     }
 }
 

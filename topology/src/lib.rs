@@ -7,10 +7,21 @@
 //! Must not: do I/O, read a clock, use randomness, remember what was written.
 
 pub mod allocate;
+mod bucket;
+mod build;
+mod cluster;
 pub mod config;
+mod engine;
 pub mod facts;
 mod intern;
+pub mod kinds;
+mod node;
+mod ownership;
+mod pod;
+mod snapshot;
+mod view;
 
 pub use config::{Config, ConfigError};
+pub use engine::Engine;
 pub use facts::{Change, Fact, FactKey, NamespaceFact, NodeFact, PodAddresses, PodFact};
 pub use intern::Interner;

@@ -1,0 +1,31 @@
+//! Buckets: the grains in which reads of facts are recorded and changes of facts are told.
+//!
+//! A bucket is kept as a 64-bit hash of its name, 8 bytes per read. Should two buckets meet in one hash, an owner is
+//! translated once more than needed and yields the same; nothing is missed. Must not: be used for anything but dirt.
+
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+
+use rustc_hash::FxHasher;
+
+/// A part of the snapshot that owners read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Bucket(u64);
+
+impl Bucket {
+    /// The subnets that a node may use.
+    pub fn subnets(node: &str) -> Bucket {
+        Bucket::named(0, node)
+    }
+
+    /// The pods of a node that claim an address.
+    pub fn claims(node: &str, address: IpAddr) -> Bucket {
+        Bucket::named(1, (node, address))
+    }
+
+    fn named(kind: u8, name: impl Hash) -> Bucket {
+        let mut hasher = FxHasher::default();
+        (kind, name).hash(&mut hasher);
+        Bucket(hasher.finish())
+    }
+}

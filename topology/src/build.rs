@@ -1,0 +1,101 @@
+//! Builds rows, contributions and complaints: the vocabulary that the features share.
+//!
+//! Must not: know a table's meaning.
+
+use ovenbird_reconcile::{Contribution, DesiredRow, Diagnostic, Output, Owner, RowId, Severity, Want, Zone, row_uuid};
+use ovsdb::{Atom, ColumnId, Datum, TableDesc, Uuid};
+
+use crate::ownership;
+use crate::view::View;
+
+/// The one Northbound that there is.
+const ZONE: Zone = Zone(0);
+
+/// Identity of the row that an owner has in a table under a role.
+pub(crate) fn id(table: &TableDesc, owner: &Owner, role: &str) -> Uuid {
+    row_uuid(table.name, owner, role)
+}
+
+/// Identity of a row built here.
+pub(crate) fn uuid_of(row: &DesiredRow) -> Uuid {
+    match &row.id {
+        RowId::Ours(uuid) | RowId::Singleton(uuid) | RowId::Named { uuid, .. } => *uuid,
+    }
+}
+
+/// A row under construction.
+pub(crate) struct RowBuilder<'a> {
+    view: &'a View<'a>,
+    row: DesiredRow,
+}
+
+impl<'a> RowBuilder<'a> {
+    /// The row that `owner` has in `table` under `role`, with its ownership in the column `external_ids`.
+    pub fn new(
+        view: &'a View<'a>,
+        table: &'static TableDesc,
+        owner: &Owner,
+        role: &str,
+        external_ids: ColumnId,
+        extra: &[(&str, Atom)],
+    ) -> RowBuilder<'a> {
+        let id = RowId::Ours(id(table, owner, role));
+        let row = DesiredRow { zone: ZONE, table, id, columns: Vec::with_capacity(6) };
+        let mut pairs = ownership::external_ids(view, owner, role);
+        pairs.extend(extra.iter().map(|(key, value)| (view.text(key).into(), Some(value.clone()))));
+        RowBuilder { view, row }.want_keys(external_ids, pairs)
+    }
+
+    /// Owns the column.
+    pub fn exactly(mut self, (column, value): (ColumnId, Datum)) -> Self {
+        self.row.columns.push((column, Want::Exactly(value)));
+        self
+    }
+
+    /// Owns these keys of a map; `None` must be absent.
+    pub fn keys(self, column: ColumnId, pairs: impl IntoIterator<Item = (&'a str, Option<Atom>)>) -> Self {
+        let view = self.view;
+        let pairs = pairs.into_iter().map(|(key, value)| (view.text(key).into(), value)).collect();
+        self.want_keys(column, pairs)
+    }
+
+    /// Leaves the column to contributions.
+    pub fn members(mut self, column: ColumnId) -> Self {
+        self.row.columns.push((column, Want::Members));
+        self
+    }
+
+    /// The row.
+    pub fn build(mut self) -> DesiredRow {
+        self.row.columns.sort_unstable_by_key(|(column, _)| *column);
+        self.row
+    }
+
+    fn want_keys(mut self, column: ColumnId, mut pairs: Vec<(Atom, Option<Atom>)>) -> Self {
+        pairs.sort_unstable();
+        self.row.columns.push((column, Want::Keys(pairs)));
+        self
+    }
+}
+
+/// Adds the row `member` to a set of references of the row `container`.
+pub(crate) fn contribution(table: &'static TableDesc, container: Uuid, column: ColumnId, member: Uuid) -> Contribution {
+    Contribution { zone: ZONE, table, row: RowId::Ours(container), column, member: member.into() }
+}
+
+/// A complaint about an annotation. The text of `problem` says what to do.
+pub(crate) fn complaint(
+    severity: Severity,
+    reason: &'static str,
+    annotation: &str,
+    problem: &impl ToString,
+) -> Diagnostic {
+    let field = format!("metadata.annotations[{annotation}]");
+    Diagnostic { severity, reason, field, message: problem.to_string() }
+}
+
+/// Nothing but one complaint: the object has no effect.
+pub(crate) fn refused(reason: &'static str, annotation: &str, problem: &impl ToString) -> Output {
+    let diagnostics = vec![complaint(Severity::Error, reason, annotation, problem)];
+    Output { diagnostics, ..Output::default() }
+}

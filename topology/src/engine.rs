@@ -1,0 +1,120 @@
+//! The engine: facts in, dirty owners and their translations out.
+//!
+//! ```text
+//! apply(Change)* -> take_dirty() -> translate(owner) for each -> Output
+//! ```
+//!
+//! What incremental use yields is what a new engine with the same facts would yield (a property test says so). Must not:
+//! keep outputs (that is `reconcile::Desired`'s part).
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use ovenbird_reconcile::{Output, Owner};
+use rustc_hash::FxHashMap;
+
+use crate::bucket::Bucket;
+use crate::facts::Change;
+use crate::snapshot::Snapshot;
+use crate::view::View;
+use crate::{Config, Interner, cluster, kinds, node, pod};
+
+/// Facts, and who read what of them.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    snapshot: Snapshot,
+    texts: RefCell<Interner>,
+    dirty: BTreeSet<Owner>,
+    /// Buckets that each owner's last translation read; owners that read none are left out.
+    reads: FxHashMap<Owner, Box<[Bucket]>>,
+    /// The inverse of `reads`.
+    readers: FxHashMap<Bucket, Vec<Owner>>,
+}
+
+impl Engine {
+    /// An engine without facts; the cluster itself is dirty.
+    pub fn new(config: Config) -> Engine {
+        Engine {
+            config,
+            snapshot: Snapshot::default(),
+            texts: RefCell::default(),
+            dirty: BTreeSet::from([kinds::cluster()]),
+            reads: FxHashMap::default(),
+            readers: FxHashMap::default(),
+        }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Takes a change in and marks the owners that it may concern.
+    pub fn apply(&mut self, change: Change) {
+        let touched = self.snapshot.apply(change);
+        self.dirty.extend(touched.owner);
+        self.mark(&touched.buckets);
+    }
+
+    /// The owners to translate since the last call, in commit order. Owners whose object is gone are among them: they
+    /// translate to nothing.
+    pub fn take_dirty(&mut self) -> Vec<Owner> {
+        self.settle();
+        std::mem::take(&mut self.dirty).into_iter().collect()
+    }
+
+    /// All owners that there are, in commit order.
+    pub fn owners(&self) -> Vec<Owner> {
+        self.snapshot.owners()
+    }
+
+    /// What an owner yields now.
+    pub fn translate(&mut self, owner: &Owner) -> Output {
+        self.settle();
+        let view = View::new(&self.config, &self.snapshot, &self.texts);
+        let output = match owner.kind {
+            kinds::CLUSTER => cluster::translate(&view, owner),
+            kinds::NODE => node::translate(&view, owner),
+            kinds::POD => pod::translate(&view, owner),
+            _ => Output::default(),
+        };
+        let reads = view.into_reads();
+        self.record(owner, reads);
+        output
+    }
+
+    fn settle(&mut self) {
+        let changed = self.snapshot.settle(&self.config);
+        self.mark(&changed);
+    }
+
+    fn mark(&mut self, buckets: &[Bucket]) {
+        for owner in buckets.iter().filter_map(|bucket| self.readers.get(bucket)).flatten() {
+            self.dirty.insert(owner.clone());
+        }
+    }
+
+    fn record(&mut self, owner: &Owner, reads: Box<[Bucket]>) {
+        let before = self.reads.get(owner).map(|r| &**r).unwrap_or_default();
+        if *before == *reads {
+            return;
+        }
+        for bucket in before {
+            if let Some(readers) = self.readers.get_mut(bucket) {
+                readers.retain(|reader| reader != owner);
+                if readers.is_empty() {
+                    self.readers.remove(bucket);
+                }
+            }
+        }
+        for bucket in &reads {
+            self.readers.entry(*bucket).or_insert_with(|| Vec::with_capacity(1)).push(owner.clone());
+        }
+        if reads.is_empty() {
+            self.reads.remove(owner);
+        } else {
+            self.reads.insert(owner.clone(), reads);
+        }
+    }
+}

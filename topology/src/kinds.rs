@@ -1,0 +1,15 @@
+//! The kinds of owners that translation knows. Names are part of row identity: frozen once released.
+
+use ovenbird_reconcile::{Owner, OwnerKind};
+
+/// The cluster as a whole; its key is empty.
+pub const CLUSTER: OwnerKind = OwnerKind { rank: 10, name: "Cluster" };
+/// A Node, by name.
+pub const NODE: OwnerKind = OwnerKind { rank: 20, name: "Node" };
+/// A Pod, by `namespace/name`.
+pub const POD: OwnerKind = OwnerKind { rank: 30, name: "Pod" };
+
+/// The one owner of kind [`CLUSTER`].
+pub fn cluster() -> Owner {
+    Owner::new(CLUSTER, "")
+}

@@ -1,0 +1,73 @@
+//! Feature: a pod's port on its node's switch.
+//!
+//! Inputs: the Pod, which subnets its node may use, who else claims its addresses. Outputs: one Logical_Switch_Port and its
+//! membership, as soon as the pod is bound and has addresses, so that its flows are there before CNI asks. Host-network and
+//! finished pods have no port. A complaint, and no port, when the annotation is wrong, an address is not of the node's
+//! subnets, or an older pod has it.
+
+use std::fmt::Write;
+
+use ovenbird_api::address::{self, FIRST_POD};
+use ovenbird_api::annotation::POD_NETWORKS;
+use ovenbird_api::name;
+use ovenbird_reconcile::{DesiredRow, Output, Owner};
+use ovenbird_schema::northbound::{logical_switch as ls, logical_switch_port as lsp};
+use ovsdb::{Atom, Str};
+
+use crate::build::{RowBuilder, contribution, refused, uuid_of};
+use crate::facts::{PodAddresses, PodFact};
+use crate::node;
+use crate::view::View;
+
+/// A pod's rows.
+pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
+    let Some(pod) = view.own_pod(owner) else { return Output::default() };
+    let (Some(node), Some(network)) = (pod.attached_to(), &pod.network) else { return Output::default() };
+    let addresses = match network {
+        Ok(addresses) => addresses,
+        Err(error) => return refused("InvalidAnnotation", POD_NETWORKS, error),
+    };
+    // Without a usable subnet there is no switch to have a port on; the Node's own complaint says why.
+    let Some(subnets) = view.subnets(node).filter(|s| !s.usable.is_empty()) else { return Output::default() };
+    for ip in addresses.iter() {
+        let fits = subnets
+            .usable
+            .iter()
+            .any(|s| address::index_of(*s, ip).is_some_and(|n| (FIRST_POD..=address::last_pod(*s)).contains(&n)));
+        if !fits {
+            let problem = format!(
+                "address {ip} is not a pod address of node {node}'s subnets; remove the annotation and it is written anew"
+            );
+            return refused("AddressOutsideSubnet", POD_NETWORKS, &problem);
+        }
+        if let Some(holder) = view.holder(node, ip).filter(|key| **key != pod.key) {
+            let problem = format!(
+                "address {ip} belongs to pod {holder}, which is older; remove the annotation and it is written anew"
+            );
+            return refused("AddressInUse", POD_NETWORKS, &problem);
+        }
+    }
+    let port = port_row(view, owner, pod, node, addresses);
+    let member = contribution(&ls::TABLE, node::switch(node), ls::PORTS, uuid_of(&port));
+    Output { rows: vec![port], contributions: vec![member], diagnostics: Vec::new() }
+}
+
+fn port_row(view: &View<'_>, owner: &Owner, pod: &PodFact, node: &Str, addresses: &PodAddresses) -> DesiredRow {
+    let mut text = addresses.mac.to_string();
+    for ip in addresses.iter() {
+        // Writing to a String cannot fail.
+        let _ = write!(text, " {ip}");
+    }
+    let text: Str = text.into();
+    let namespace = Atom::String(view.text(pod.namespace()));
+    let extra = [("namespace", namespace), ("pod", Atom::String(view.text("true")))];
+    RowBuilder::new(view, &lsp::TABLE, owner, "", lsp::EXTERNAL_IDS, &extra)
+        .exactly(lsp::name(name::lsp_name(pod.namespace(), pod.name())))
+        .exactly(lsp::addresses([text.clone()]))
+        .exactly(lsp::port_security([text]))
+        .keys(
+            lsp::OPTIONS,
+            [("iface-id-ver", Some(pod.uid.clone().into())), ("requested-chassis", Some(node.clone().into()))],
+        )
+        .build()
+}

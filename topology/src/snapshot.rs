@@ -1,0 +1,186 @@
+//! The snapshot: all facts, and what is derived from several of them.
+//!
+//! Derived: which subnets each node may use (two nodes may claim one), and which pods of a node claim an address. A change
+//! tells the owner whose fact it is and the buckets that changed with it; an upsert of an equal fact tells nothing.
+//! Must not: know which features read what.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use ovenbird_reconcile::Owner;
+use ovsdb::Str;
+use rustc_hash::FxHashMap;
+
+use crate::allocate::{NodeSubnets, SubnetError};
+use crate::bucket::Bucket;
+use crate::facts::{Change, Fact, FactKey, NamespaceFact, NodeFact, PodFact};
+use crate::{Config, kinds};
+
+/// Facts and derived buckets.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    nodes: BTreeMap<Str, NodeFact>,
+    pods: FxHashMap<Str, Box<PodFact>>,
+    namespaces: FxHashMap<Str, NamespaceFact>,
+    /// Keys of the pods that claim an address on a node: one, or a conflict.
+    claims: FxHashMap<(Str, IpAddr), Vec<Str>>,
+    subnets: FxHashMap<Str, Subnets>,
+    /// `subnets` does not yet follow from `nodes`.
+    unsettled: bool,
+}
+
+/// What became of a node's subnet annotation.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Subnets {
+    /// The node's own.
+    pub usable: Vec<IpNet>,
+    /// Outside cluster-subnets, or an older node's.
+    pub refused: Vec<SubnetError>,
+}
+
+/// What a change touches.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    /// The owner whose own fact changed.
+    pub owner: Option<Owner>,
+    /// Buckets that changed.
+    pub buckets: Vec<Bucket>,
+}
+
+impl Snapshot {
+    pub fn node(&self, name: &str) -> Option<&NodeFact> {
+        self.nodes.get(name)
+    }
+
+    pub fn pod(&self, key: &str) -> Option<&PodFact> {
+        self.pods.get(key).map(|pod| &**pod)
+    }
+
+    pub fn subnets(&self, node: &str) -> Option<&Subnets> {
+        self.subnets.get(node)
+    }
+
+    /// The pod that has an address of a node: of those that claim it the oldest, then the first by key.
+    pub fn holder(&self, node: &Str, address: IpAddr) -> Option<&Str> {
+        let claims = self.claims.get(&(node.clone(), address))?;
+        claims.iter().min_by_key(|key| (self.pods.get(*key).map(|pod| pod.created), *key))
+    }
+
+    /// Owners that there are, sorted.
+    pub fn owners(&self) -> Vec<Owner> {
+        let mut owners = vec![kinds::cluster()];
+        owners.extend(self.nodes.keys().map(|name| Owner::new(kinds::NODE, name.clone())));
+        owners.extend(self.pods.keys().map(|key| Owner::new(kinds::POD, key.clone())));
+        owners.sort_unstable();
+        owners
+    }
+
+    /// Takes a change in.
+    pub fn apply(&mut self, change: Change) -> Touched {
+        match change {
+            Change::Upsert(Fact::Node(node)) => self.set_node(node.name.clone(), Some(node)),
+            Change::Delete(FactKey::Node(name)) => self.set_node(name, None),
+            Change::Upsert(Fact::Pod(pod)) => self.set_pod(&pod.key.clone(), Some(pod)),
+            Change::Delete(FactKey::Pod(key)) => self.set_pod(&key, None),
+            Change::Upsert(Fact::Namespace(namespace)) => {
+                self.namespaces.insert(namespace.name.clone(), namespace);
+                Touched::default()
+            }
+            Change::Delete(FactKey::Namespace(name)) => {
+                self.namespaces.remove(&name);
+                Touched::default()
+            }
+        }
+    }
+
+    /// Brings `subnets` up to date and returns the buckets that changed by it. Apart from `apply`, so that a batch of
+    /// changes, such as the first list, costs one pass over the nodes.
+    pub fn settle(&mut self, config: &Config) -> Vec<Bucket> {
+        if !std::mem::take(&mut self.unsettled) {
+            return Vec::new();
+        }
+        let subnets = judge_subnets(config, self.nodes.values());
+        let old = std::mem::replace(&mut self.subnets, subnets);
+        let changed = self.subnets.iter().filter(|(name, now)| old.get(*name) != Some(now)).map(|(name, _)| name);
+        let gone = old.keys().filter(|name| !self.subnets.contains_key(*name));
+        changed.chain(gone).map(|name| Bucket::subnets(name)).collect()
+    }
+
+    fn set_node(&mut self, name: Str, node: Option<NodeFact>) -> Touched {
+        let owner = Some(Owner::new(kinds::NODE, name.clone()));
+        let claim = |node: &NodeFact| (node.created, node.subnets.clone());
+        let (before, after) = (self.nodes.get(&name), node.as_ref());
+        if before == after {
+            return Touched::default();
+        }
+        self.unsettled |= before.map(claim) != after.map(claim);
+        match node {
+            Some(node) => self.nodes.insert(name, node),
+            None => self.nodes.remove(&name),
+        };
+        Touched { owner, buckets: Vec::new() }
+    }
+
+    fn set_pod(&mut self, key: &Str, pod: Option<PodFact>) -> Touched {
+        if self.pod(key) == pod.as_ref() {
+            return Touched::default();
+        }
+        let mut touched = Touched { owner: Some(Owner::new(kinds::POD, key.clone())), buckets: Vec::new() };
+        // The key of the map is the fact's own text, so that a pod's key is held once.
+        if let Some((key, before)) = self.pods.remove_entry(key) {
+            self.unclaim(&key, &before, &mut touched.buckets);
+        }
+        if let Some(pod) = pod {
+            self.claim(&pod, &mut touched.buckets);
+            self.pods.insert(pod.key.clone(), Box::new(pod));
+        }
+        touched
+    }
+
+    fn claim(&mut self, pod: &PodFact, buckets: &mut Vec<Bucket>) {
+        for place in claims_of(pod) {
+            buckets.push(Bucket::claims(&place.0, place.1));
+            self.claims.entry(place).or_insert_with(|| Vec::with_capacity(1)).push(pod.key.clone());
+        }
+    }
+
+    fn unclaim(&mut self, key: &Str, pod: &PodFact, buckets: &mut Vec<Bucket>) {
+        for place in claims_of(pod) {
+            buckets.push(Bucket::claims(&place.0, place.1));
+            if let Some(keys) = self.claims.get_mut(&place) {
+                keys.retain(|other| other != key);
+                if keys.is_empty() {
+                    self.claims.remove(&place);
+                }
+            }
+        }
+    }
+}
+
+/// (node, address) for each address that the pod claims: none without a port.
+fn claims_of(pod: &PodFact) -> impl Iterator<Item = (Str, IpAddr)> + use<> {
+    let node = pod.attached_to().cloned();
+    let addresses = pod.network.as_ref().and_then(|n| n.as_ref().ok()).map(|a| a.iter());
+    addresses.into_iter().flatten().filter_map(move |address| Some((node.clone()?, address)))
+}
+
+/// Gives each node the subnets it names; of two nodes that name overlapping ones, to the older.
+fn judge_subnets<'a>(config: &Config, nodes: impl Iterator<Item = &'a NodeFact>) -> FxHashMap<Str, Subnets> {
+    let named = |node: &'a NodeFact| Some((node, node.subnets.as_ref()?.as_ref().ok()?));
+    let mut nodes: Vec<(&NodeFact, &Vec<IpNet>)> = nodes.filter_map(named).collect();
+    nodes.sort_by_key(|(node, _)| (node.created, node.name.clone()));
+    let mut taken = NodeSubnets::new(config);
+    let mut judged = FxHashMap::default();
+    for (node, subnets) in nodes {
+        let result: &mut Subnets = judged.entry(node.name.clone()).or_default();
+        for subnet in subnets {
+            result.usable.push(*subnet);
+            if let Err(error) = taken.reserve(&node.name, &result.usable) {
+                result.usable.pop();
+                result.refused.push(error);
+            }
+        }
+    }
+    judged
+}

@@ -1,0 +1,74 @@
+//! The view: what a feature sees of the facts. The only door to them, and it remembers which were opened.
+//!
+//! An owner is translated again when its own fact changes, or a bucket that its last translation read. So a feature cannot
+//! forget a dependency, and there is no fan-out to write. Must not: hand out the snapshot, or anything by iteration order of
+//! a hash map.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+
+use ovenbird_reconcile::Owner;
+use ovsdb::Str;
+
+use crate::bucket::Bucket;
+use crate::facts::{NodeFact, PodFact};
+use crate::snapshot::{Snapshot, Subnets};
+use crate::{Config, Interner, kinds};
+
+/// Facts for the translation of one owner.
+pub struct View<'a> {
+    config: &'a Config,
+    snapshot: &'a Snapshot,
+    reads: RefCell<Vec<Bucket>>,
+    texts: &'a RefCell<Interner>,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(config: &'a Config, snapshot: &'a Snapshot, texts: &'a RefCell<Interner>) -> View<'a> {
+        View { config, snapshot, reads: RefCell::default(), texts }
+    }
+
+    /// The cluster's networking. It never changes, so reading it is not recorded.
+    pub fn config(&self) -> &'a Config {
+        self.config
+    }
+
+    /// The shared copy of a text that many rows repeat.
+    pub fn text(&self, text: &str) -> Str {
+        self.texts.borrow_mut().intern(text)
+    }
+
+    /// The owner's own Node. Not recorded: an owner always follows its own fact.
+    pub fn own_node(&self, owner: &Owner) -> Option<&'a NodeFact> {
+        self.snapshot.node(&owner.key).filter(|_| owner.kind == kinds::NODE)
+    }
+
+    /// The owner's own Pod. Not recorded, as above.
+    pub fn own_pod(&self, owner: &Owner) -> Option<&'a PodFact> {
+        self.snapshot.pod(&owner.key).filter(|_| owner.kind == kinds::POD)
+    }
+
+    /// What a node's subnet annotation came to; `None` without a valid one.
+    pub(crate) fn subnets(&self, node: &str) -> Option<&'a Subnets> {
+        self.read(Bucket::subnets(node));
+        self.snapshot.subnets(node)
+    }
+
+    /// Key of the pod that has an address of a node: the oldest that claims it.
+    pub fn holder(&self, node: &Str, address: IpAddr) -> Option<&'a Str> {
+        self.read(Bucket::claims(node, address));
+        self.snapshot.holder(node, address)
+    }
+
+    /// The buckets read, sorted.
+    pub(crate) fn into_reads(self) -> Box<[Bucket]> {
+        let mut reads = self.reads.into_inner();
+        reads.sort_unstable();
+        reads.dedup();
+        reads.into()
+    }
+
+    fn read(&self, bucket: Bucket) {
+        self.reads.borrow_mut().push(bucket);
+    }
+}
