@@ -346,7 +346,7 @@ impl Value<'_> {
         if pairs.windows(2).any(|w| w[0].0 == w[1].0) {
             return Err(A::Error::custom("a map with one key twice"));
         }
-        Ok(Datum::Map(pairs.drain(..).collect()))
+        Ok(Datum::Map(decoder.pairs.drain(..).collect()))
     }
 }
 

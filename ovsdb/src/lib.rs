@@ -1,27 +1,43 @@
 //! An OVSDB client: RFC 7047 and the ovsdb-server(7) extensions. Knows no OVN and no Kubernetes.
 
+mod client;
+mod config;
 mod decode;
 pub mod desc;
 mod diff;
 mod endpoint;
+mod error;
+mod event;
+mod framing;
 mod intern;
+mod message;
 mod replica;
 mod reply;
 mod row;
 mod server;
+mod server_db;
+mod session;
 mod spec;
+mod stream;
+mod tls;
 mod transaction;
 mod update;
 pub mod value;
 
+pub use client::{Client, Handle};
+pub use config::{Config, TlsFiles};
 pub use decode::DecodeError;
 pub use desc::{AtomKind, BaseType, ColumnDesc, ColumnId, ColumnType, DatabaseDesc, Shape, TableDesc};
 pub use endpoint::{Endpoint, EndpointError};
+pub use error::{ClientError, SessionError};
+pub use event::{Event, TxnId};
+pub use framing::FrameError;
 pub use replica::{ChangeKind, Replica, RowChange};
 pub use reply::{DbError, OpResult, TxnReply};
 pub use row::{Row, is_default};
 pub use server::ServerInfo;
 pub use spec::{MonitorSpec, TableSpec};
+pub use tls::TlsError;
 pub use transaction::{Condition, Function, Mutation, Mutator, NamedColumns, Op, Until};
 pub use update::Update;
 pub use value::{Atom, Datum, Str, Uuid};

@@ -211,10 +211,10 @@ impl Table {
     fn take(&mut self, uuid: &Uuid) -> Option<Row> {
         let row = self.rows.remove(uuid)?;
         for (column, index) in &mut self.indexes {
-            if let Some(Datum::Atom(atom)) = row.get(*column) {
-                if index.get(atom) == Some(uuid) {
-                    index.remove(atom);
-                }
+            if let Some(Datum::Atom(atom)) = row.get(*column)
+                && index.get(atom) == Some(uuid)
+            {
+                index.remove(atom);
             }
         }
         Some(row)

@@ -4,7 +4,9 @@
 //! 4.1.12, restricted to what the server has. Must not: do I/O.
 
 use crate::desc::{ColumnId, DatabaseDesc, TableDesc};
-use crate::transaction::Condition;
+use crate::server::ServerInfo;
+use crate::transaction::{Condition, list};
+use crate::value::write_string;
 
 /// The tables that a client replicates.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +45,35 @@ impl MonitorSpec {
     /// What is replicated of a table.
     pub fn table(&self, table: &'static TableDesc) -> Option<&TableSpec> {
         self.tables.iter().find(|t| t.table == table)
+    }
+
+    /// The parameters `[database, id, {table: [request]}]` of a monitor, whose id is the database's name. What the server lacks is
+    /// left out.
+    pub(crate) fn request(&self, database: &str, server: Option<&ServerInfo>, conditional: bool) -> Vec<u8> {
+        let mut out = b"[".to_vec();
+        for _ in 0..2 {
+            write_string(database, &mut out);
+            out.push(b',');
+        }
+        let present = self.tables.iter().filter(|t| server.is_none_or(|s| s.has_table(t.table)));
+        for (i, table) in present.enumerate() {
+            out.push(if i == 0 { b'{' } else { b',' });
+            write_string(table.table.name, &mut out);
+            out.extend_from_slice(b":[{\"columns\":");
+            let has = |c: &&ColumnId| server.is_none_or(|s| s.has_column(table.table, **c));
+            let columns: Vec<_> = table.columns.iter().filter(has).map(|c| table.table.column(*c).name).collect();
+            list(&columns, &mut out, |name, out| write_string(name, out));
+            if conditional && !table.conditions.is_empty() {
+                out.extend_from_slice(b",\"where\":");
+                list(&table.conditions, &mut out, |c, out| c.write_json(out));
+            }
+            out.extend_from_slice(b"}]");
+        }
+        if out.ends_with(b",") {
+            out.push(b'{');
+        }
+        out.extend_from_slice(b"}]");
+        out
     }
 }
 
