@@ -123,6 +123,15 @@ pub struct Output {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+impl RowId {
+    /// The deterministic UUID, whatever the row's UUID in the database may be. References to the row use it, too.
+    pub fn uuid(&self) -> Uuid {
+        match self {
+            RowId::Ours(uuid) | RowId::Singleton(uuid) | RowId::Named { uuid, .. } => *uuid,
+        }
+    }
+}
+
 impl Owner {
     /// An owner by kind and key.
     pub fn new(kind: OwnerKind, key: impl Into<Str>) -> Owner {

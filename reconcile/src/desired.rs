@@ -1,0 +1,492 @@
+//! The desired store of one zone: which rows should exist, who wants them, and which members their sets have.
+//!
+//! ```text
+//! set(owner, Output), remove(owner) --> claims and contributions --> dirty items by owner --> plan
+//! mark(RowChange) ----------------------------------------------------^
+//! ```
+//!
+//! A row is *claimed* by the owners that yield it; the first claim wins while it lives. A set column that the winning claim
+//! wants as [`Want::Members`] holds the members that owners contribute; each member knows its contributors and lives as long as
+//! it has one. An event costs what its owner yields, never the size of a set. Contributions to a row that nobody claims, or
+//! to a column that the claim does not list as `Members`, have no effect and are reported as waiting.
+//!
+//! Inputs: owners' outputs and changes of the replica. Output: dirty items. Must not: do I/O, know a table's meaning.
+
+use std::sync::Arc;
+
+use ovsdb::{Atom, ChangeKind, ColumnId, DatabaseDesc, Datum, RowChange, TableDesc, Uuid};
+use rustc_hash::FxHashMap;
+
+use crate::dirty::{Cause, Dirt, Dirty, Item};
+use crate::entry::{Adopted, Claim, Contributors, Entry, canonical, member_columns, references};
+use crate::identity::is_ours;
+use crate::row::{Contribution, DesiredRow, Diagnostic, Output, Owner, OwnerKind, RowId, Severity, Want, Zone};
+
+/// Kind of the stand-in owner of a row that carries our tag but that nobody wants; its key is `Table/uuid`.
+pub const ORPHAN: OwnerKind = OwnerKind { rank: u8::MAX, name: "Orphan" };
+
+/// See the file header.
+#[derive(Debug)]
+pub struct Desired {
+    pub(crate) zone: Zone,
+    pub(crate) db: &'static DatabaseDesc,
+    owners: FxHashMap<Arc<Owner>, Yielded>,
+    pub(crate) rows: FxHashMap<Uuid, Entry>,
+    pub(crate) dirty: Dirty,
+    /// Items that wait until the row with this UUID exists.
+    pub(crate) parked: FxHashMap<Uuid, FxHashMap<(Arc<Owner>, Item), WaitReason>>,
+    /// Items of quarantined owners.
+    pub(crate) benched: FxHashMap<Arc<Owner>, Bench>,
+    /// Rows that nobody wants any more, with the owner under which they are queued; some may be gone already.
+    pub(crate) unwanted: FxHashMap<Uuid, (Arc<Owner>, &'static TableDesc)>,
+    /// Desired rows that are found by a look-up (`Singleton`, `Named`).
+    special: Vec<Uuid>,
+    /// Rows found so that others made: UUID in the database to desired UUID, and back.
+    pub(crate) adopted: Adopted,
+    /// The next plan must compare everything.
+    pub(crate) audit_due: bool,
+}
+
+/// A desired row with the members of its sets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WholeRow {
+    /// Table.
+    pub table: &'static TableDesc,
+    /// Its deterministic UUID.
+    pub uuid: Uuid,
+    /// The columns that are wanted, sorted.
+    pub columns: Vec<(ColumnId, Datum)>,
+}
+
+/// Items of a quarantined owner: adds, removes.
+pub(crate) type Bench = [Vec<Dirt>; 2];
+
+/// Why something that is wanted cannot be written yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WaitReason {
+    /// The row it refers to, or that should hold it, does not exist, because nobody wants it, it waits itself or its owner is
+    /// quarantined.
+    NoRow,
+    /// The row that should hold it does not list the column as [`Want::Members`].
+    NotMembers,
+    /// Nothing refers to the row, which is not a root: it would vanish at commit.
+    NoHolder,
+    /// A row that is to be removed still has the same unique value.
+    NameTaken,
+    /// A column whose value is fixed at insertion differs.
+    Immutable,
+    /// The server has no such table.
+    NoTable,
+}
+
+/// Something wanted that cannot be written yet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Waiting {
+    /// Who wants it.
+    pub owner: Owner,
+    /// The row that is missing, or that cannot be written.
+    pub row: Uuid,
+    /// Why.
+    pub reason: WaitReason,
+}
+
+/// What an owner yielded last: rows by UUID, and memberships; both sorted.
+#[derive(Debug, Default)]
+struct Yielded {
+    rows: Vec<Uuid>,
+    members: Vec<Membership>,
+}
+
+/// A contributed member.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Membership {
+    row: Uuid,
+    column: ColumnId,
+    member: Atom,
+    /// A strong reference: it keeps a non-root member alive.
+    strong: bool,
+}
+
+impl Desired {
+    /// An empty store for the rows of `zone`, in a database that `db` describes.
+    pub fn new(zone: Zone, db: &'static DatabaseDesc) -> Desired {
+        Desired {
+            zone,
+            db,
+            owners: FxHashMap::default(),
+            rows: FxHashMap::default(),
+            dirty: Dirty::default(),
+            parked: FxHashMap::default(),
+            benched: FxHashMap::default(),
+            unwanted: FxHashMap::default(),
+            special: Vec::new(),
+            adopted: Adopted::default(),
+            audit_due: false,
+        }
+    }
+
+    /// Replaces what `owner` wants. Rows and contributions of other zones are ignored. Returns the output's diagnostics and one
+    /// for each row that another owner claimed first; such a claim takes effect when the other one goes.
+    pub fn set(&mut self, owner: &Owner, output: Output) -> Vec<Diagnostic> {
+        let (owner, old) = match self.owners.remove_entry(owner) {
+            Some(found) => found,
+            None => (Arc::new(owner.clone()), Yielded::default()),
+        };
+        let mut diagnostics = output.diagnostics;
+        let mut new = Yielded::default();
+        for row in output.rows {
+            if row.zone == self.zone {
+                self.claim(&owner, row, &mut new.rows, &mut diagnostics);
+            }
+        }
+        new.rows.sort_unstable();
+        for uuid in old.rows.iter().filter(|u| new.rows.binary_search(u).is_err()) {
+            self.release(&owner, *uuid);
+        }
+        new.members = memberships(self.zone, output.contributions);
+        for m in new.members.iter().filter(|m| old.members.binary_search(m).is_err()) {
+            self.join(&owner, m);
+        }
+        for m in old.members.iter().filter(|m| new.members.binary_search(m).is_err()) {
+            self.leave(&owner, m);
+        }
+        if !new.rows.is_empty() || !new.members.is_empty() {
+            self.owners.insert(owner, new);
+        }
+        diagnostics
+    }
+
+    /// Withdraws all that `owner` wanted.
+    pub fn remove(&mut self, owner: &Owner) {
+        self.set(owner, Output::default());
+    }
+
+    /// Notes a change of the replica: items that it touches are compared at the next plan, so that hand edits are healed. Call it
+    /// after the replica has applied the change.
+    pub fn mark(&mut self, change: &RowChange) {
+        let key = self.adopted.desired(change.uuid);
+        if matches!(change.kind, ChangeKind::Inserted) {
+            self.mark_special(change.table);
+        }
+        if !matches!(change.kind, ChangeKind::Modified(_)) {
+            self.unpark(key);
+        }
+        let Desired { rows, dirty, adopted, unwanted, .. } = self;
+        let entry = rows.get(&key);
+        let Some((entry, claim)) = entry.and_then(|e| e.winner().map(|c| (e, c))) else {
+            match change.kind {
+                ChangeKind::Deleted => drop(unwanted.remove(&key)),
+                _ if is_ours(&key) && !unwanted.contains_key(&key) => {
+                    let owner = orphan(change.table, key);
+                    dirty.push(&owner, false, Item::Row(key), Cause::Database);
+                    unwanted.insert(key, (owner, change.table));
+                }
+                _ => {}
+            }
+            return;
+        };
+        match &change.kind {
+            ChangeKind::Deleted => dirty.push(&claim.owner, true, Item::Row(key), Cause::Database),
+            ChangeKind::Inserted => {
+                dirty.push(&claim.owner, true, Item::Row(key), Cause::Database);
+                if claim.has_members() {
+                    dirty.push(&claim.owner, true, Item::Sets(key), Cause::Database);
+                }
+            }
+            ChangeKind::Modified(columns) => {
+                let mut compared = false;
+                for (column, difference) in columns {
+                    match claim.want(*column) {
+                        Some(Want::Members) => {
+                            for atom in difference.atoms() {
+                                let atom = adopted.desired_atom(atom);
+                                let contributor = entry.contributor(*column, &atom);
+                                let owner = contributor.unwrap_or(&claim.owner);
+                                let item = Item::Member(key, *column, atom);
+                                dirty.push(owner, contributor.is_some(), item, Cause::Database);
+                            }
+                        }
+                        Some(_) if !compared => {
+                            compared = true;
+                            dirty.push(&claim.owner, true, Item::Row(key), Cause::Database);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is wanted and cannot be written yet, sorted.
+    pub fn waiting(&self) -> Vec<Waiting> {
+        let wanted = |owner: &Owner, item: &Item| match item {
+            Item::Member(row, column, member) => {
+                self.rows.get(row).is_some_and(|e| e.contributor(*column, member).is_some())
+            }
+            Item::Row(row) | Item::Sets(row) => self.owner_of(*row) == Some(owner),
+            Item::Stray(..) => false,
+        };
+        let parked = self.parked.iter().flat_map(|(row, list)| list.iter().map(move |((o, i), r)| (row, o, i, r)));
+        let mut all: Vec<Waiting> = parked
+            .filter(|(_, owner, item, _)| wanted(owner, item))
+            .map(|(row, owner, _, reason)| Waiting { owner: Owner::clone(owner), row: *row, reason: *reason })
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Demands that the next plan compares everything, as after a reconnect.
+    pub fn request_audit(&mut self) {
+        self.audit_due = true;
+    }
+
+    /// True when the next plan may have something to do.
+    pub fn is_dirty(&self) -> bool {
+        self.audit_due || !self.dirty.is_empty()
+    }
+
+    /// Number of owners that want something.
+    pub fn owner_count(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Number of rows that are wanted.
+    pub fn row_count(&self) -> usize {
+        self.rows.values().filter(|e| e.winner().is_some()).count()
+    }
+
+    /// The whole desired state, members included, sorted by table and UUID: what a fresh database would hold. Of maps only the
+    /// keys that are wanted.
+    pub fn rows(&self) -> Vec<WholeRow> {
+        let whole = |(uuid, entry): (&Uuid, &Entry)| {
+            let claim = entry.winner()?;
+            Some(WholeRow { table: claim.table, uuid: *uuid, columns: entry.values(claim) })
+        };
+        let mut all: Vec<WholeRow> = self.rows.iter().filter_map(whole).collect();
+        all.sort_unstable_by_key(|row| (row.table.index, row.uuid));
+        all
+    }
+
+    /// The owner whose claim on a row counts.
+    pub fn owner_of(&self, uuid: Uuid) -> Option<&Owner> {
+        self.rows.get(&uuid)?.winner().map(|c| &*c.owner)
+    }
+
+    fn claim(&mut self, owner: &Arc<Owner>, row: DesiredRow, seen: &mut Vec<Uuid>, diagnostics: &mut Vec<Diagnostic>) {
+        let uuid = row.id.uuid();
+        let table = row.table;
+        if seen.contains(&uuid) {
+            return diagnostics.push(conflict(table, uuid, owner));
+        }
+        seen.push(uuid);
+        let mut columns = row.columns;
+        columns.iter_mut().for_each(|(c, want)| canonical(table, *c, want));
+        columns.sort_by_key(|(c, _)| *c);
+        let entry = self.rows.entry(uuid).or_default();
+        let at = entry.claims.iter().position(|c| c.owner == *owner);
+        match at {
+            Some(at) if entry.claims[at].columns == columns => {}
+            Some(0) => {
+                let sets = entry.claims[0].member_columns().ne(member_columns(&columns));
+                let old = std::mem::replace(&mut entry.claims[0].columns, columns);
+                self.reindex(uuid, table, &old);
+                self.dirty.push(owner, true, Item::Row(uuid), Cause::Desired);
+                if sets {
+                    self.dirty.push(owner, true, Item::Sets(uuid), Cause::Desired);
+                    self.unpark(uuid);
+                }
+            }
+            Some(at) => entry.claims[at].columns = columns,
+            None => {
+                entry.claims.push(Claim { owner: owner.clone(), table, id: row.id, columns });
+                if entry.claims.len() == 1 {
+                    self.crown(uuid);
+                }
+            }
+        }
+        if let Some(winner) = self.rows.get(&uuid).and_then(Entry::winner).filter(|c| c.owner != *owner) {
+            diagnostics.push(conflict(table, uuid, &winner.owner));
+        }
+    }
+
+    /// Makes the first claim of a row count.
+    fn crown(&mut self, uuid: Uuid) {
+        let Some(claim) = self.rows.get(&uuid).and_then(Entry::winner) else { return };
+        let (owner, table) = (claim.owner.clone(), claim.table);
+        if !matches!(claim.id, RowId::Ours(_)) {
+            self.special.push(uuid);
+        }
+        let sets = claim.has_members();
+        self.reindex(uuid, table, &[]);
+        self.unwanted.remove(&uuid);
+        self.dirty.push(&owner, true, Item::Row(uuid), Cause::Desired);
+        if sets {
+            self.dirty.push(&owner, true, Item::Sets(uuid), Cause::Desired);
+        }
+        self.unpark(uuid);
+    }
+
+    fn release(&mut self, owner: &Arc<Owner>, uuid: Uuid) {
+        let Some(entry) = self.rows.get_mut(&uuid) else { return };
+        let Some(at) = entry.claims.iter().position(|c| c.owner == *owner) else { return };
+        let claim = entry.claims.remove(at);
+        if at > 0 {
+            return;
+        }
+        let heir = entry.winner().is_some();
+        if !matches!(claim.id, RowId::Ours(_)) {
+            self.special.retain(|s| *s != uuid);
+            // Members that we added to a row of others, and that nobody may name any more, are found by comparing all.
+            self.audit_due |= self.adopted.forget(uuid);
+        }
+        self.unindex(uuid, claim.table, &claim.columns);
+        if heir {
+            self.crown(uuid);
+        } else {
+            self.unwanted.insert(uuid, (owner.clone(), claim.table));
+            self.dirty.push(owner, false, Item::Row(uuid), Cause::Desired);
+            self.prune(uuid);
+        }
+    }
+
+    fn join(&mut self, owner: &Arc<Owner>, m: &Membership) {
+        let Membership { row, column, member, .. } = m;
+        let entry = self.rows.entry(*row).or_default();
+        let set = match entry.members.iter().position(|(c, _)| c == column) {
+            Some(at) => &mut entry.members[at].1,
+            None => {
+                entry.members.push((*column, FxHashMap::default()));
+                let last = entry.members.len() - 1;
+                &mut entry.members[last].1
+            }
+        };
+        if let Some(contributors) = set.get_mut(member) {
+            return contributors.add(owner);
+        }
+        set.insert(member.clone(), Contributors::One(owner.clone()));
+        if let Some(target) = member.as_uuid().filter(|_| m.strong) {
+            self.rows.entry(target).or_default().holders.push((*row, *column));
+        }
+        self.dirty.push(owner, true, Item::Member(*row, *column, member.clone()), Cause::Desired);
+    }
+
+    fn leave(&mut self, owner: &Arc<Owner>, m: &Membership) {
+        let Membership { row, column, member, .. } = m;
+        let Some(entry) = self.rows.get_mut(row) else { return };
+        let Some((_, set)) = entry.members.iter_mut().find(|(c, _)| c == column) else { return };
+        if set.get_mut(member).is_some_and(|c| c.drop_one(owner)) {
+            return;
+        }
+        set.remove(member);
+        if set.is_empty() {
+            entry.members.retain(|(c, _)| c != column);
+        }
+        self.dirty.push(owner, false, Item::Member(*row, *column, member.clone()), Cause::Desired);
+        self.prune(*row);
+        if let Some(target) = member.as_uuid().filter(|_| m.strong) {
+            self.drop_holder(target, *row, *column);
+        }
+    }
+
+    /// Notes the strong references of the winning claim's columns, in place of those of `old`.
+    fn reindex(&mut self, uuid: Uuid, table: &'static TableDesc, old: &[(ColumnId, Want)]) {
+        self.unindex(uuid, table, old);
+        let columns = self.rows.get(&uuid).and_then(Entry::winner).map_or(&[][..], |c| &c.columns);
+        let targets = references(table, columns);
+        for (column, target) in targets {
+            self.rows.entry(target).or_default().holders.push((uuid, column));
+        }
+    }
+
+    fn unindex(&mut self, uuid: Uuid, table: &'static TableDesc, old: &[(ColumnId, Want)]) {
+        for (column, target) in references(table, old) {
+            self.drop_holder(target, uuid, column);
+        }
+    }
+
+    fn drop_holder(&mut self, target: Uuid, row: Uuid, column: ColumnId) {
+        let Some(entry) = self.rows.get_mut(&target) else { return };
+        if let Some(at) = entry.holders.iter().position(|h| *h == (row, column)) {
+            entry.holders.swap_remove(at);
+        }
+        self.prune(target);
+    }
+
+    fn prune(&mut self, uuid: Uuid) {
+        let empty = |e: &Entry| e.claims.is_empty() && e.members.is_empty() && e.holders.is_empty();
+        if self.rows.get(&uuid).is_some_and(empty) {
+            self.rows.remove(&uuid);
+        }
+    }
+
+    /// A row of others may be what a look-up now finds.
+    fn mark_special(&mut self, table: &TableDesc) {
+        for uuid in &self.special {
+            let Some(claim) = self.rows.get(uuid).and_then(Entry::winner).filter(|c| c.table == table) else {
+                continue;
+            };
+            self.dirty.push(&claim.owner, true, Item::Row(*uuid), Cause::Database);
+            self.dirty.push(&claim.owner, true, Item::Sets(*uuid), Cause::Database);
+        }
+    }
+
+    /// Sets an owner's dirty items aside.
+    pub(crate) fn bench(&mut self, owner: &Arc<Owner>) {
+        let adds = self.dirty.adds.remove(owner).unwrap_or_default();
+        let removes = self.dirty.removes.remove(owner).unwrap_or_default();
+        let bench = self.benched.entry(owner.clone()).or_default();
+        bench[0].extend(adds);
+        bench[1].extend(removes);
+    }
+
+    /// Queues an owner's items that were set aside; false when there are none.
+    pub(crate) fn unbench(&mut self, owner: &Arc<Owner>) -> bool {
+        let Some(bench) = self.benched.remove(owner) else { return false };
+        for (items, wanted) in bench.into_iter().zip([true, false]) {
+            for (item, _) in items {
+                self.dirty.push(owner, wanted, item, Cause::Again);
+            }
+        }
+        true
+    }
+
+    /// Requeues what waited for a row.
+    pub(crate) fn unpark(&mut self, uuid: Uuid) {
+        for ((owner, item), _) in self.parked.remove(&uuid).unwrap_or_default() {
+            self.dirty.push(&owner, true, item, Cause::Again);
+        }
+    }
+}
+
+/// Owner that answers for a row nobody wants.
+pub(crate) fn orphan(table: &TableDesc, uuid: Uuid) -> Arc<Owner> {
+    Arc::new(Owner::new(ORPHAN, format!("{}/{uuid}", table.name)))
+}
+
+fn memberships(zone: Zone, contributions: Vec<Contribution>) -> Vec<Membership> {
+    let ours = contributions.into_iter().filter(|c| c.zone == zone);
+    let mut all: Vec<Membership> = ours
+        .map(|c| Membership {
+            row: c.row.uuid(),
+            column: c.column,
+            member: c.member,
+            strong: c.table.column(c.column).ty.key.strong,
+        })
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn conflict(table: &TableDesc, uuid: Uuid, winner: &Owner) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        reason: "RowConflict",
+        field: String::new(),
+        message: format!(
+            "{} row {uuid} already belongs to {winner}; rename or remove one of the two objects",
+            table.name
+        ),
+    }
+}

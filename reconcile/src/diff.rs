@@ -1,0 +1,209 @@
+//! The comparison of wishes with the replica: one row, one set, or everything (the audit).
+//!
+//! Inputs: the desired store and the replica. Outputs: what differs, as actions on one row or as dirty items. Only columns that a
+//! claim lists, keys that it names and members that are ours are looked at. Must not: order or batch anything.
+
+use ovsdb::{Atom, ColumnId, Datum, Replica, Row, TableDesc, Uuid, is_default};
+use rustc_hash::FxHashSet;
+
+use crate::desired::{Desired, orphan};
+use crate::dirty::{Cause, Item};
+use crate::entry::{Adopted, Claim, Entry};
+use crate::identity::is_ours;
+use crate::plan::{Action, KeyChange};
+use crate::row::{RowId, Want};
+
+/// Below this, a set is written whole; it is cheaper to read for people, too.
+const SMALL_SET: usize = 16;
+
+/// True when the row is not as the claim wants it, members aside.
+pub(crate) fn differs(claim: &Claim, row: &Row, replica: &Replica, adopted: &Adopted) -> bool {
+    claim.columns.iter().any(|(column, want)| {
+        replica.has_column(claim.table, *column)
+            && match want {
+                Want::Exactly(datum) if adopted.is_empty() => !same(claim.table, *column, row.get(*column), datum),
+                Want::Exactly(datum) => {
+                    !same(claim.table, *column, row.get(*column), &actual_datum(claim.table, *column, datum, adopted))
+                }
+                Want::Keys(keys) => {
+                    let map = row.get(*column);
+                    keys.iter().any(|(k, v)| map.and_then(|m| m.get(k)) != v.as_ref())
+                }
+                Want::Members => false,
+            }
+    })
+}
+
+/// A value with references as the database has them.
+pub(crate) fn actual_datum(table: &TableDesc, column: ColumnId, datum: &Datum, adopted: &Adopted) -> Datum {
+    if adopted.is_empty() || !refers(table, column) {
+        return datum.clone();
+    }
+    match datum {
+        Datum::Atom(a) => Datum::Atom(adopted.actual_atom(a)),
+        Datum::Set(v) => Datum::set(v.iter().map(|a| adopted.actual_atom(a))),
+        Datum::Map(v) => Datum::map(v.iter().map(|(k, a)| (adopted.actual_atom(k), adopted.actual_atom(a)))),
+    }
+}
+
+/// True when the column holds references.
+pub(crate) fn refers(table: &TableDesc, column: ColumnId) -> bool {
+    let ty = &table.column(column).ty;
+    ty.key.ref_table.is_some() || ty.value.is_some_and(|v| v.ref_table.is_some())
+}
+
+/// True when a member of a contributed column is ours to remove.
+pub(crate) fn is_our_member(table: &TableDesc, column: ColumnId, member: &Atom) -> bool {
+    match member.as_uuid() {
+        Some(uuid) if refers(table, column) => is_ours(&uuid),
+        _ => true,
+    }
+}
+
+fn same(table: &TableDesc, column: ColumnId, actual: Option<&Datum>, wanted: &Datum) -> bool {
+    match actual {
+        Some(actual) => actual == wanted,
+        None => is_default(&table.column(column).ty, wanted),
+    }
+}
+
+/// The action that makes a column exactly `new`; `None` when it is. Unless `removals`, references to rows of ours stay.
+pub(crate) fn exactly(
+    table: &TableDesc,
+    column: ColumnId,
+    old: Option<&Datum>,
+    new: Datum,
+    removals: bool,
+) -> Option<Action> {
+    if same(table, column, old, &new) {
+        return None;
+    }
+    if let (Datum::Set(wanted), Some(Datum::Set(have))) = (&new, old) {
+        let add: Vec<Atom> = wanted.iter().filter(|a| have.binary_search(a).is_err()).cloned().collect();
+        let mut remove: Vec<Atom> = have.iter().filter(|a| wanted.binary_search(a).is_err()).cloned().collect();
+        let strong = table.column(column).ty.key.strong;
+        let kept = strong && !removals && !remove.is_empty();
+        if kept {
+            remove.retain(|a| !is_our_member(table, column, a));
+        }
+        if kept || wanted.len().max(have.len()) > SMALL_SET && add.len() + remove.len() < wanted.len() {
+            return (add.len() + remove.len() > 0).then_some(Action::Members { column, add, remove });
+        }
+    }
+    Some(Action::Update { column, old: old.cloned(), new })
+}
+
+/// The action that sets the keys of a map; `None` when they are so.
+pub(crate) fn keys(column: ColumnId, old: Option<&Datum>, wanted: &[(Atom, Option<Atom>)]) -> Option<Action> {
+    let have = |key: &Atom| old.and_then(|m| m.get(key));
+    let changed = wanted.iter().filter(|(k, v)| have(k) != v.as_ref());
+    let changes: Vec<KeyChange> =
+        changed.map(|(key, new)| KeyChange { key: key.clone(), old: have(key).cloned(), new: new.clone() }).collect();
+    (!changes.is_empty()).then_some(Action::Keys { column, changes })
+}
+
+impl Desired {
+    /// UUID under which the database has a desired row, `None` when it has not. Learns adopted rows.
+    pub(crate) fn locate(&mut self, replica: &Replica, uuid: Uuid) -> Option<Uuid> {
+        let Claim { table, id, .. } = self.rows.get(&uuid).and_then(Entry::winner)?;
+        let found = match id {
+            RowId::Ours(_) => return replica.row(table, &uuid).map(|_| uuid),
+            RowId::Singleton(_) => replica.rows(table).next().map(|(u, _)| u),
+            RowId::Named { column, value, .. } => {
+                let scan =
+                    || replica.rows(table).find(|(_, r)| r.get(*column).is_some_and(|d| d.atoms() == [value.clone()]));
+                replica.find(table, *column, value).or_else(scan).map(|(u, _)| u)
+            }
+        };
+        self.adopted.forget(uuid);
+        if let Some(actual) = found.filter(|a| *a != uuid) {
+            self.adopted.learn(uuid, actual);
+        }
+        found
+    }
+
+    /// Queues the members of a row's contributed sets that differ; of an absent row, all that are wanted.
+    pub(crate) fn compare_sets(&mut self, replica: &Replica, uuid: Uuid, cause: Cause) {
+        let actual = self.locate(replica, uuid);
+        let Some(entry) = self.rows.get(&uuid) else { return };
+        let Some(claim) = entry.winner() else { return };
+        let row = actual.and_then(|a| replica.row(claim.table, &a));
+        for column in claim.member_columns().filter(|c| replica.has_column(claim.table, *c)) {
+            let wanted = entry.members(column);
+            let have = row.and_then(|r| r.get(column));
+            for (member, contributors) in wanted.into_iter().flatten() {
+                if !have.is_some_and(|h| h.contains(&self.adopted.actual_atom(member))) {
+                    self.dirty.push(contributors.any(), true, Item::Member(uuid, column, member.clone()), cause);
+                }
+            }
+            for member in have.map_or(&[][..], Datum::atoms) {
+                let member = self.adopted.desired_atom(member);
+                if !wanted.is_some_and(|w| w.contains_key(&member)) && is_our_member(claim.table, column, &member) {
+                    self.dirty.push(&claim.owner, false, Item::Member(uuid, column, member), cause);
+                }
+            }
+        }
+    }
+
+    /// Compares the union of desired and owned rows, and queues what differs.
+    pub(crate) fn audit(&mut self, replica: &Replica) {
+        self.audit_due = false;
+        let mut all: Vec<Uuid> = self.rows.iter().filter(|(_, e)| e.winner().is_some()).map(|(u, _)| *u).collect();
+        // Look-ups first: references to adopted rows compare by what these find.
+        all.sort_by_key(|u| self.rows.get(u).and_then(Entry::winner).is_some_and(|c| matches!(c.id, RowId::Ours(_))));
+        for uuid in all {
+            let actual = self.locate(replica, uuid);
+            let Some(claim) = self.rows.get(&uuid).and_then(Entry::winner) else { continue };
+            let row = actual.and_then(|a| replica.row(claim.table, &a));
+            if row.is_none_or(|row| differs(claim, row, replica, &self.adopted)) {
+                self.dirty.push(&claim.owner, true, Item::Row(uuid), Cause::Audit);
+            }
+            if claim.has_members() {
+                self.compare_sets(replica, uuid, Cause::Audit);
+            }
+        }
+        self.audit_orphans(replica);
+    }
+
+    fn audit_orphans(&mut self, replica: &Replica) {
+        let mut stranded: FxHashSet<Uuid> = FxHashSet::default();
+        for table in self.db.tables {
+            for (uuid, _) in replica.rows(table).filter(|(u, _)| is_ours(u)) {
+                if self.rows.get(&uuid).and_then(Entry::winner).is_some() {
+                    continue;
+                }
+                if !table.is_root {
+                    stranded.insert(uuid);
+                }
+                let (owner, _) = self.unwanted.entry(uuid).or_insert_with(|| (orphan(table, uuid), table));
+                self.dirty.push(owner, false, Item::Row(uuid), Cause::Audit);
+            }
+        }
+        if !stranded.is_empty() {
+            self.audit_strays(replica, &stranded);
+        }
+    }
+
+    /// Finds references to unwanted rows in columns that no claim lists; a row that is not a root lives as long as it has one.
+    fn audit_strays(&mut self, replica: &Replica, stranded: &FxHashSet<Uuid>) {
+        for table in self.db.tables {
+            let strong =
+                (0..).map(ColumnId).zip(table.columns).filter(|(_, c)| c.ty.key.strong && c.ty.value.is_none());
+            for (column, _) in strong {
+                for (uuid, row) in replica.rows(table) {
+                    let claim = self.rows.get(&self.adopted.desired(uuid)).and_then(Entry::winner);
+                    let listed = claim.is_some_and(|c| c.want(column).is_some());
+                    if listed || claim.is_none() && is_ours(&uuid) {
+                        continue;
+                    }
+                    for member in row.get(column).map_or(&[][..], Datum::atoms) {
+                        let target = member.as_uuid().filter(|u| stranded.contains(u));
+                        let Some((owner, _)) = target.and_then(|t| self.unwanted.get(&t)) else { continue };
+                        let item = Item::Stray(table.index, uuid, column, member.clone());
+                        self.dirty.push(owner, false, item, Cause::Audit);
+                    }
+                }
+            }
+        }
+    }
+}

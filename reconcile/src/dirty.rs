@@ -1,0 +1,69 @@
+//! What is to be looked at: work queues of dirty rows and members, by owner.
+//!
+//! Two queues, because adds precede removes: `adds` holds what should exist, walked by rising rank; `removes` holds what
+//! should not, walked by falling rank. An entry is a hint to compare, never an order to write: comparing twice, or something
+//! that has changed its mind meanwhile, is harmless. Must not: look at the database.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ovsdb::{Atom, ColumnId, Uuid};
+
+use crate::row::Owner;
+
+/// A thing to compare with the database.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Item {
+    /// Existence and columns of a desired row, by its desired UUID.
+    Row(Uuid),
+    /// All members of its [`crate::Want::Members`] columns.
+    Sets(Uuid),
+    /// One member of such a column.
+    Member(Uuid, ColumnId, Atom),
+    /// A reference to an unwanted row of ours in a column that no claim lists: table index, row in the database, column, member.
+    Stray(u16, Uuid, ColumnId, Atom),
+}
+
+/// Who made an item dirty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Cause {
+    /// The owner wants something else than before.
+    Desired,
+    /// The database changed.
+    Database,
+    /// An audit found a difference.
+    Audit,
+    /// A retry.
+    Again,
+}
+
+/// An item with its cause.
+pub(crate) type Dirt = (Item, Cause);
+
+/// Dirty items by owner. Ordered, so that plans are reproducible.
+pub(crate) type Queue = BTreeMap<Arc<Owner>, Vec<Dirt>>;
+
+/// The two queues.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    /// What should exist.
+    pub(crate) adds: Queue,
+    /// What should not.
+    pub(crate) removes: Queue,
+}
+
+impl Dirty {
+    /// Queues an item; `wanted` tells which queue.
+    pub(crate) fn push(&mut self, owner: &Arc<Owner>, wanted: bool, item: Item, cause: Cause) {
+        let queue = if wanted { &mut self.adds } else { &mut self.removes };
+        match queue.get_mut(owner) {
+            Some(items) => items.push((item, cause)),
+            None => drop(queue.insert(owner.clone(), vec![(item, cause)])),
+        }
+    }
+
+    /// True when nothing is to be looked at.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.adds.is_empty() && self.removes.is_empty()
+    }
+}

@@ -1,0 +1,207 @@
+//! What the desired store knows of one row: claims, members, holders; and the map of adopted rows.
+//!
+//! Plain bookkeeping for `desired`. Must not: look at the database.
+
+use std::sync::Arc;
+
+use ovsdb::{Atom, ColumnId, Datum, Shape, TableDesc, Uuid};
+use rustc_hash::FxHashMap;
+
+use crate::identity::is_ours;
+use crate::row::{Owner, RowId, Want};
+
+/// One row, as far as anybody cares for it.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    /// The first is the winner.
+    pub(crate) claims: Vec<Claim>,
+    /// Contributed members by column.
+    pub(crate) members: Vec<(ColumnId, FxHashMap<Atom, Contributors>)>,
+    /// Where the row is strongly referenced from: what keeps a non-root row alive.
+    pub(crate) holders: Vec<(Uuid, ColumnId)>,
+}
+
+/// What one owner wants of a row.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) table: &'static TableDesc,
+    pub(crate) id: RowId,
+    pub(crate) columns: Vec<(ColumnId, Want)>,
+}
+
+/// The owners that contribute a member; mostly one.
+#[derive(Debug)]
+pub(crate) enum Contributors {
+    One(Arc<Owner>),
+    Many(Vec<Arc<Owner>>),
+}
+
+/// Rows of others that a look-up found for a desired row: UUID in the database to desired UUID, and back.
+#[derive(Debug, Default)]
+pub(crate) struct Adopted {
+    to_desired: FxHashMap<Uuid, Uuid>,
+    to_actual: FxHashMap<Uuid, Uuid>,
+}
+
+impl Entry {
+    /// The claim that counts.
+    pub(crate) fn winner(&self) -> Option<&Claim> {
+        self.claims.first()
+    }
+
+    /// Contributed members of a column.
+    pub(crate) fn members(&self, column: ColumnId) -> Option<&FxHashMap<Atom, Contributors>> {
+        self.members.iter().find(|(c, _)| *c == column).map(|(_, set)| set)
+    }
+
+    /// An owner that contributes the member.
+    pub(crate) fn contributor(&self, column: ColumnId, member: &Atom) -> Option<&Arc<Owner>> {
+        self.members(column)?.get(member).map(Contributors::any)
+    }
+
+    /// Column values of a row that is all ours.
+    pub(crate) fn values(&self, claim: &Claim) -> Vec<(ColumnId, Datum)> {
+        let value = |(column, want): &(ColumnId, Want)| {
+            let datum = match want {
+                Want::Exactly(datum) => datum.clone(),
+                Want::Keys(keys) => pairs(keys),
+                Want::Members => Datum::set(self.members(*column).into_iter().flat_map(|m| m.keys().cloned())),
+            };
+            (*column, datum)
+        };
+        claim.columns.iter().map(value).collect()
+    }
+}
+
+impl Claim {
+    pub(crate) fn want(&self, column: ColumnId) -> Option<&Want> {
+        let at = self.columns.binary_search_by_key(&column, |(c, _)| *c).ok()?;
+        Some(&self.columns[at].1)
+    }
+
+    pub(crate) fn member_columns(&self) -> impl Iterator<Item = ColumnId> + '_ {
+        member_columns(&self.columns)
+    }
+
+    pub(crate) fn has_members(&self) -> bool {
+        self.member_columns().next().is_some()
+    }
+}
+
+impl Contributors {
+    pub(crate) fn any(&self) -> &Arc<Owner> {
+        match self {
+            Contributors::One(owner) => owner,
+            Contributors::Many(owners) => &owners[0],
+        }
+    }
+
+    pub(crate) fn add(&mut self, owner: &Arc<Owner>) {
+        match self {
+            Contributors::One(first) => *self = Contributors::Many(vec![first.clone(), owner.clone()]),
+            Contributors::Many(owners) => owners.push(owner.clone()),
+        }
+    }
+
+    /// Drops one contributor; false when it was the last.
+    pub(crate) fn drop_one(&mut self, owner: &Arc<Owner>) -> bool {
+        let Contributors::Many(owners) = self else { return false };
+        owners.retain(|o| o != owner);
+        if let [last] = &owners[..] {
+            *self = Contributors::One(last.clone());
+        }
+        true
+    }
+}
+
+impl Adopted {
+    pub(crate) fn learn(&mut self, desired: Uuid, actual: Uuid) {
+        self.to_desired.insert(actual, desired);
+        self.to_actual.insert(desired, actual);
+    }
+
+    /// Forgets a desired row; true when it was adopted.
+    pub(crate) fn forget(&mut self, desired: Uuid) -> bool {
+        self.to_actual.remove(&desired).map(|actual| self.to_desired.remove(&actual)).is_some()
+    }
+
+    /// Desired UUID of a row in the database.
+    pub(crate) fn desired(&self, actual: Uuid) -> Uuid {
+        if self.to_desired.is_empty() { actual } else { *self.to_desired.get(&actual).unwrap_or(&actual) }
+    }
+
+    /// UUID in the database of a desired row.
+    pub(crate) fn actual(&self, desired: Uuid) -> Uuid {
+        if self.to_actual.is_empty() { desired } else { *self.to_actual.get(&desired).unwrap_or(&desired) }
+    }
+
+    /// An atom of the database with references as desired.
+    pub(crate) fn desired_atom(&self, atom: &Atom) -> Atom {
+        match atom {
+            Atom::Uuid(u) => Atom::Uuid(self.desired(*u)),
+            other => other.clone(),
+        }
+    }
+
+    /// A desired atom with references as the database has them.
+    pub(crate) fn actual_atom(&self, atom: &Atom) -> Atom {
+        match atom {
+            Atom::Uuid(u) => Atom::Uuid(self.actual(*u)),
+            other => other.clone(),
+        }
+    }
+
+    /// True when no reference needs to be replaced.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.to_actual.is_empty()
+    }
+}
+
+/// The columns that are fed by contributions.
+pub(crate) fn member_columns(columns: &[(ColumnId, Want)]) -> impl Iterator<Item = ColumnId> + '_ {
+    columns.iter().filter(|(_, want)| matches!(want, Want::Members)).map(|(c, _)| *c)
+}
+
+/// The wanted pairs of [`Want::Keys`].
+pub(crate) fn pairs(keys: &[(Atom, Option<Atom>)]) -> Datum {
+    Datum::Map(keys.iter().filter_map(|(k, v)| Some((k.clone(), v.clone()?))).collect())
+}
+
+/// Strong references to rows of ours in columns wanted exactly.
+pub(crate) fn references(table: &TableDesc, columns: &[(ColumnId, Want)]) -> Vec<(ColumnId, Uuid)> {
+    let mut found = Vec::new();
+    for (column, want) in columns {
+        let ty = &table.column(*column).ty;
+        let Want::Exactly(datum) = want else { continue };
+        if ty.key.strong {
+            found.extend(datum.atoms().iter().filter_map(Atom::as_uuid).map(|u| (*column, u)));
+        }
+        if ty.value.is_some_and(|v| v.strong) {
+            found.extend(datum.pairs().iter().filter_map(|(_, v)| v.as_uuid()).map(|u| (*column, u)));
+        }
+    }
+    found.retain(|(_, uuid)| is_ours(uuid));
+    found
+}
+
+/// Brings a wish into the canonical form of the column's type (see `ovsdb::value`), so that equal states compare equal.
+pub(crate) fn canonical(table: &TableDesc, column: ColumnId, want: &mut Want) {
+    match want {
+        Want::Keys(keys) => keys.sort_by(|a, b| a.0.cmp(&b.0)),
+        Want::Exactly(datum) => canonical_datum(table.column(column).ty.shape(), datum),
+        Want::Members => {}
+    }
+}
+
+fn canonical_datum(shape: Shape, datum: &mut Datum) {
+    let whole = match (shape, &mut *datum) {
+        (Shape::Set, Datum::Atom(atom)) => Datum::Set(vec![atom.clone()]),
+        (Shape::Set, Datum::Set(v)) if !v.is_sorted_by(|a, b| a < b) => Datum::set(std::mem::take(v)),
+        (Shape::Map, Datum::Map(v)) if !v.is_sorted_by(|a, b| a.0 < b.0) => Datum::map(std::mem::take(v)),
+        (Shape::Map, Datum::Set(v)) if v.is_empty() => Datum::Map(Vec::new()),
+        (Shape::Atom, Datum::Set(v)) if v.len() == 1 => Datum::Atom(v[0].clone()),
+        _ => return,
+    };
+    *datum = whole;
+}
