@@ -6,6 +6,7 @@ use axum::body::Body;
 use http::{Method, Request, Response};
 use serde_json::{Value, json};
 
+use crate::openapi;
 use crate::resource::{Registry, Resource};
 use crate::server::json_response;
 
@@ -21,10 +22,13 @@ pub(crate) fn serve<B>(registry: &Registry, request: &Request<B>) -> Option<Resp
     let document = match path.split('/').skip(1).collect::<Vec<_>>().as_slice() {
         ["healthz" | "livez" | "readyz", ..] => return Some(Response::new(Body::from("ok"))),
         ["version"] => version(),
-        [] | [""] => json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/readyz", "/version"]}),
+        [] | [""] => json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]}),
         ["api"] => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
         ["apis"] => json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups(registry)}),
         ["apis", group] => groups(registry).into_iter().find(|found| found["name"] == *group)?,
+        ["openapi", "v3"] => openapi::index(registry),
+        ["openapi", "v3", "api", version] => openapi::document(registry, "", version)?,
+        ["openapi", "v3", "apis", group, version] => openapi::document(registry, group, version)?,
         ["api", version] => resources(registry, "", version)?,
         ["apis", group, version] => resources(registry, group, version)?,
         _ => return None,

@@ -46,7 +46,7 @@ impl Form {
     /// Appends one object as it stands alone or in a watch event.
     pub(crate) fn write(self, resource: &Resource, object: &Object, out: &mut BytesMut) -> Result<(), ApiError> {
         match self {
-            Self::Whole => out.put_slice(&object.bytes),
+            Self::Whole => out.put_slice(&resource.versioned(&object.bytes)),
             Self::Metadata => write_json(&partial(&object.value()?), out)?,
             Self::Table => {
                 let value = object.value()?;

@@ -18,6 +18,7 @@ mod history;
 mod list;
 mod log;
 mod object;
+mod openapi;
 mod patch;
 mod resource;
 mod route;

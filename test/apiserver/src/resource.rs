@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::Value;
 
 /// One resource of one API version.
@@ -25,6 +26,7 @@ pub(crate) struct Resource {
     pub(crate) fields: &'static [&'static str],
     /// Name of the collection in the store: `pods`, `deployments.apps`. Versions of one resource share it.
     pub(crate) id: String,
+    head: String,
 }
 
 impl Resource {
@@ -34,6 +36,26 @@ impl Resource {
             "" => self.version.clone(),
             group => format!("{group}/{}", self.version),
         }
+    }
+
+    /// How the stored bytes of an object of this version start.
+    fn head(&self) -> String {
+        format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", self.api_version(), self.kind)
+    }
+
+    /// The bytes of a stored object in this version. Versions of one resource differ in apiVersion only.
+    pub(crate) fn versioned(&self, bytes: &Bytes) -> Bytes {
+        if bytes.starts_with(self.head.as_bytes()) {
+            return bytes.clone();
+        }
+        let mut commas = bytes.iter().enumerate().filter(|(_, byte)| **byte == b',').map(|(at, _)| at);
+        let body = commas.nth(1).map_or(0, |at| at + 1);
+        [self.head.as_bytes(), &bytes[body..]].concat().into()
+    }
+
+    fn with_head(mut self) -> Self {
+        self.head = self.head();
+        self
     }
 }
 
@@ -139,8 +161,11 @@ fn builtin(&(group, version, plural, kind, shape, short): &Builtin) -> Resource 
             "namespaces" => &["status.phase"],
             _ => &[],
         },
-        id: collection(group, plural),
+        // Both event APIs show the same events.
+        id: if plural == "events" { plural.into() } else { collection(group, plural) },
+        head: String::new(),
     }
+    .with_head()
 }
 
 fn collection(group: &str, plural: &str) -> String {
@@ -161,7 +186,7 @@ pub(crate) fn of_crd(crd: &Value) -> Vec<Resource> {
     let served = spec["versions"].as_array().into_iter().flatten().filter(|version| version["served"] != false);
     served
         .filter_map(|version| {
-            Some(Resource {
+            let resource = Resource {
                 version: text(&version["name"])?,
                 singular: text(&spec["names"]["singular"]).unwrap_or_else(|| kind.to_lowercase()),
                 short_names: short_names.clone(),
@@ -173,7 +198,9 @@ pub(crate) fn of_crd(crd: &Value) -> Vec<Resource> {
                 group: group.clone(),
                 plural: plural.clone(),
                 kind: kind.clone(),
-            })
+                head: String::new(),
+            };
+            Some(resource.with_head())
         })
         .collect()
 }

@@ -15,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use crate::error::ApiError;
+use crate::patch::Manager;
 use crate::resource::{Registry, Resource};
 
 /// A resource path, taken apart.
@@ -72,6 +73,8 @@ pub(crate) struct Options {
     pub(crate) field_selector: String,
     pub(crate) resource_version: String,
     pub(crate) resource_version_match: String,
+    field_manager: String,
+    force: String,
     limit: String,
     #[serde(rename = "continue")]
     pub(crate) continue_token: String,
@@ -81,12 +84,28 @@ pub(crate) struct Options {
     timeout_seconds: String,
     dry_run: String,
     grace_period_seconds: String,
+    #[serde(skip)]
+    user_agent: String,
 }
 
 impl Options {
-    pub(crate) fn parse(uri: &Uri) -> Result<Self, ApiError> {
+    pub(crate) fn parse(uri: &Uri, user_agent: &str) -> Result<Self, ApiError> {
         let parsed = Query::<Self>::try_from_uri(uri);
-        parsed.map(|Query(options)| options).map_err(|error| ApiError::bad_request(error.to_string()))
+        let Query(mut options) = parsed.map_err(|error| ApiError::bad_request(error.to_string()))?;
+        options.user_agent = user_agent.to_owned();
+        Ok(options)
+    }
+
+    /// Who writes: the field manager that the request names, else the program that sent it.
+    pub(crate) fn manager(&self, target: &Target) -> Result<Manager, ApiError> {
+        let program = self.user_agent.split('/').next().unwrap_or("");
+        let name = if self.field_manager.is_empty() { program } else { &self.field_manager };
+        let subresource = target.subresource.clone().unwrap_or_default();
+        Ok(Manager { name: name.to_owned(), force: boolean("force", &self.force)?, subresource })
+    }
+
+    pub(crate) fn names_manager(&self) -> bool {
+        !self.field_manager.is_empty()
     }
 
     pub(crate) fn limit(&self) -> Result<usize, ApiError> {

@@ -86,7 +86,8 @@ async fn route(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<Bo
         return Ok(response);
     }
     let target = Target::parse(&app.state.read().registry, request.uri().path())?;
-    let options = Options::parse(request.uri())?;
+    let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let options = Options::parse(request.uri(), agent)?;
     let form = Form::negotiate(request.headers());
     if request.method() == Method::GET {
         return read(app, &target, &options, form);
@@ -134,7 +135,7 @@ fn respond(resource: &Resource, form: Form, outcome: Outcome) -> Result<Response
 
 fn one_object(resource: &Resource, form: Form, code: u16, object: &Object) -> Result<Response<Body>, ApiError> {
     let body = match form {
-        Form::Whole => Body::from(object.bytes.clone()),
+        Form::Whole => Body::from(resource.versioned(&object.bytes)),
         form => {
             let mut out = bytes::BytesMut::new();
             form.write(resource, object, &mut out)?;

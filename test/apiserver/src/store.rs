@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::error::ApiError;
 use crate::history::{Event, History};
 use crate::log::{Line, Log, LogError, Record};
-use crate::object::{Key, Object, metadata};
+use crate::object::{Key, Object, metadata, object};
 use crate::resource::{Registry, Resource};
 
 const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
@@ -152,6 +152,7 @@ impl State {
 
     fn commit(&mut self, resource: &Resource, value: &mut Value, record: Record) -> Result<Arc<Object>, ApiError> {
         let version = self.version + 1;
+        head_first(value);
         metadata(value).insert("resourceVersion".into(), version.to_string().into());
         let bytes = serde_json::to_vec(value).map_err(|error| ApiError::internal(format!("cannot encode: {error}")))?;
         let object = Arc::new(Object::new(resource, value, version, bytes.into()));
@@ -189,6 +190,16 @@ impl State {
         self.trimmed = self.version;
         for collection in self.collections.values_mut() {
             collection.history.expire(self.version);
+        }
+    }
+}
+
+/// Moves apiVersion and kind to the front, where `Resource::head` expects them.
+fn head_first(value: &mut Value) {
+    let map = object(value);
+    for (at, field) in ["apiVersion", "kind"].into_iter().enumerate() {
+        if let Some(text) = map.shift_remove(field) {
+            map.shift_insert(at.min(map.len()), field.to_owned(), text);
         }
     }
 }

@@ -2,9 +2,14 @@
 //!
 //! Input: a body and its media type. Output: changes to the tree of an object. Nothing here stores anything.
 
+mod apply;
+mod fields;
+mod lists;
 mod strategic;
 
 use serde_json::Value;
+
+pub(crate) use self::apply::{Manager, record};
 
 use crate::error::ApiError;
 use crate::resource::Resource;
@@ -43,16 +48,19 @@ impl Patch {
         }
     }
 
-    /// The object to create when there is none to patch; only server-side apply creates.
-    pub(crate) fn new_object(&self) -> Option<Value> {
-        match self {
-            Self::Apply(tree) => Some(tree.clone()),
-            _ => None,
-        }
+    /// Only server-side apply creates what is missing, and only it records field ownership by itself.
+    pub(crate) fn is_apply(&self) -> bool {
+        matches!(self, Self::Apply(_))
     }
 
     /// Changes `object`, which is called `name`.
-    pub(crate) fn apply(&self, resource: &Resource, name: &str, object: &mut Value) -> Result<(), ApiError> {
+    pub(crate) fn apply(
+        &self,
+        resource: &Resource,
+        name: &str,
+        manager: &Manager,
+        object: &mut Value,
+    ) -> Result<(), ApiError> {
         match self {
             Self::Json(patch) => json_patch::patch(object, patch)
                 .map_err(|error| ApiError::invalid(resource, name, "patch", &error.to_string())),
@@ -60,7 +68,8 @@ impl Patch {
                 json_patch::merge(object, patch);
                 Ok(())
             }
-            Self::Strategic(patch) | Self::Apply(patch) => strategic::merge(object, patch),
+            Self::Strategic(patch) => strategic::merge(object, patch),
+            Self::Apply(configuration) => apply::apply(resource, name, manager, object, configuration),
         }
     }
 }

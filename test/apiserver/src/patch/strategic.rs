@@ -1,54 +1,14 @@
-//! Strategic merge patch: a merge patch that merges some lists item by item. Which lists, is a table.
+//! Strategic merge patch: a merge patch that merges some lists item by item. Which, says the
+//! table in `lists`.
 //!
 //! Directives understood: `$patch: delete|replace|merge`, `$deleteFromPrimitiveList/F`, `$setElementOrder/F` (ignored),
 //! `$retainKeys` (ignored).
 
 use serde_json::{Map, Value};
 
+use super::lists::{ListKind, list_kind};
 use crate::error::ApiError;
 use crate::object::object;
-
-/// How two versions of a list become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ListKind {
-    /// The new one replaces the old one.
-    Atomic,
-    /// Items with the same value of this field are the same item.
-    Keyed(&'static str),
-    /// A set of strings.
-    Set,
-}
-
-/// The list `field` of an object that is itself the value of `parent` (or an item of it).
-/// From the patchMergeKey tags of the Kubernetes API types.
-#[rustfmt::skip]
-const LISTS: &[(&str, &str, ListKind)] = &[
-    ("*", "conditions", ListKind::Keyed("type")),
-    ("*", "containers", ListKind::Keyed("name")),
-    ("*", "initContainers", ListKind::Keyed("name")),
-    ("*", "ephemeralContainers", ListKind::Keyed("name")),
-    ("*", "volumes", ListKind::Keyed("name")),
-    ("*", "env", ListKind::Keyed("name")),
-    ("*", "volumeMounts", ListKind::Keyed("mountPath")),
-    ("*", "volumeDevices", ListKind::Keyed("devicePath")),
-    ("*", "imagePullSecrets", ListKind::Keyed("name")),
-    ("*", "hostAliases", ListKind::Keyed("ip")),
-    ("*", "topologySpreadConstraints", ListKind::Keyed("topologyKey")),
-    ("containers", "ports", ListKind::Keyed("containerPort")),
-    ("initContainers", "ports", ListKind::Keyed("containerPort")),
-    ("spec", "ports", ListKind::Keyed("port")),
-    ("spec", "podCIDRs", ListKind::Set),
-    ("status", "addresses", ListKind::Keyed("type")),
-    ("status", "podIPs", ListKind::Keyed("ip")),
-    ("status", "hostIPs", ListKind::Keyed("ip")),
-    ("metadata", "ownerReferences", ListKind::Keyed("uid")),
-    ("metadata", "finalizers", ListKind::Set),
-];
-
-pub(super) fn list_kind(parent: &str, field: &str) -> ListKind {
-    let found = LISTS.iter().find(|(under, name, _)| *name == field && (*under == "*" || *under == parent));
-    found.map_or(ListKind::Atomic, |(_, _, kind)| *kind)
-}
 
 /// Merges `patch` into `target`.
 pub(super) fn merge(target: &mut Value, patch: &Value) -> Result<(), ApiError> {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Outcome, check_type, store};
+use super::{Outcome, check_type, event, store};
 use crate::error::ApiError;
 use crate::object::{Key, child, is_terminating, metadata, object, timestamp};
 use crate::resource::Resource;
@@ -26,7 +26,7 @@ pub(super) fn create(
         return Err(ApiError::already_exists(resource, &name));
     }
     let fields = metadata(&mut value);
-    for server_side in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+    for server_side in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         fields.shift_remove(server_side);
     }
     fields.insert("uid".into(), Uuid::new_v4().to_string().into());
@@ -133,8 +133,12 @@ fn established(crd: &Value) -> Value {
 
 /// The few defaults that clients rely on. Applied on every write.
 pub(super) fn defaults(resource: &Resource, value: &mut Value) {
-    if resource.id == "namespaces" {
-        let name = value["metadata"]["name"].clone();
-        child(metadata(value), "labels").insert("kubernetes.io/metadata.name".into(), name);
+    match resource.id.as_str() {
+        "namespaces" => {
+            let name = value["metadata"]["name"].clone();
+            child(metadata(value), "labels").insert("kubernetes.io/metadata.name".into(), name);
+        }
+        "events" => event::mirror(resource, value),
+        _ => {}
     }
 }

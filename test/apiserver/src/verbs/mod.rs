@@ -8,6 +8,7 @@
 
 mod create;
 mod delete;
+mod event;
 mod pod;
 mod update;
 
@@ -48,7 +49,8 @@ pub(crate) fn write(
     let whole = matches!(subresource, None | Some("status"));
     match (method, &target.name, subresource) {
         (&Method::POST, None, None) => {
-            let body = decode(media, body)?;
+            let mut body = decode(media, body)?;
+            metadata(&mut body).shift_remove("managedFields");
             create::create(&mut app.state.write(), target, options, body)
         }
         (&Method::POST, Some(name), Some("binding")) if target.resource.id == "pods" => {
@@ -108,6 +110,13 @@ fn decode(media: &str, body: &[u8]) -> Result<Value, ApiError> {
 
 fn decode_optional(media: &str, body: &[u8]) -> Result<Value, ApiError> {
     if body.is_empty() { Ok(json!({})) } else { decode(media, body) }
+}
+
+/// A stored object as a tree, in the version of the request.
+fn load(resource: &Resource, stored: &Object) -> Result<Value, ApiError> {
+    let mut value = stored.value()?;
+    value["apiVersion"] = resource.api_version().into();
+    Ok(value)
 }
 
 /// Fills in apiVersion and kind, or refuses those of something else.

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Outcome, check_type, create, delete, store};
+use super::{Outcome, check_type, create, delete, load, store};
 use crate::error::ApiError;
 use crate::object::{Key, Object, has_finalizers, is_terminating, metadata, object};
-use crate::patch::Patch;
+use crate::patch::{Manager, Patch, record};
 use crate::resource::Resource;
 use crate::route::{Options, Target};
 use crate::store::State;
@@ -31,8 +31,8 @@ pub(super) fn put(
     value: Value,
 ) -> Result<Outcome, ApiError> {
     let stored = state.get(&target.resource, &Key::new(&target.namespace, name))?.clone();
-    let old = stored.value()?;
-    replace(state, target, options, (&stored, &old), value)
+    let old = load(&target.resource, &stored)?;
+    replace(state, target, options, (&stored, &old), value, Some(options.manager(target)?))
 }
 
 /// Applies a patch; server-side apply creates what is missing.
@@ -44,20 +44,24 @@ pub(super) fn patch(
     patch: &Patch,
 ) -> Result<Outcome, ApiError> {
     let resource = &target.resource;
+    let manager = options.manager(target)?;
+    if patch.is_apply() && !options.names_manager() {
+        return Err(ApiError::bad_request("fieldManager is required for apply patch"));
+    }
     let stored = match state.get(resource, &Key::new(&target.namespace, name)) {
         Ok(stored) => stored.clone(),
-        Err(missing) => {
-            let mut value = patch.new_object().ok_or(missing)?;
+        Err(_) if patch.is_apply() && target.subresource.is_none() => {
+            let mut value = json!({"apiVersion": resource.api_version(), "kind": resource.kind});
+            patch.apply(resource, name, &manager, &mut value)?;
             metadata(&mut value).insert("name".into(), name.into());
             return create::create(state, target, options, value);
         }
+        Err(missing) => return Err(missing),
     };
-    let old = stored.value()?;
+    let old = load(resource, &stored)?;
     let mut new = old.clone();
-    // A patch is against the stored version unless it names another.
-    metadata(&mut new).insert("resourceVersion".into(), stored.version.to_string().into());
-    patch.apply(resource, name, &mut new)?;
-    replace(state, target, options, (&stored, &old), new)
+    patch.apply(resource, name, &manager, &mut new)?;
+    replace(state, target, options, (&stored, &old), new, (!patch.is_apply()).then_some(manager))
 }
 
 fn replace(
@@ -66,12 +70,16 @@ fn replace(
     options: &Options,
     (stored, old): (&Arc<Object>, &Value),
     mut new: Value,
+    manager: Option<Manager>,
 ) -> Result<Outcome, ApiError> {
     let resource = &target.resource;
     check_type(resource, &mut new)?;
     check_identity(resource, stored, old, &mut new)?;
     restore(resource, target.subresource.as_deref(), old, &mut new);
     create::defaults(resource, &mut new);
+    if let Some(manager) = manager {
+        record(resource, &manager, old, &mut new);
+    }
     if new.get("spec") != old.get("spec") {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         metadata(&mut new).insert("generation".into(), (generation + 1).into());

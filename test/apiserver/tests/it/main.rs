@@ -1,7 +1,9 @@
 //! The server against unmodified clients: kube-rs, raw HTTP and kubectl, each test with a server of its own.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stand outside test functions")]
 
+mod apply;
 mod objects;
+mod watches;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
@@ -38,4 +40,10 @@ fn refused<T: std::fmt::Debug>(result: kube::Result<T>) -> (u16, String) {
         Err(kube::Error::Api(status)) => (status.code, status.reason.clone()),
         other => panic!("not refused: {other:?}"),
     }
+}
+
+/// An empty POST outside the Kubernetes API.
+async fn post(server: &ApiServer, path: &str) {
+    let request = http::Request::post(path).body(Vec::new()).unwrap();
+    client(server).request_text(request).await.unwrap();
 }
