@@ -19,6 +19,7 @@ mod node;
 mod ownership;
 mod pod;
 mod snapshot;
+pub mod text;
 mod view;
 
 pub use config::{Config, ConfigError};

@@ -1,0 +1,79 @@
+//! Rows as text for people: what `ovenbird render` prints and golden files hold.
+//!
+//! ```text
+//! Logical_Switch_Port default_web-0  6f76656e-...
+//!   addresses      0a:58:0a:80:00:03 10.128.0.3
+//!   options        iface-id-ver=11-22
+//!                  requested-chassis=n1
+//! ```
+//!
+//! Sorted by table and name; one element or pair per line, so that a diff shows what changed; references by the name of the
+//! row they mean. Must not: leave out anything.
+
+use std::fmt::Write;
+
+use ovsdb::{Atom, ColumnId, Datum, TableDesc, Uuid};
+use rustc_hash::FxHashMap;
+
+/// A row in full, as `reconcile::Desired::rows` lists them.
+pub type FullRow = (&'static TableDesc, Uuid, Vec<(ColumnId, Datum)>);
+
+/// The text of some rows. References to rows that are not among them show the UUID.
+pub fn rows(rows: &[FullRow]) -> String {
+    let names: FxHashMap<Uuid, &str> = rows.iter().filter_map(|row| Some((row.1, name(row)?))).collect();
+    let mut sorted: Vec<&FullRow> = rows.iter().collect();
+    sorted.sort_by_key(|row| (row.0.name, name(row), row.1));
+    let mut out = String::new();
+    for (table, uuid, columns) in sorted {
+        let title = names.get(uuid).map(|name| format!(" {name}")).unwrap_or_default();
+        line(&mut out, &format!("{}{title}  {uuid}", table.name));
+        let width = columns.iter().map(|(id, _)| table.column(*id).name.len()).max().unwrap_or(0);
+        for (id, value) in columns {
+            let mut label = table.column(*id).name;
+            for element in elements(value, &names) {
+                line(&mut out, &format!("  {label:width$}  {element}"));
+                label = "";
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// Value of a row's column `name`.
+fn name(row: &FullRow) -> Option<&str> {
+    let id = row.0.column_id("name")?;
+    row.2.iter().find(|(column, _)| *column == id)?.1.atoms().first()?.as_str()
+}
+
+fn line(out: &mut String, text: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{}", text.trim_end());
+}
+
+fn elements(value: &Datum, names: &FxHashMap<Uuid, &str>) -> Vec<String> {
+    let mut elements: Vec<String> = match value {
+        Datum::Map(pairs) => pairs.iter().map(|(k, v)| format!("{}={}", atom(k, names), atom(v, names))).collect(),
+        _ => value.atoms().iter().map(|a| atom(a, names)).collect(),
+    };
+    // Sets of references are in the order of UUIDs: that of names is the readable one.
+    elements.sort();
+    if elements.is_empty() { vec!["-".to_owned()] } else { elements }
+}
+
+fn atom(atom: &Atom, names: &FxHashMap<Uuid, &str>) -> String {
+    match atom {
+        Atom::String(text) if is_plain(text) => text.to_string(),
+        Atom::String(text) => format!("{text:?}"),
+        Atom::Uuid(uuid) => names.get(uuid).map_or_else(|| uuid.to_string(), |name| format!("<{name}>")),
+        Atom::Integer(v) => v.to_string(),
+        Atom::Real(v) => format!("{v:?}"),
+        Atom::Boolean(v) => v.to_string(),
+    }
+}
+
+/// True for texts that stay unmistakable without quotes.
+fn is_plain(text: &str) -> bool {
+    let odd = |c: char| c.is_control() || matches!(c, '"' | '<' | '>' | '\\');
+    !text.is_empty() && text != "-" && text.trim() == text && !text.contains(odd)
+}
