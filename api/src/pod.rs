@@ -71,13 +71,10 @@ impl PodNetwork {
         let default = at.field("default").required(networks.default)?;
         let raw: Raw<'_> = at.field("default").object(default.get(), "an object")?;
 
-        let field = at.field("default.ip_addresses");
-        let addresses = match (raw.ip_addresses, raw.ip_address) {
-            (Some(many), _) => field.texts(many)?,
-            (None, Some(one)) => at.field("default.ip_address").texts(one)?,
-            (None, None) => return Err(field.error("missing")),
-        };
-        let addresses = field.one_per_family(field.parse_all(&addresses, "an address with prefix length")?)?;
+        let is_legacy = raw.ip_addresses.is_none() && raw.ip_address.is_some();
+        let field = at.field(if is_legacy { "default.ip_address" } else { "default.ip_addresses" });
+        let texts = field.texts(field.required(raw.ip_addresses.or(raw.ip_address))?)?;
+        let addresses = field.one_per_family(field.parse_all(&texts, "an address with prefix length")?)?;
 
         let field = at.field("default.mac_address");
         let mac = field.parse(&field.text(field.required(raw.mac_address)?)?, "a MAC address")?;

@@ -2,10 +2,10 @@
 //!
 //! Must not: know a table's meaning.
 
+use ovenbird_reconcile::ownership::{self, DEFAULT_CONTROLLER};
 use ovenbird_reconcile::{Contribution, DesiredRow, Diagnostic, Output, Owner, RowId, Severity, Want, Zone, row_uuid};
 use ovsdb::{Atom, ColumnId, Datum, TableDesc, Uuid};
 
-use crate::ownership;
 use crate::view::View;
 
 /// The one Northbound that there is.
@@ -14,13 +14,6 @@ const ZONE: Zone = Zone(0);
 /// Identity of the row that an owner has in a table under a role.
 pub(crate) fn id(table: &TableDesc, owner: &Owner, role: &str) -> Uuid {
     row_uuid(table.name, owner, role)
-}
-
-/// Identity of a row built here.
-pub(crate) fn uuid_of(row: &DesiredRow) -> Uuid {
-    match &row.id {
-        RowId::Ours(uuid) | RowId::Singleton(uuid) | RowId::Named { uuid, .. } => *uuid,
-    }
 }
 
 /// A row under construction.
@@ -41,9 +34,17 @@ impl<'a> RowBuilder<'a> {
     ) -> RowBuilder<'a> {
         let id = RowId::Ours(id(table, owner, role));
         let row = DesiredRow { zone: ZONE, table, id, columns: Vec::with_capacity(6) };
-        let mut pairs = ownership::external_ids(view, owner, role);
-        pairs.extend(extra.iter().map(|(key, value)| (view.text(key).into(), Some(value.clone()))));
-        RowBuilder { view, row }.want_keys(external_ids, pairs)
+        let name = if owner.key.is_empty() { "cluster".to_owned() } else { owner.key.replace('/', ":") };
+        let keys = if role.is_empty() { &[][..] } else { &[role][..] };
+        let mut pairs = ownership::external_ids(DEFAULT_CONTROLLER, owner.kind.name, &name, keys);
+        for value in pairs.iter_mut().filter_map(|(_, value)| value.as_mut()) {
+            // What all rows repeat is held once.
+            if let Some(text) = value.as_str().filter(|t| *t == DEFAULT_CONTROLLER || *t == owner.kind.name) {
+                *value = view.text(text).into();
+            }
+        }
+        pairs.extend(extra.iter().map(|(key, value)| (Atom::from(*key), Some(value.clone()))));
+        RowBuilder { view, row }.keys(external_ids, pairs)
     }
 
     /// Owns the column.
@@ -53,10 +54,12 @@ impl<'a> RowBuilder<'a> {
     }
 
     /// Owns these keys of a map; `None` must be absent.
-    pub fn keys(self, column: ColumnId, pairs: impl IntoIterator<Item = (&'a str, Option<Atom>)>) -> Self {
-        let view = self.view;
-        let pairs = pairs.into_iter().map(|(key, value)| (view.text(key).into(), value)).collect();
-        self.want_keys(column, pairs)
+    pub fn keys<K: Into<Atom>>(mut self, column: ColumnId, pairs: impl IntoIterator<Item = (K, Option<Atom>)>) -> Self {
+        let shared = |key: Atom| key.as_str().map_or(key.clone(), |text| self.view.text(text).into());
+        let mut pairs: Vec<_> = pairs.into_iter().map(|(key, value)| (shared(key.into()), value)).collect();
+        pairs.sort_unstable();
+        self.row.columns.push((column, Want::Keys(pairs)));
+        self
     }
 
     /// Leaves the column to contributions.
@@ -69,12 +72,6 @@ impl<'a> RowBuilder<'a> {
     pub fn build(mut self) -> DesiredRow {
         self.row.columns.sort_unstable_by_key(|(column, _)| *column);
         self.row
-    }
-
-    fn want_keys(mut self, column: ColumnId, mut pairs: Vec<(Atom, Option<Atom>)>) -> Self {
-        pairs.sort_unstable();
-        self.row.columns.push((column, Want::Keys(pairs)));
-        self
     }
 }
 

@@ -14,7 +14,7 @@ use ovenbird_schema::northbound::{
 };
 use ovsdb::{Atom, Uuid};
 
-use crate::build::{self, RowBuilder, contribution, uuid_of};
+use crate::build::{self, RowBuilder, contribution};
 use crate::kinds;
 use crate::view::View;
 
@@ -53,8 +53,8 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
         .build();
 
     let contributions = vec![
-        contribution(&lr::TABLE, uuid_of(&router), lr::PORTS, uuid_of(&to_join)),
-        contribution(&ls::TABLE, uuid_of(&join), ls::PORTS, uuid_of(&to_router)),
+        contribution(&lr::TABLE, router.id.uuid(), lr::PORTS, to_join.id.uuid()),
+        contribution(&ls::TABLE, join.id.uuid(), ls::PORTS, to_router.id.uuid()),
     ];
     Output { rows: vec![router, join, to_join, to_router], contributions, diagnostics: Vec::new() }
 }

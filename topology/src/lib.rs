@@ -16,7 +16,6 @@ pub mod facts;
 mod intern;
 pub mod kinds;
 mod node;
-mod ownership;
 mod pod;
 mod snapshot;
 pub mod text;

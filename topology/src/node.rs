@@ -16,7 +16,7 @@ use ovenbird_schema::northbound::{
 };
 use ovsdb::{Atom, Uuid};
 
-use crate::build::{self, RowBuilder, complaint, contribution, uuid_of};
+use crate::build::{self, RowBuilder, complaint, contribution};
 use crate::cluster;
 use crate::config::is_v4;
 use crate::facts::{Annotated, NodeFact};
@@ -53,9 +53,9 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
         .build();
     let management = management_row(view, owner, node, &subnets.usable, mac.copied());
 
-    let member_of_switch = |row: &DesiredRow| contribution(&ls::TABLE, uuid_of(&switch), ls::PORTS, uuid_of(row));
+    let member_of_switch = |row: &DesiredRow| contribution(&ls::TABLE, switch.id.uuid(), ls::PORTS, row.id.uuid());
     output.contributions = vec![
-        contribution(&lr::TABLE, cluster::router(), lr::PORTS, uuid_of(&router_port)),
+        contribution(&lr::TABLE, cluster::router(), lr::PORTS, router_port.id.uuid()),
         member_of_switch(&to_router),
         member_of_switch(&management),
     ];
@@ -112,7 +112,7 @@ fn router_port_row(
         .exactly(lrp::name(name::router_to_switch(&node.name)))
         .exactly(lrp::mac(mac))
         .exactly(lrp::networks(networks.iter().map(IpNet::to_string)))
-        .exactly(lrp::gateway_chassis(pin.map(uuid_of)))
+        .exactly(lrp::gateway_chassis(pin.map(|row| row.id.uuid())))
         .build()
 }
 

@@ -14,7 +14,7 @@ use ovenbird_reconcile::{DesiredRow, Output, Owner};
 use ovenbird_schema::northbound::{logical_switch as ls, logical_switch_port as lsp};
 use ovsdb::{Atom, Str};
 
-use crate::build::{RowBuilder, contribution, refused, uuid_of};
+use crate::build::{RowBuilder, contribution, refused};
 use crate::facts::{PodAddresses, PodFact};
 use crate::node;
 use crate::view::View;
@@ -48,7 +48,7 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
         }
     }
     let port = port_row(view, owner, pod, node, addresses);
-    let member = contribution(&ls::TABLE, node::switch(node), ls::PORTS, uuid_of(&port));
+    let member = contribution(&ls::TABLE, node::switch(node), ls::PORTS, port.id.uuid());
     Output { rows: vec![port], contributions: vec![member], diagnostics: Vec::new() }
 }
 

@@ -8,23 +8,22 @@
 //! ```
 //!
 //! Sorted by table and name; one element or pair per line, so that a diff shows what changed; references by the name of the
-//! row they mean. Must not: leave out anything.
+//! row they mean. And as JSON for programs. Must not: leave out anything.
 
 use std::fmt::Write;
 
-use ovsdb::{Atom, ColumnId, Datum, TableDesc, Uuid};
+use ovenbird_reconcile::WholeRow;
+use ovsdb::{Atom, Datum, Uuid};
 use rustc_hash::FxHashMap;
-
-/// A row in full, as `reconcile::Desired::rows` lists them.
-pub type FullRow = (&'static TableDesc, Uuid, Vec<(ColumnId, Datum)>);
+use serde_json::{Map, Value, json};
 
 /// The text of some rows. References to rows that are not among them show the UUID.
-pub fn rows(rows: &[FullRow]) -> String {
-    let names: FxHashMap<Uuid, &str> = rows.iter().filter_map(|row| Some((row.1, name(row)?))).collect();
-    let mut sorted: Vec<&FullRow> = rows.iter().collect();
-    sorted.sort_by_key(|row| (row.0.name, name(row), row.1));
+pub fn rows(rows: &[WholeRow]) -> String {
+    let names: FxHashMap<Uuid, &str> = rows.iter().filter_map(|row| Some((row.uuid, name(row)?))).collect();
+    let mut sorted: Vec<&WholeRow> = rows.iter().collect();
+    sorted.sort_by_key(|row| (row.table.name, name(row), row.uuid));
     let mut out = String::new();
-    for (table, uuid, columns) in sorted {
+    for WholeRow { table, uuid, columns } in sorted {
         let title = names.get(uuid).map(|name| format!(" {name}")).unwrap_or_default();
         line(&mut out, &format!("{}{title}  {uuid}", table.name));
         let width = columns.iter().map(|(id, _)| table.column(*id).name.len()).max().unwrap_or(0);
@@ -40,10 +39,44 @@ pub fn rows(rows: &[FullRow]) -> String {
     out
 }
 
-/// Value of a row's column `name`.
-fn name(row: &FullRow) -> Option<&str> {
-    let id = row.0.column_id("name")?;
-    row.2.iter().find(|(column, _)| *column == id)?.1.atoms().first()?.as_str()
+/// The rows as JSON, `{table: {uuid: {column: value}}}` with values in the notation of RFC 7047 section 5.1 as a server writes
+/// them: a set of one is bare.
+pub fn json(rows: &[WholeRow]) -> Value {
+    let mut tables: Map<String, Value> = Map::new();
+    for row in rows {
+        let columns = row.columns.iter().filter(|(_, value)| !value.is_empty());
+        let columns: Map<String, Value> =
+            columns.map(|(id, value)| (row.table.column(*id).name.to_owned(), datum_json(value))).collect();
+        tables.entry(row.table.name).or_insert_with(|| json!({}))[row.uuid.to_string()] = Value::Object(columns);
+    }
+    Value::Object(tables)
+}
+
+fn datum_json(value: &Datum) -> Value {
+    match value {
+        Datum::Atom(atom) => atom_json(atom),
+        Datum::Set(atoms) if atoms.len() == 1 => atom_json(&atoms[0]),
+        Datum::Set(atoms) => json!(["set", atoms.iter().map(atom_json).collect::<Vec<_>>()]),
+        Datum::Map(pairs) => {
+            json!(["map", pairs.iter().map(|(k, v)| json!([atom_json(k), atom_json(v)])).collect::<Vec<_>>()])
+        }
+    }
+}
+
+fn atom_json(atom: &Atom) -> Value {
+    match atom {
+        Atom::Integer(v) => json!(v),
+        Atom::Real(v) => json!(v),
+        Atom::Boolean(v) => json!(v),
+        Atom::String(v) => json!(&**v),
+        Atom::Uuid(v) => json!(["uuid", v.to_string()]),
+    }
+}
+
+/// A row's `name`, if its table has that column.
+pub fn name(row: &WholeRow) -> Option<&str> {
+    let id = row.table.column_id("name")?;
+    row.columns.iter().find(|(column, _)| *column == id)?.1.atoms().first()?.as_str()
 }
 
 fn line(out: &mut String, text: &str) {
