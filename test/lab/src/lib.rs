@@ -1,1 +1,28 @@
-//! placeholder
+//! The lab: a small cluster on one machine, on real OVS and OVN.
+//!
+//! Nodes are network namespaces with their own ovsdb-server, ovs-vswitchd and ovn-controller; a central namespace has Northbound,
+//! Southbound and northd; an embedded API server and a lab kubelet stand in for Kubernetes. Root is needed, a kernel module is not.
+//!
+//! The binary `ovenbird-lab` is for people, [`Lab`] is for tests. It must not be imported by anything outside `test/`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
+mod components;
+mod down;
+mod fabric;
+pub mod gate;
+mod lab;
+mod layout;
+mod options;
+mod ovn;
+pub mod place;
+mod process;
+mod progress;
+mod up;
+
+pub use down::down;
+pub use lab::Lab;
+pub use layout::Layout;
+pub use options::{Api, DEFAULT_DIR, Encap, Family, Options};
+pub use process::{ProcessId, Processes, wait_for};
+pub use progress::Progress;

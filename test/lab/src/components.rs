@@ -1,0 +1,128 @@
+//! The command line of each Ovenbird program in the lab.
+//!
+//! In: a layout. Out: specifications of processes. It must not start them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::layout::Layout;
+use crate::options::Api;
+use crate::place::Place;
+use crate::process::Spec;
+
+/// Where the gate finds the API server: an address in the root namespace.
+pub fn embedded_api_address(layout: &Layout) -> String {
+    format!("127.0.0.1:{}", layout.api_port)
+}
+
+/// The embedded API server, on the root namespace's loopback; its state survives its restart.
+pub fn apiserver(layout: &Layout) -> Spec {
+    let args = [
+        "--listen".to_owned(),
+        embedded_api_address(layout),
+        "--data-dir".into(),
+        layout.home("apiserver").display().to_string(),
+    ];
+    Spec { place: Place::default(), ..spec(layout, "central", "apiserver", "ovenbird-apiserver", args) }
+}
+
+/// The gate: lends the API server's address to every namespace of the lab (and to the root one unless it is there already).
+pub fn gate(layout: &Layout, upstream: &str) -> Spec {
+    let mut args =
+        vec!["gate".to_owned(), "--port".into(), layout.api_port.to_string(), "--to".into(), upstream.into()];
+    args.extend(layout.namespaces().into_iter().flat_map(|name| ["--netns".to_owned(), name]));
+    if layout.options.api != Api::Embedded {
+        args.push("--root".into());
+    }
+    Spec { place: Place::default(), ..spec(layout, "central", "gate", "ovenbird-lab", args) }
+}
+
+/// The scheduler: only beside the embedded API server, a real cluster has its own.
+pub fn scheduler(layout: &Layout) -> Spec {
+    spec(layout, "central", "scheduler", "ovenbird-lab", ["scheduler".to_owned()])
+}
+
+/// Master number `index`, from 1: `central/master` is the first, `central/master2` the second.
+pub fn master(layout: &Layout, index: u16) -> Spec {
+    let name = master_name(index);
+    let args = [
+        "--kubeconfig".to_owned(),
+        layout.kubeconfig().display().to_string(),
+        "--nb-address".into(),
+        layout.nb(),
+        "--cluster-subnets".into(),
+        layout.options.cluster_subnets(),
+        "--admin-socket".into(),
+        master_socket(layout, index).display().to_string(),
+        "--metrics-bind-address".into(),
+        format!("127.0.0.1:{}", 9409 + index - 1),
+        "--lease-identity".into(),
+        format!("master{index}"),
+    ];
+    spec(layout, "central", &name, "ovenbird-master", args)
+}
+
+/// The process name of master number `index`.
+pub fn master_name(index: u16) -> String {
+    if index == 1 { "central/master".into() } else { format!("central/master{index}") }
+}
+
+/// Where `ovenbird status` asks a master.
+pub fn master_socket(layout: &Layout, index: u16) -> PathBuf {
+    layout.home("central").join(format!("master{index}.sock"))
+}
+
+/// Where the CNI configuration of a node appears.
+pub fn cni_conf_dir(layout: &Layout, node: &str) -> PathBuf {
+    layout.home(node).join("cni/net.d")
+}
+
+/// Where the CNI shim asks a node's daemon.
+pub fn cni_socket(layout: &Layout, node: &str) -> PathBuf {
+    layout.home(node).join("cni/ovenbird.sock")
+}
+
+/// The node daemon.
+///
+/// # Errors
+/// When the node has no address.
+pub fn node(layout: &Layout, node: &str, index: u16) -> Result<Spec> {
+    let address = *layout.options.node_addresses(index).first().context("the node has no address")?;
+    let args = [
+        "--node-name".to_owned(),
+        node.into(),
+        "--kubeconfig".into(),
+        layout.kubeconfig().display().to_string(),
+        "--ovs-address".into(),
+        layout.ovs(node),
+        "--sb-address".into(),
+        layout.sb_over_fabric()?,
+        "--encap-type".into(),
+        layout.options.encap.to_string(),
+        "--encap-ip".into(),
+        address.to_string(),
+        "--cluster-subnets".into(),
+        layout.options.cluster_subnets(),
+        "--cni-socket".into(),
+        cni_socket(layout, node).display().to_string(),
+        "--cni-conf-dir".into(),
+        cni_conf_dir(layout, node).display().to_string(),
+    ];
+    Ok(spec(layout, node, &format!("{node}/ovenbird-node"), "ovenbird-node", args))
+}
+
+/// The lab kubelet.
+pub fn kubelet(layout: &Layout, node: &str) -> Spec {
+    spec(layout, node, &format!("{node}/kubelet"), "ovenbird-lab", ["kubelet".to_owned(), "--node".into(), node.into()])
+}
+
+fn spec(layout: &Layout, host: &str, name: &str, program: &str, args: impl IntoIterator<Item = String>) -> Spec {
+    let program = layout.bin_dir.join(program).display().to_string();
+    Spec {
+        name: name.into(),
+        argv: std::iter::once(program).chain(args).collect(),
+        env: layout.env(host),
+        place: layout.place(host),
+    }
+}

@@ -1,0 +1,111 @@
+//! The machine room: namespaces, and the bridge that joins them.
+//!
+//! ```text
+//!   PREFIX-fabric:   bridge `fabric`  --+-- central --> eth0 in PREFIX-central (172.30.0.1, fd30::1)
+//!                                       +-- node1   --> eth0 in PREFIX-node1, a port of br-ex (172.30.0.11, fd30::11)
+//!                                       +-- ...
+//! ```
+//! Nothing is made in, or changed about, the machine's root namespace.
+//! In: a layout. Out: namespaces with links. It must not know OVS or OVN.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::layout::Layout;
+use crate::options::fabric_prefix;
+use crate::place::{Place, create_netns};
+
+/// Makes all namespaces, the fabric bridge and a cable from it to each.
+///
+/// # Errors
+/// Names the namespace or the `ip` command that failed.
+pub fn build(layout: &Layout) -> Result<()> {
+    for name in layout.namespaces() {
+        create_netns(&name)?;
+    }
+    let fabric = layout.place("fabric");
+    set_sysctls(&fabric, &[("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1")])?;
+    let mut script = "link add fabric type bridge mcast_snooping 0\nlink set fabric up\n".to_owned();
+    for name in std::iter::once("central".to_owned()).chain(layout.options.node_names()) {
+        prepare_host(&layout.place(&name))?;
+        writeln!(script, "link add {name} type veth peer name eth0 netns {}", layout.netns(&name))?;
+        writeln!(script, "link set {name} master fabric up")?;
+    }
+    ip_batch(&fabric, &script)?;
+    let central = layout.place("central");
+    // Its TCP leaves through userspace switches, which pass on packets as they are: checksums must be complete.
+    central.output(&["ethtool", "-K", "eth0", "tx", "off"])?;
+    ip_batch(&central, &format!("link set eth0 up\n{}", add_addresses("eth0", &layout.options.central_addresses())))
+}
+
+/// Gives a node its addresses on `br-ex`, which OVS has just made, and a default route to the central namespace.
+///
+/// # Errors
+/// Names the `ip` command that failed.
+pub fn address_node(layout: &Layout, node: &str, addresses: &[IpAddr]) -> Result<()> {
+    let mut script = format!("link set br-ex up\n{}", add_addresses("br-ex", addresses));
+    for gateway in layout.options.central_addresses() {
+        writeln!(script, "route add default via {gateway} dev br-ex")?;
+    }
+    ip_batch(&layout.place(node), &script)
+}
+
+/// Turns a node's end of its cable into a bare wire: OVS alone serves it. Were the host's stack to serve it too, every
+/// request would be answered twice.
+///
+/// # Errors
+/// Names the step that failed.
+pub fn bare_wire(node: &Place) -> Result<()> {
+    set_sysctls(node, &[("net/ipv6/conf/eth0/disable_ipv6", "1")])?;
+    ip_batch(node, "link set eth0 arp off\nlink set eth0 up\n")
+}
+
+/// What any Kubernetes host has: forwarding. And IPv6 addresses that work at once, without duplicate detection.
+fn prepare_host(place: &Place) -> Result<()> {
+    set_sysctls(
+        place,
+        &[
+            ("net/ipv4/ip_forward", "1"),
+            ("net/ipv4/conf/all/send_redirects", "0"),
+            ("net/ipv6/conf/all/forwarding", "1"),
+            ("net/ipv6/conf/all/accept_dad", "0"),
+            ("net/ipv6/conf/default/accept_dad", "0"),
+        ],
+    )
+}
+
+fn add_addresses(device: &str, addresses: &[IpAddr]) -> String {
+    let line = |address: &IpAddr| format!("address add {address}/{} dev {device}\n", fabric_prefix(address));
+    addresses.iter().map(line).collect()
+}
+
+fn set_sysctls(place: &Place, values: &[(&str, &str)]) -> Result<()> {
+    place.run(|| {
+        values.iter().try_for_each(|(name, value)| {
+            fs::write(format!("/proc/sys/{name}"), value).with_context(|| format!("setting {name}={value}"))
+        })
+    })
+}
+
+/// Runs many `ip` commands in one process.
+///
+/// # Errors
+/// What `ip` said, with the number of the line.
+pub fn ip_batch(place: &Place, script: &str) -> Result<()> {
+    let mut command = Command::new("ip");
+    command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = place.spawn(&mut command)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(script.as_bytes()).context("feeding ip -batch")?;
+    }
+    let output = child.wait_with_output().context("waiting for ip -batch")?;
+    if !output.status.success() {
+        bail!("ip -batch in {:?}: {}\n{script}", place.netns, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

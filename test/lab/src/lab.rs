@@ -1,0 +1,196 @@
+//! A running lab in the hands of a test: run things in it, break parts of it, mend them.
+//!
+//! In: options or a folder. Out: methods. It must not outlive its value: dropping it takes the lab down, unless it is kept.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+
+use crate::layout::Layout;
+use crate::options::Options;
+use crate::place::Place;
+use crate::process::ProcessId;
+use crate::progress::Progress;
+use crate::{down, up};
+
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A running lab.
+#[derive(Debug)]
+pub struct Lab {
+    layout: Layout,
+    owned: bool,
+}
+
+impl Lab {
+    /// Builds a lab that goes down when the value is dropped.
+    ///
+    /// # Errors
+    /// Names the step that failed.
+    pub async fn up(options: Options, progress: Progress) -> Result<Self> {
+        let dir = options.dir.clone();
+        match up::up(options, progress).await {
+            Ok(layout) => Ok(Self { layout, owned: true }),
+            Err(error) => {
+                Err(error.context(format!("building the lab in {} (logs are in logs/ there)", dir.display())))
+            }
+        }
+    }
+
+    /// A lab that runs already; dropping the value leaves it alone.
+    ///
+    /// # Errors
+    /// When no lab lives in this folder.
+    pub fn open(dir: &Path) -> Result<Self> {
+        Ok(Self { layout: Layout::load(dir)?, owned: false })
+    }
+
+    /// Leaves the lab running when the value is dropped.
+    #[must_use]
+    pub fn keep(mut self) -> Self {
+        self.owned = false;
+        self
+    }
+
+    /// Names, paths and addresses.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Where commands for a target run: a node's name, `central` or `fabric`.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn scene(&self, target: &str) -> Result<Scene> {
+        let name = self.layout.netns(target);
+        if !self.layout.namespaces().contains(&name) {
+            bail!("no node {target}: there are central, fabric, {}", self.layout.options.node_names().join(", "));
+        }
+        Ok(Scene { place: Place::netns(name), env: self.layout.env(target) })
+    }
+
+    /// Lines for a shell's `eval`.
+    pub fn exports(&self) -> String {
+        let env = self.layout.env("central");
+        let names = ["KUBECONFIG", "OVN_NB_DB", "OVN_SB_DB", "LAB_DIR"];
+        names.iter().filter_map(|name| Some(format!("export {name}={}\n", env.get(*name)?))).collect()
+    }
+
+    /// Runs a command on a node to its end.
+    ///
+    /// # Errors
+    /// When there is no such node, or the exit code is not 0.
+    pub fn exec_node(&self, node: &str, argv: &[&str]) -> Result<String> {
+        self.scene(node)?.checked(argv)
+    }
+
+    /// Ends a component with SIGTERM and waits for it.
+    ///
+    /// # Errors
+    /// When it was never started, or does not end.
+    pub fn stop(&self, component: &str) -> Result<()> {
+        self.component(component)?.end(Signal::SIGTERM, STOP_LIMIT)
+    }
+
+    /// Ends a component with SIGKILL and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it was never started.
+    pub fn kill(&self, component: &str) -> Result<()> {
+        self.component(component)?.end(Signal::SIGKILL, STOP_LIMIT)
+    }
+
+    /// Stops a component's time (SIGSTOP) until `resume`.
+    ///
+    /// # Errors
+    /// When it was never started.
+    pub fn pause(&self, component: &str) -> Result<()> {
+        self.component(component)?.signal(Signal::SIGSTOP);
+        Ok(())
+    }
+
+    /// Lets a paused component go on.
+    ///
+    /// # Errors
+    /// When it was never started.
+    pub fn resume(&self, component: &str) -> Result<()> {
+        self.component(component)?.signal(Signal::SIGCONT);
+        Ok(())
+    }
+
+    /// Starts a component again, as it was started before.
+    ///
+    /// # Errors
+    /// When it still runs.
+    pub fn start(&self, component: &str) -> Result<()> {
+        self.layout.processes().start_again(component).map(drop)
+    }
+
+    /// Which process a component is.
+    ///
+    /// # Errors
+    /// When it was never started; the text lists the components there are.
+    pub fn component(&self, name: &str) -> Result<ProcessId> {
+        Ok(self.layout.processes().get(name)?.id)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.owned
+            && let Err(error) = down::down(self.layout.dir())
+        {
+            eprintln!("taking the lab down: {error:#}");
+        }
+    }
+}
+
+/// Where commands of a person or a test run: a place and its environment.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    place: Place,
+    env: BTreeMap<String, String>,
+}
+
+impl Scene {
+    /// Replaces this process by the command: output, input and exit code are the command's own.
+    ///
+    /// # Errors
+    /// Only returns when the command could not be started.
+    pub fn exec(&self, argv: &[String]) -> Result<std::convert::Infallible> {
+        let [program, args @ ..] = argv else { bail!("no command given: put it after --") };
+        self.place.enter()?;
+        // PATH is looked up in the environment given, as a shell there would.
+        Err(Command::new(program).args(args).envs(&self.env).exec()).with_context(|| format!("running {program}"))
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// When it could not be started.
+    pub fn output(&self, argv: &[&str]) -> Result<Output> {
+        let [program, args @ ..] = argv else { bail!("no command given") };
+        let mut command = Command::new(program);
+        command.args(args).envs(&self.env).stdin(Stdio::null());
+        self.place.run(|| command.output().with_context(|| format!("running {program}")))
+    }
+
+    /// Runs a command to its end and returns what it printed.
+    ///
+    /// # Errors
+    /// When it could not be started, or its exit code is not 0.
+    pub fn checked(&self, argv: &[&str]) -> Result<String> {
+        let output = self.output(argv)?;
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            bail!("`{}`: {}: {}{}", argv.join(" "), output.status, stdout, stderr.trim());
+        }
+        Ok(stdout)
+    }
+}

@@ -1,0 +1,197 @@
+//! What a lab is asked to be, and the addresses that follow from it.
+//!
+//! In: command line or a test. Out: a validated plan of names and addresses. It must not touch the system.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+/// Where the lab lives unless told otherwise.
+pub const DEFAULT_DIR: &str = "/run/ovenbird-lab";
+/// More nodes than one machine carries.
+const MAX_NODES: u16 = 100;
+
+/// IP families of nodes and pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+pub enum Family {
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// Both, IPv4 first.
+    Dual,
+}
+
+impl Family {
+    /// Whether IPv4 is in it.
+    pub fn has_v4(self) -> bool {
+        self != Self::V6
+    }
+
+    /// Whether IPv6 is in it.
+    pub fn has_v6(self) -> bool {
+        self != Self::V4
+    }
+
+    fn contains(self, address: &IpAddr) -> bool {
+        if address.is_ipv4() { self.has_v4() } else { self.has_v6() }
+    }
+}
+
+/// How packets travel between nodes (ovn-controller(8), `ovn-encap-type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+pub enum Encap {
+    /// RFC 8926, UDP port 6081.
+    Geneve,
+    /// RFC 7348, UDP port 4789.
+    Vxlan,
+}
+
+impl fmt::Display for Encap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Geneve { "geneve" } else { "vxlan" })
+    }
+}
+
+/// Which API server the lab talks to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Api {
+    /// The lab's own stand-in, `ovenbird-apiserver`.
+    Embedded,
+    /// One that runs already; its address must be reachable from the machine's root namespace.
+    Kubeconfig(PathBuf),
+}
+
+impl FromStr for Api {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(if text == "embedded" { Self::Embedded } else { Self::Kubeconfig(text.into()) })
+    }
+}
+
+/// What to build.
+#[derive(Clone, Debug, Serialize, Deserialize, Args)]
+pub struct Options {
+    /// Number of nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_NODES)))]
+    pub nodes: u16,
+    /// IP families of nodes and pods
+    #[arg(long, value_enum, default_value_t = Family::Dual)]
+    pub family: Family,
+    /// Encapsulation between nodes
+    #[arg(long, value_enum, default_value_t = Encap::Geneve)]
+    pub encap: Encap,
+    /// `embedded`, or the kubeconfig of an API server that runs already
+    #[arg(long, default_value = "embedded")]
+    pub api: Api,
+    /// A tree made by debootstrap whose OVN and OVS daemons run instead of the machine's
+    #[arg(long, value_name = "DIR")]
+    pub ovn: Option<PathBuf>,
+    /// Number of masters (one leads, the others wait)
+    #[arg(long, default_value_t = 1)]
+    pub masters: u16,
+    /// Pod networks, CIDR/PREFIX-PER-NODE, one per family
+    #[arg(long, value_name = "CIDRS")]
+    pub cluster_subnets: Option<String>,
+    /// Folder of ovenbird-master, ovenbird-node, ovenbird-cni, ovenbird-apiserver (default: next to this program)
+    #[arg(long, value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+    /// OVS, OVN and the API server only: no Ovenbird daemon, no kubelet; the lab sets the chassis up itself
+    #[arg(long)]
+    pub bare: bool,
+    /// The lab's folder; its last part names the lab's namespaces
+    #[arg(skip)]
+    pub dir: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            family: Family::Dual,
+            encap: Encap::Geneve,
+            api: Api::Embedded,
+            ovn: None,
+            masters: 1,
+            cluster_subnets: None,
+            bin_dir: None,
+            bare: false,
+            dir: DEFAULT_DIR.into(),
+        }
+    }
+}
+
+impl Options {
+    /// Checks what clap cannot.
+    ///
+    /// # Errors
+    /// Names the option and what to give instead.
+    pub fn validate(&self) -> Result<()> {
+        if self.nodes == 0 || self.nodes > MAX_NODES {
+            bail!("--nodes {}: give 1 to {MAX_NODES}", self.nodes);
+        }
+        if !self.dir.is_absolute() {
+            bail!("--dir {}: give an absolute path", self.dir.display());
+        }
+        if let Some(tree) = &self.ovn
+            && !tree.join("usr/bin/ovn-controller").exists()
+        {
+            bail!(
+                "--ovn {}: no usr/bin/ovn-controller in it; give a debootstrap tree with ovn-central, ovn-host and openvswitch-switch",
+                tree.display()
+            );
+        }
+        self.prefix().map(drop)
+    }
+
+    /// What the lab's namespaces are called before the dash: the last part of its folder.
+    ///
+    /// # Errors
+    /// When the folder's name is not usable as part of a file name.
+    pub fn prefix(&self) -> Result<&str> {
+        self.dir.file_name().and_then(|name| name.to_str()).context("--dir: its last part must be a plain name")
+    }
+
+    /// The pod networks, in the syntax of `--cluster-subnets`.
+    pub fn cluster_subnets(&self) -> String {
+        match &self.cluster_subnets {
+            Some(given) => given.clone(),
+            None => match self.family {
+                Family::V4 => "10.244.0.0/16/24".into(),
+                Family::V6 => "fd00:10:244::/48/64".into(),
+                Family::Dual => "10.244.0.0/16/24,fd00:10:244::/48/64".into(),
+            },
+        }
+    }
+
+    /// Node names: `node1` and so on.
+    pub fn node_names(&self) -> Vec<String> {
+        (1..=self.nodes).map(|index| format!("node{index}")).collect()
+    }
+
+    /// Addresses of a node on the fabric, IPv4 first: node 1 is 172.30.0.11 and fd30::11.
+    pub fn node_addresses(&self, index: u16) -> Vec<IpAddr> {
+        self.fabric_addresses(10 + index)
+    }
+
+    /// Addresses of the central namespace on the fabric: 172.30.0.1 and fd30::1. Also the nodes' default gateway.
+    pub fn central_addresses(&self) -> Vec<IpAddr> {
+        self.fabric_addresses(1)
+    }
+
+    /// Host part in decimal digits for both families, so that a person sees the node in either.
+    fn fabric_addresses(&self, host: u16) -> Vec<IpAddr> {
+        let texts = [format!("172.30.0.{host}"), format!("fd30::{host}")];
+        texts.iter().filter_map(|text| text.parse().ok()).filter(|address| self.family.contains(address)).collect()
+    }
+}
+
+/// Prefix length of the fabric's network in an address's family.
+pub fn fabric_prefix(address: &IpAddr) -> u8 {
+    if address.is_ipv4() { 24 } else { 64 }
+}
