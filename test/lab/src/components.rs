@@ -21,8 +21,8 @@ pub fn apiserver(layout: &Layout) -> Spec {
     let args = [
         "--listen".to_owned(),
         embedded_api_address(layout),
-        "--data-dir".into(),
-        layout.home("apiserver").display().to_string(),
+        "--data".into(),
+        layout.home("apiserver.data").display().to_string(),
     ];
     Spec { place: Place::default(), ..spec(layout, "central", "apiserver", "ovenbird-apiserver", args) }
 }

@@ -3,7 +3,6 @@
 //! In: LAB_DIR. Out: nothing of the lab left. It must not search for processes by name, and it must not need any of the lab's
 //! daemons to work.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
+use crate::kubelet::Store;
 use crate::layout::Layout;
 use crate::place::delete_netns;
 use crate::process::{ProcessId, Processes};
@@ -29,11 +29,13 @@ pub fn down(dir: &Path) -> Result<bool> {
     let (kubelets, others): (Vec<_>, Vec<_>) =
         Processes::new(dir).all().into_iter().partition(|record| record.spec.name.ends_with("/kubelet"));
     end(kubelets.iter().map(|record| record.id))?;
-    end(others.iter().map(|record| record.id))?;
+    let sandboxes = Store::of_lab(dir);
+    let commands = sandboxes.iter().filter_map(|sandbox| sandbox.process);
+    end(others.iter().map(|record| record.id).chain(commands))?;
     // A lab.json that is missing or broken means that nothing was made yet: it is written first, and as a whole.
-    let namespaces: BTreeSet<_> =
-        Layout::load(dir).map(|layout| layout.namespaces().into_iter().collect()).unwrap_or_default();
-    for name in namespaces {
+    let own = Layout::load(dir).map(|layout| layout.namespaces()).unwrap_or_default();
+    let pods = sandboxes.into_iter().filter(|sandbox| !sandbox.host_network).map(|sandbox| sandbox.netns);
+    for name in pods.chain(own) {
         delete_netns(&name)?;
     }
     fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;

@@ -9,8 +9,11 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use kube::Client;
 use nix::sys::signal::Signal;
 
+use crate::cluster;
+use crate::kubelet::Store;
 use crate::layout::Layout;
 use crate::options::Options;
 use crate::place::Place;
@@ -62,11 +65,19 @@ impl Lab {
         &self.layout
     }
 
-    /// Where commands for a target run: a node's name, `central` or `fabric`.
+    /// Where commands for a target run: a node's name, `central`, `fabric`, or `NAMESPACE/POD`.
     ///
     /// # Errors
-    /// When there is no such node.
+    /// When there is no such node, or no such pod runs.
     pub fn scene(&self, target: &str) -> Result<Scene> {
+        if let Some((namespace, name)) = target.split_once('/') {
+            let sandboxes = Store::of_lab(self.layout.dir()).into_iter();
+            let sandbox = sandboxes.filter(|sandbox| sandbox.result.is_some() || sandbox.host_network);
+            let sandbox =
+                sandbox.into_iter().find(|sandbox| sandbox.pod.namespace == namespace && sandbox.pod.name == name);
+            let sandbox = sandbox.with_context(|| format!("no pod {target} runs here (NAMESPACE/POD)"))?;
+            return Ok(Scene { place: Place::netns(sandbox.netns), env: self.layout.env("central") });
+        }
         let name = self.layout.netns(target);
         if !self.layout.namespaces().contains(&name) {
             bail!("no node {target}: there are central, fabric, {}", self.layout.options.node_names().join(", "));
@@ -87,6 +98,30 @@ impl Lab {
     /// When there is no such node, or the exit code is not 0.
     pub fn exec_node(&self, node: &str, argv: &[&str]) -> Result<String> {
         self.scene(node)?.checked(argv)
+    }
+
+    /// A client of the lab's API server.
+    ///
+    /// # Errors
+    /// When the credentials are unusable.
+    pub async fn client(&self) -> Result<Client> {
+        cluster::connect(&self.layout.kubeconfig()).await
+    }
+
+    /// Applies a manifest. Returns `kind/name` of each object.
+    ///
+    /// # Errors
+    /// Names the object that was refused.
+    pub async fn apply(&self, yaml: &str) -> Result<Vec<String>> {
+        cluster::apply(&self.client().await?, yaml).await
+    }
+
+    /// Deletes a manifest's objects. Returns `kind/name` of each that was there.
+    ///
+    /// # Errors
+    /// Names the object that was not deleted.
+    pub async fn delete(&self, yaml: &str) -> Result<Vec<String>> {
+        cluster::delete(&self.client().await?, yaml).await
     }
 
     /// Ends a component with SIGTERM and waits for it.

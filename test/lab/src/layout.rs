@@ -130,7 +130,7 @@ impl Layout {
     /// When the central namespace has no address.
     pub fn sb_over_fabric(&self) -> Result<String> {
         let address = *self.options.central_addresses().first().context("the central namespace has no address")?;
-        Ok(format!("tcp:{}", std::net::SocketAddr::new(address, SB_PORT).to_string()))
+        Ok(format!("tcp:{}", std::net::SocketAddr::new(address, SB_PORT)))
     }
 
     /// A node's Open_vSwitch server.

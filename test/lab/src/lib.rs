@@ -7,10 +7,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
+mod api_server;
+mod cluster;
 mod components;
 mod down;
 mod fabric;
 pub mod gate;
+pub mod kubelet;
 mod lab;
 mod layout;
 mod options;
@@ -18,8 +21,10 @@ mod ovn;
 pub mod place;
 mod process;
 mod progress;
+pub mod scheduler;
 mod up;
 
+pub use cluster::connect;
 pub use down::down;
 pub use lab::Lab;
 pub use layout::Layout;

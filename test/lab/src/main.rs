@@ -2,12 +2,13 @@
 //!
 //! In: a command line. Out: data on stdout, progress and errors on stderr, an exit code. It must not do more than call the library.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::{fs, io};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use ovenbird_lab::{DEFAULT_DIR, Lab, Options, Progress, gate};
+use ovenbird_lab::{DEFAULT_DIR, Lab, Options, Progress, gate, kubelet, scheduler};
 
 /// A small cluster on one machine: nodes as network namespaces, with real OVS and OVN
 #[derive(Debug, Parser)]
@@ -36,8 +37,27 @@ enum Sub {
         #[arg(last = true, required = true)]
         argv: Vec<String>,
     },
+    /// Applies the objects of a manifest
+    Apply {
+        /// YAML file, - for stdin
+        #[arg(short, long = "filename", value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Deletes the objects of a manifest
+    Delete {
+        /// YAML file, - for stdin
+        #[arg(short, long = "filename", value_name = "FILE")]
+        file: PathBuf,
+    },
     #[command(hide = true)]
     Gate(gate::GateArgs),
+    #[command(hide = true)]
+    Scheduler,
+    #[command(hide = true)]
+    Kubelet {
+        #[arg(long)]
+        node: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -85,8 +105,23 @@ async fn run_async(dir: PathBuf, command: Sub) -> Result<ExitCode> {
         Sub::Up(options) => {
             let _lab = Lab::up(Options { dir, ..options }, Progress::shown()).await?.keep();
         }
+        Sub::Apply { file } => {
+            let done = Lab::open(&dir)?.apply(&read(&file)?).await?;
+            done.iter().for_each(|label| println!("{label} applied"));
+        }
+        Sub::Delete { file } => {
+            let done = Lab::open(&dir)?.delete(&read(&file)?).await?;
+            done.iter().for_each(|label| println!("{label} deleted"));
+        }
         Sub::Gate(args) => gate::run(args).await?,
+        Sub::Scheduler => scheduler::run(Lab::open(&dir)?.client().await?).await?,
+        Sub::Kubelet { node } => kubelet::run(Lab::open(&dir)?.layout().clone(), node).await?,
         Sub::Exec { .. } | Sub::Down | Sub::Env => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn read(file: &Path) -> Result<String> {
+    let read = if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
+    read.with_context(|| format!("reading {}", file.display()))
 }

@@ -9,14 +9,22 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::Api;
+use kube::runtime::wait::await_condition;
+use tokio::time::timeout;
 
 use crate::layout::Layout;
 use crate::options::Options;
 use crate::progress::Progress;
-use crate::{fabric, ovn};
+use crate::{api_server, cluster, components, fabric, ovn};
+
+/// How long a node may take to be Ready, once everything is started.
+const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Builds the lab that the options describe.
 ///
@@ -34,17 +42,61 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     layout.save()?;
     blocking(&layout, fabric::build).await?;
     progress.step(&format!("{} namespaces joined by a bridge", layout.namespaces().len()));
+    let api = async {
+        blocking(&layout, api_server::start).await?;
+        progress.step("API server, scheduler, lab kubelets");
+        anyhow::Ok(())
+    };
     let central = async {
         blocking(&layout, ovn::start_central).await?;
         progress.step("central: Northbound, Southbound, northd");
-        Ok(())
+        anyhow::Ok(())
     };
-    let nodes = try_join_all(
-        layout.options.node_names().into_iter().zip(1..).map(|(node, index)| start_node(&layout, node, index)),
-    );
-    tokio::try_join!(central, nodes)?;
-    progress.step("nodes: OVS, ovn-controller");
+    let nodes = async {
+        let nodes = layout.options.node_names().into_iter().zip(1..);
+        try_join_all(nodes.map(|(node, index)| start_node(&layout, node, index))).await?;
+        progress.step("nodes: OVS, ovn-controller");
+        anyhow::Ok(())
+    };
+    tokio::try_join!(api, central, nodes)?;
+    if !layout.options.bare {
+        start_daemons(&layout)?;
+        progress.step("ovenbird-master, ovenbird-node");
+    }
+    await_nodes(&layout).await?;
+    progress.step(if layout.options.bare { "nodes have registered" } else { "nodes are Ready" });
     Ok(layout)
+}
+
+fn start_daemons(layout: &Layout) -> Result<()> {
+    let processes = layout.processes();
+    for index in 1..=layout.options.masters {
+        processes.start(components::master(layout, index))?;
+    }
+    for (node, index) in layout.options.node_names().iter().zip(1..) {
+        processes.start(components::node(layout, node, index)?)?;
+    }
+    Ok(())
+}
+
+/// Waits until every node has registered, and is Ready unless the lab is bare.
+async fn await_nodes(layout: &Layout) -> Result<()> {
+    let client = cluster::connect(&layout.kubeconfig()).await?;
+    for name in layout.options.node_names() {
+        let wanted = |node: Option<&Node>| node.is_some_and(|node| layout.options.bare || is_ready(node));
+        let condition = await_condition(Api::<Node>::all(client.clone()), &name, wanted);
+        let Ok(outcome) = timeout(READY_LIMIT, condition).await else {
+            let said = layout.processes().log_tail(&format!("{name}/ovenbird-node"));
+            bail!("{name} is not Ready after {READY_LIMIT:?}; its node daemon said last:\n{said}");
+        };
+        outcome.with_context(|| format!("watching {name}"))?;
+    }
+    Ok(())
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 async fn start_node(layout: &Layout, node: String, index: u16) -> Result<()> {
