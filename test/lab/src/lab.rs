@@ -9,8 +9,14 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kube::Client;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use kube::runtime::conditions::is_pod_running;
+use kube::runtime::wait::await_condition;
+use kube::{Client, ResourceExt};
 use nix::sys::signal::Signal;
+
+use tokio::time::timeout;
 
 use crate::cluster;
 use crate::kubelet::Store;
@@ -21,6 +27,8 @@ use crate::process::ProcessId;
 use crate::progress::Progress;
 use crate::{down, up};
 
+/// How long pods may take to run.
+const RUN_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running lab.
@@ -124,6 +132,24 @@ impl Lab {
         cluster::delete(&self.client().await?, yaml).await
     }
 
+    /// Waits until every pod of a namespace runs.
+    ///
+    /// # Errors
+    /// Names the first that does not in time, and why.
+    pub async fn await_running(&self, namespace: &str) -> Result<()> {
+        let pods = Api::<Pod>::namespaced(self.client().await?, namespace);
+        for pod in pods.list(&ListParams::default()).await.with_context(|| format!("listing pods of {namespace}"))? {
+            let name = pod.name_any();
+            if timeout(RUN_LIMIT, await_condition(pods.clone(), &name, is_pod_running())).await.is_err() {
+                let pod = pods.get(&name).await.with_context(|| format!("reading {name}"))?;
+                let state = pod.status.and_then(|status| status.container_statuses?.into_iter().next()?.state?.waiting);
+                let why = state.and_then(|waiting| waiting.message).unwrap_or_else(|| "nobody says why".into());
+                bail!("{namespace}/{name} does not run after {RUN_LIMIT:?}: {why}");
+            }
+        }
+        Ok(())
+    }
+
     /// Ends a component with SIGTERM and waits for it.
     ///
     /// # Errors
@@ -193,6 +219,11 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// The namespace alone.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Replaces this process by the command: output, input and exit code are the command's own.
     ///
     /// # Errors

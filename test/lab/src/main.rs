@@ -4,11 +4,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
-use ovenbird_lab::{DEFAULT_DIR, Lab, Options, Progress, gate, kubelet, scheduler};
+use clap::{Parser, Subcommand, ValueEnum};
+use ovenbird_lab::probe::{self, Target};
+use ovenbird_lab::{DEFAULT_DIR, Lab, Options, Progress, Status, demo, gate, kubelet, scheduler};
 
 /// A small cluster on one machine: nodes as network namespaces, with real OVS and OVN
 #[derive(Debug, Parser)]
@@ -27,6 +29,36 @@ enum Sub {
     Up(Options),
     /// Takes the lab down, whatever state it is in
     Down,
+    /// Builds a lab with pods on every node, proves that they reach each other, and leaves it running
+    Demo(demo::DemoArgs),
+    /// Shows nodes and pods
+    Status {
+        /// How to show them
+        #[arg(short, long, value_enum, default_value_t)]
+        output: demo::Output,
+    },
+    /// Breaks or mends a part of the lab, by the name that `status -o json` shows
+    Component {
+        /// What to do
+        action: Action,
+        /// e.g. central/master, node1/ovenbird-node, central/nb, apiserver
+        name: String,
+    },
+    /// Tries to reach targets from here: ping:IP or tcp:IP:PORT
+    Probe {
+        /// Seconds to keep trying each
+        #[arg(long, default_value_t = 3)]
+        timeout: u64,
+        /// ping:IP or tcp:IP:PORT
+        #[arg(required = true)]
+        targets: Vec<Target>,
+    },
+    /// Answers TCP probes with what they send
+    ProbeServer {
+        /// TCP port
+        #[arg(long, default_value_t = probe::PORT)]
+        port: u16,
+    },
     /// Prints export lines for the lab's API server and databases
     Env,
     /// Runs a command on a node (or in central or fabric), or in a pod (NAMESPACE/POD)
@@ -58,6 +90,20 @@ enum Sub {
         #[arg(long)]
         node: String,
     },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Action {
+    /// Starts it again, as it was started before
+    Start,
+    /// SIGTERM
+    Stop,
+    /// SIGKILL
+    Kill,
+    /// SIGSTOP
+    Pause,
+    /// SIGCONT
+    Resume,
 }
 
 fn main() -> ExitCode {
@@ -92,6 +138,19 @@ fn run(cli: Cli) -> Result<ExitCode> {
             print!("{}", lab.exports());
             Ok(ExitCode::SUCCESS)
         }
+        Sub::Component { action, name } => {
+            let lab = Lab::open(&cli.dir)?;
+            match action {
+                Action::Start => lab.start(&name)?,
+                Action::Stop => lab.stop(&name)?,
+                Action::Kill => lab.kill(&name)?,
+                Action::Pause => lab.pause(&name)?,
+                Action::Resume => lab.resume(&name)?,
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Sub::Probe { timeout, targets } => Ok(probe_all(&targets, Duration::from_secs(timeout))),
+        Sub::ProbeServer { port } => probe::serve(port).map(|()| ExitCode::SUCCESS),
         command => runtime()?.block_on(run_async(cli.dir, command)),
     }
 }
@@ -116,9 +175,43 @@ async fn run_async(dir: PathBuf, command: Sub) -> Result<ExitCode> {
         Sub::Gate(args) => gate::run(args).await?,
         Sub::Scheduler => scheduler::run(Lab::open(&dir)?.client().await?).await?,
         Sub::Kubelet { node } => kubelet::run(Lab::open(&dir)?.layout().clone(), node).await?,
-        Sub::Exec { .. } | Sub::Down | Sub::Env => {}
+        Sub::Demo(args) => {
+            if !demo::run(dir, args).await? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Sub::Status { output } => print_status(&Status::of(&Lab::open(&dir)?).await?, output)?,
+        // Those that need no async runtime are done by `run`.
+        _ => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One line per target; success when all answered.
+fn probe_all(targets: &[Target], limit: Duration) -> ExitCode {
+    let failed = targets.iter().filter(|target| match target.check(limit) {
+        Ok(time) => {
+            println!("{target} {} us", time.as_micros());
+            false
+        }
+        Err(error) => {
+            println!("{target} failed: {error:#}");
+            true
+        }
+    });
+    if failed.count() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print_status(status: &Status, output: demo::Output) -> Result<()> {
+    if output == demo::Output::Json {
+        println!("{}", serde_json::to_string_pretty(status).context("printing")?);
+        return Ok(());
+    }
+    println!("{}\n{}", status.node_table(), status.pod_table());
+    if !status.ended().is_empty() {
+        println!("Ended: {}", status.ended().join(", "));
+    }
+    Ok(())
 }
 
 fn read(file: &Path) -> Result<String> {

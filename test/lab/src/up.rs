@@ -94,7 +94,8 @@ async fn await_nodes(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-fn is_ready(node: &Node) -> bool {
+/// Whether a node's Ready condition holds.
+pub fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

@@ -99,7 +99,9 @@ async fn live(kubelet: &Arc<Kubelet>, pod: &Pod) {
             }
         };
         if policy == "Never" || (policy == "OnFailure" && code == 0) {
-            return report(kubelet, pod, Some(&sandbox), &Progress::Finished(code), restarts).await;
+            report(kubelet, pod, Some(&sandbox), &Progress::Finished(code), restarts).await;
+            // A finished pod keeps its object, not its network.
+            return tear_down(kubelet, sandbox, Duration::ZERO).await;
         }
         let waiting = Progress::Waiting("CrashLoopBackOff", format!("the command ended with code {code}"));
         report(kubelet, pod, Some(&sandbox), &waiting, restarts).await;

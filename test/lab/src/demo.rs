@@ -1,0 +1,155 @@
+//! `make demo`: a lab, pods on every node, the proof that they reach each other, and what to type next.
+//!
+//! In: options. Out: a report on stdout; false when any packet is missing. It must not take the lab down: it is there to be played with.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::lab::Lab;
+use crate::matrix::{Destination, Matrix, Source};
+use crate::options::Options;
+use crate::progress::Progress;
+use crate::status::{PodStatus, Status};
+
+const NAMESPACE: &str = "demo";
+
+/// How to show results.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Tables for people.
+    #[default]
+    Text,
+    /// JSON for programs.
+    Json,
+}
+
+/// What to show.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    options: Options,
+    /// Pods on each node
+    #[arg(long, default_value_t = 2)]
+    pods_per_node: u16,
+    /// How to show the result
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Builds the lab, shows it, and leaves it running. Returns whether every pair of the matrix works.
+///
+/// # Errors
+/// Names the step that failed.
+pub async fn run(dir: std::path::PathBuf, args: DemoArgs) -> Result<bool> {
+    let progress = Progress::shown();
+    let lab = Lab::up(Options { dir, ..args.options }, progress).await.map(Lab::keep)?;
+    let nodes = lab.layout().options.node_names();
+    lab.apply(&manifest(&nodes, args.pods_per_node)).await?;
+    lab.await_running(NAMESPACE).await?;
+    progress.step(&format!("{} pods run", nodes.len() * usize::from(args.pods_per_node)));
+    let status = Status::of(&lab).await?;
+    let matrix = matrix(&lab, &status, NAMESPACE)?;
+    progress.step(&format!("{} probes sent", matrix.checks()));
+    let failures = matrix.failures();
+    let text = match args.output {
+        Output::Json => format!("{:#}\n", json!({"nodes": status.nodes, "pods": status.pods, "matrix": matrix.cells})),
+        Output::Text => report(&lab, &status, &matrix)?,
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("printing")?;
+    Ok(failures.is_empty())
+}
+
+/// From every pod of a namespace and every node to every pod of the namespace.
+///
+/// # Errors
+/// When a pod's sandbox is not there.
+pub fn matrix(lab: &Lab, status: &Status, namespace: &str) -> Result<Matrix> {
+    let pods: Vec<&PodStatus> =
+        status.pods.iter().filter(|pod| pod.namespace == namespace && !pod.host_network).collect();
+    let mut sources = Vec::new();
+    for pod in &pods {
+        let place = lab.scene(&format!("{}/{}", pod.namespace, pod.name))?.place().clone();
+        sources.push(Source { name: pod.name.clone(), place });
+    }
+    for node in &status.nodes {
+        sources.push(Source { name: format!("host {}", node.name), place: lab.layout().place(&node.name) });
+    }
+    let destinations: Vec<_> =
+        pods.iter().map(|pod| Destination { name: pod.name.clone(), ips: pod.ips.clone() }).collect();
+    Matrix::probe(&sources, &destinations)
+}
+
+/// Pods as a Deployment with one replica set per node would make them.
+fn manifest(nodes: &[String], pods_per_node: u16) -> String {
+    let mut text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n");
+    for node in nodes {
+        for index in 1..=pods_per_node {
+            let pod = json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": format!("web-{node}-{index}"), "namespace": NAMESPACE, "labels": {"app": "web"}},
+                "spec": {"nodeName": node, "containers": [
+                    {"name": "web", "image": "none", "command": ["ovenbird-lab", "probe-server"]}
+                ]},
+            });
+            text += &format!("---\n{pod}\n");
+        }
+    }
+    text
+}
+
+fn report(lab: &Lab, status: &Status, matrix: &Matrix) -> Result<String> {
+    let mut out = String::new();
+    writeln!(out, "\n{}", status.node_table())?;
+    writeln!(out, "{}", status.pod_table())?;
+    writeln!(out, "Who reaches whom (p ping, t TCP; 4 IPv4, 6 IPv6; -- fails):\n\n{}", matrix.table())?;
+    let failures = matrix.failures();
+    match failures.len() {
+        0 => writeln!(out, "All {} probes came back.", matrix.checks())?,
+        count => {
+            writeln!(out, "{count} of {} probes failed:", matrix.checks())?;
+            failures.iter().take(20).try_for_each(|failure| writeln!(out, "  {failure}"))?;
+        }
+    }
+    let node = &status.nodes.first().context("no node has registered")?.name;
+    writeln!(out, "\nThe Northbound of {node} (ovn-nbctl show {node}):\n")?;
+    out += &lab.exec_node("central", &["ovn-nbctl", "show", node])?;
+    out += &next_steps(lab, status, node);
+    Ok(out)
+}
+
+/// Commands that work as they stand, with the addresses of this lab.
+fn next_steps(lab: &Lab, status: &Status, node: &str) -> String {
+    let program = std::env::current_exe().map_or_else(|_| "ovenbird-lab".into(), |path| path.display().to_string());
+    let ovenbird = lab.layout().bin_dir.join("ovenbird");
+    let socket = crate::components::master_socket(lab.layout(), 1);
+    let pods: Vec<_> = status.pods.iter().filter(|pod| pod.namespace == NAMESPACE).collect();
+    let first = pods.first().map(|pod| format!("{}/{}", pod.namespace, pod.name)).unwrap_or_default();
+    let address = pods.last().and_then(|pod| pod.ips.first()).copied();
+    let target = address.map(|ip: IpAddr| format!("ping:{ip}")).unwrap_or_default();
+    let trace = match (pods.first(), address) {
+        (Some(pod), Some(IpAddr::V4(ip))) => format!(
+            "  {program} exec central -- ovn-trace --minimal {node} 'inport==\"{}_{}\" && eth.src==... && ip4.dst=={ip} && ip.ttl==64'   # a packet's way\n",
+            pod.namespace, pod.name
+        ),
+        _ => String::new(),
+    };
+    let dir = lab.layout().dir().display();
+    format!(
+        "\nIt stays up. What to type next:\n\n\
+         \x20 eval \"$({program} --dir {dir} env)\"                  # kubectl, ovn-nbctl and ovn-sbctl now talk to the lab\n\
+         \x20 kubectl get pods -A -o wide\n\
+         \x20 ovn-nbctl show; ovn-sbctl show\n\
+         \x20 {program} exec {first} -- {program} probe {target}   # from a pod to another\n\
+         \x20 {program} exec {node} -- ovs-vsctl show         # on a node\n\
+         {trace}\
+         \x20 {ovenbird} status --admin-socket {socket}\n\
+         \x20 {program} status; {program} down\n",
+        ovenbird = ovenbird.display(),
+        socket = socket.display(),
+    )
+}
