@@ -118,38 +118,54 @@ fn report(lab: &Lab, status: &Status, matrix: &Matrix) -> Result<String> {
     let node = &status.nodes.first().context("no node has registered")?.name;
     writeln!(out, "\nThe Northbound of {node} (ovn-nbctl show {node}):\n")?;
     out += &lab.exec_node("central", &["ovn-nbctl", "show", node])?;
-    out += &next_steps(lab, status, node);
+    out += &next_steps(lab, status);
     Ok(out)
 }
 
-/// Commands that work as they stand, with the addresses of this lab.
-fn next_steps(lab: &Lab, status: &Status, node: &str) -> String {
-    let program = std::env::current_exe().map_or_else(|_| "ovenbird-lab".into(), |path| path.display().to_string());
-    let ovenbird = lab.layout().bin_dir.join("ovenbird");
-    let socket = crate::components::master_socket(lab.layout(), 1);
-    let pods: Vec<_> = status.pods.iter().filter(|pod| pod.namespace == NAMESPACE).collect();
-    let first = pods.first().map(|pod| format!("{}/{}", pod.namespace, pod.name)).unwrap_or_default();
-    let address = pods.last().and_then(|pod| pod.ips.first()).copied();
-    let target = address.map(|ip: IpAddr| format!("ping:{ip}")).unwrap_or_default();
-    let trace = match (pods.first(), address) {
-        (Some(pod), Some(IpAddr::V4(ip))) => format!(
-            "  {program} exec central -- ovn-trace --minimal {node} 'inport==\"{}_{}\" && eth.src==... && ip4.dst=={ip} && ip.ttl==64'   # a packet's way\n",
-            pod.namespace, pod.name
-        ),
-        _ => String::new(),
-    };
-    let dir = lab.layout().dir().display();
-    format!(
-        "\nIt stays up. What to type next:\n\n\
-         \x20 eval \"$({program} --dir {dir} env)\"                  # kubectl, ovn-nbctl and ovn-sbctl now talk to the lab\n\
-         \x20 kubectl get pods -A -o wide\n\
-         \x20 ovn-nbctl show; ovn-sbctl show\n\
-         \x20 {program} exec {first} -- {program} probe {target}   # from a pod to another\n\
-         \x20 {program} exec {node} -- ovs-vsctl show         # on a node\n\
-         {trace}\
-         \x20 {ovenbird} status --admin-socket {socket}\n\
-         \x20 {program} status; {program} down\n",
-        ovenbird = ovenbird.display(),
-        socket = socket.display(),
-    )
+/// Commands that work as they stand, with the names and addresses of this lab.
+fn next_steps(lab: &Lab, status: &Status) -> String {
+    let (layout, pods) =
+        (lab.layout(), status.pods.iter().filter(|pod| pod.namespace == NAMESPACE).collect::<Vec<_>>());
+    let bin = layout.bin_dir.display();
+    let program = format!("{bin}/ovenbird-lab --dir {}", layout.dir().display());
+    let mut out = format!("\nIt stays up until `{program} down`. What to type next:\n\n");
+    let mut say = |command: String, comment: &str| out += &format!("  {command}   # {comment}\n");
+    say(format!("eval \"$({program} env)\""), "kubectl, ovn-nbctl, ovn-sbctl and the lines below talk to this lab");
+    say("kubectl get pods -A -o wide".into(), "pods, nodes, addresses");
+    say("ovn-nbctl show".into(), "everything Ovenbird wrote");
+    if let [first, .., last] = pods.as_slice() {
+        let targets: Vec<_> = last.ips.iter().map(|ip| format!("ping:{ip}")).collect();
+        say(
+            format!("{program} exec {NAMESPACE}/{} -- ovenbird-lab probe {}", first.name, targets.join(" ")),
+            "a packet from pod to pod",
+        );
+        if let Some(flow) = trace_flow(first, last) {
+            let node = first.node.as_deref().unwrap_or_default();
+            say(format!("ovn-trace --minimal {node} '{flow}'"), "the same packet, on paper");
+        }
+    }
+    say(format!("{program} exec node1 -- ovs-vsctl show"), "a shell command on a node");
+    let socket = crate::components::master_socket(layout, 1);
+    say(format!("{bin}/ovenbird status --admin-socket {}", socket.display()), "the master's own view");
+    say(format!("{program} component kill central/master"), "break something; `component start` mends it");
+    out
+}
+
+/// An ovn-trace(8) flow from one pod to another on another node: to the gateway's MAC, which is 0a:58 and the gateway's address.
+fn trace_flow(from: &PodStatus, to: &PodStatus) -> Option<String> {
+    let v4 =
+        |pod: &PodStatus| pod.ips.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(ip.octets()) } else { None });
+    let (source, target) = (v4(from)?, v4(to)?);
+    let gateway = [source[0], source[1], source[2], 1];
+    let mac = |[a, b, c, d]: [u8; 4]| format!("0a:58:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
+    let ip = |octets: [u8; 4]| IpAddr::from(octets);
+    Some(format!(
+        "inport==\"{}_{}\" && eth.src=={} && eth.dst=={} && ip4.src=={} && ip4.dst=={} && ip.ttl==64 && icmp4.type==8",
+        from.namespace,
+        from.name,
+        mac(source),
+        mac(gateway),
+        ip(source),
+        ip(target),
+    ))
 }

@@ -176,9 +176,8 @@ async fn run_async(dir: PathBuf, command: Sub) -> Result<ExitCode> {
         Sub::Scheduler => scheduler::run(Lab::open(&dir)?.client().await?).await?,
         Sub::Kubelet { node } => kubelet::run(Lab::open(&dir)?.layout().clone(), node).await?,
         Sub::Demo(args) => {
-            if !demo::run(dir, args).await? {
-                return Ok(ExitCode::FAILURE);
-            }
+            let complete = demo::run(dir, args).await?;
+            return Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Sub::Status { output } => print_status(&Status::of(&Lab::open(&dir)?).await?, output)?,
         // Those that need no async runtime are done by `run`.
