@@ -1,1 +1,13 @@
-//! placeholder
+//! The node daemon: chassis settings, management port, pod ports.
+//!
+//! ```text
+//! kubelet -> ovenbird-cni (shim) -> [cni-server] -> Attach -> [pipeline]
+//!   -> desired {veth in the pod's netns, Port, Interface} -> [net] and [diff on Open_vSwitch] -> ovn-installed -> result
+//! ```
+
+pub mod net;
+pub mod pods;
+pub mod readiness;
+pub mod rows;
+pub mod vswitch;
+mod vswitch_task;

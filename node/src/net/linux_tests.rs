@@ -1,0 +1,135 @@
+//! The kernel itself, in namespaces of our own. Needs root: without it each test says SKIP, and fails in CI.
+
+use std::process::Command;
+
+use super::*;
+
+/// A named network namespace, removed at the end.
+struct Netns(String);
+
+impl Netns {
+    fn new(name: &str) -> Option<Netns> {
+        let name = format!("ovnb-{name}-{}", std::process::id());
+        let made = Command::new("ip").args(["netns", "add", &name]).output();
+        if made.is_ok_and(|o| o.status.success()) {
+            return Some(Netns(name));
+        }
+        assert!(std::env::var_os("CI").is_none(), "no network namespaces in CI");
+        eprintln!("SKIP: network namespaces need root");
+        None
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        format!("/run/netns/{}", self.0).into()
+    }
+
+    fn ip(&self, args: &str) -> String {
+        let out = Command::new("ip").args(["-n", &self.0]).args(args.split(' ')).output().unwrap();
+        assert!(out.status.success(), "ip {args}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// The kernel operations from inside this namespace.
+    async fn enter(&self) -> Linux {
+        netns::run(&self.path(), Linux::new).await.unwrap()
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        drop(Command::new("ip").args(["netns", "del", &self.0]).output());
+    }
+}
+
+fn veth(netns: &Netns) -> Veth {
+    let route = |dst: &str, via: &str| Route { dst: dst.parse().unwrap(), via: via.parse().ok(), src: None };
+    Veth {
+        host: "ov0123456789ab".into(),
+        netns: netns.path(),
+        ifname: "eth0".into(),
+        mac: "0a:58:0a:80:00:03".parse().unwrap(),
+        mtu: 1400,
+        addresses: vec!["10.128.0.3/24".parse().unwrap(), "fd01::3/64".parse().unwrap()],
+        routes: vec![route("0.0.0.0/0", "10.128.0.1"), route("::/0", "fd01::1"), route("10.0.0.0/8", "10.128.0.1")],
+        // The offload ioctl goes to the namespace of the calling thread, which tests do not leave.
+        checksum_in_software: false,
+    }
+}
+
+#[tokio::test]
+async fn a_veth_is_made_configured_seen_and_removed() {
+    let (Some(host), Some(pod)) = (Netns::new("vh"), Netns::new("vp")) else { return };
+    let (linux, veth) = (host.enter().await, veth(&pod));
+    let before = host.ip("-o link");
+
+    let mac = linux.create_veth(&veth).await.unwrap();
+    linux.configure_veth(&veth).await.unwrap();
+    linux.configure_veth(&veth).await.expect("a second time is no error");
+
+    assert!(host.ip("-o link show ov0123456789ab").contains(&mac.to_string()));
+    assert!(pod.ip("route").contains("default via 10.128.0.1 dev eth0"));
+    assert!(pod.ip("-6 route").contains("default via fd01::1 dev eth0"));
+    let addresses = pod.ip("-6 -o addr show dev eth0 scope global");
+    assert!(addresses.contains("fd01::3/64") && !addresses.contains("tentative"), "{addresses}");
+    let link = linux.sandbox_link(&pod.path(), "eth0").await.unwrap().unwrap();
+    assert_eq!((link.mac, link.mtu, link.up), (Some(veth.mac), 1400, true));
+    assert_eq!(link.addresses, veth.addresses);
+    assert_eq!(linux.sandbox_link(&pod.path(), "eth1").await.unwrap(), None);
+
+    linux.create_veth(&veth).await.expect("a left-over is replaced");
+    linux.delete_link(&veth.host).await.unwrap();
+    linux.delete_link(&veth.host).await.expect("a second time is no error");
+    assert_eq!(host.ip("-o link"), before);
+}
+
+#[tokio::test]
+async fn an_interface_of_somebody_else_stays() {
+    let (Some(host), Some(pod)) = (Netns::new("th"), Netns::new("tp")) else { return };
+    pod.ip("link add eth0 type bridge");
+    let error = host.enter().await.create_veth(&veth(&pod)).await.unwrap_err();
+    assert!(matches!(error, NetError::Taken { .. }), "{error}");
+    assert!(pod.ip("-o link show eth0").contains("eth0"));
+}
+
+#[tokio::test]
+async fn a_vanished_sandbox_is_an_error_that_names_it() {
+    let Some(host) = Netns::new("gh") else { return };
+    let linux = host.enter().await;
+    let mut veth = veth(&host);
+    veth.netns = "/run/netns/nowhere".into();
+    let error = linux.create_veth(&veth).await.unwrap_err();
+    assert_eq!(error.to_string(), "opening network namespace /run/netns/nowhere");
+}
+
+#[tokio::test]
+async fn a_host_link_is_healed_and_a_second_time_changes_nothing() {
+    let Some(host) = Netns::new("mh") else { return };
+    let linux = host.enter().await;
+    let want = HostLink {
+        name: "mp0".into(),
+        mac: "0a:58:0a:80:00:02".parse().unwrap(),
+        mtu: 1400,
+        addresses: vec!["10.128.0.2/24".parse().unwrap(), "fd01::2/64".parse().unwrap()],
+        routes: vec![Route {
+            dst: "10.128.0.0/14".parse().unwrap(),
+            via: "10.128.0.1".parse().ok(),
+            src: "10.128.0.2".parse().ok(),
+        }],
+        checksum_in_software: false,
+    };
+    assert!(matches!(linux.apply_host_link(&want).await, Err(NetError::NoLink(_))));
+    host.ip("link add mp0 type bridge");
+    host.ip("addr add 192.0.2.1/24 dev mp0");
+    assert!(linux.apply_host_link(&want).await.unwrap());
+    assert!(!linux.apply_host_link(&want).await.unwrap(), "{}", host.ip("addr"));
+    assert!(host.ip("route").contains("10.128.0.0/14 via 10.128.0.1 dev mp0 proto 111 src 10.128.0.2"));
+    host.ip("addr del 10.128.0.2/24 dev mp0");
+    assert!(linux.apply_host_link(&want).await.unwrap());
+    host.ip("route add default via 10.128.0.1");
+    let network = linux.host_network().await.unwrap();
+    let link = network.links.iter().find(|l| l.name == "mp0").unwrap();
+    assert_eq!((network.default_v4, network.default_v6), (Some(link.index), None));
+    let mut addresses = link.addresses.clone();
+    addresses.sort();
+    assert_eq!(addresses, want.addresses);
+}

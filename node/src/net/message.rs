@@ -1,0 +1,128 @@
+//! Between our values and netlink messages. Pure.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use ovenbird_api::Mac;
+use rtnetlink::{LinkUnspec, LinkVeth};
+
+use super::{Link, Route, Veth};
+
+/// Marks our routes on the host (`ip route show proto 111`), so that we delete no other's.
+pub const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(111);
+
+/// Creates the pair nearly as it should be: the sandbox end is born inside the sandbox, with its MAC. The kernel refuses
+/// to set that end up before the pair is complete (ENOTCONN).
+pub fn veth(veth: &Veth, netns_fd: std::os::fd::RawFd) -> LinkMessage {
+    let peer = LinkUnspec::new_with_name(&veth.ifname)
+        .address(veth.mac.0.to_vec())
+        .mtu(veth.mtu)
+        .setns_by_fd(netns_fd)
+        .build();
+    LinkVeth::new(&veth.host, &veth.ifname)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .mtu(veth.mtu)
+        .up()
+        .build()
+}
+
+/// A link without its addresses.
+pub fn link(message: &LinkMessage) -> Link {
+    let mut link =
+        Link { index: message.header.index, up: message.header.flags.contains(LinkFlags::Up), ..Link::default() };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
+            _ => {}
+        }
+    }
+    link
+}
+
+/// An address of a link, unless it is link-local: (index of the link, address).
+pub fn address(message: &AddressMessage) -> Option<(u32, IpNet)> {
+    // On a point-to-point link ADDRESS is the peer's, LOCAL ours.
+    let find = |local: bool| {
+        message.attributes.iter().find_map(|a| match a {
+            AddressAttribute::Local(ip) if local => Some(*ip),
+            AddressAttribute::Address(ip) if !local => Some(*ip),
+            _ => None,
+        })
+    };
+    let ip = find(true).or_else(|| find(false))?;
+    let link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let net = IpNet::new(ip, message.header.prefix_len).ok()?;
+    (!link_local).then_some((message.header.index, net))
+}
+
+/// Adds what an address needs beyond rtnetlink's defaults: an IPv6 address of ours is unique by allocation, so it skips
+/// duplicate address detection and is usable at once.
+pub fn without_dad(message: &mut AddressMessage) {
+    if message.header.family == AddressFamily::Inet6 {
+        message.header.flags |= AddressHeaderFlags::Nodad;
+    }
+}
+
+/// A route of ours through a link.
+pub fn route_message(route: &Route, index: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: if route.dst.addr().is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 },
+        destination_prefix_length: route.dst.prefix_len(),
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: OUR_PROTOCOL,
+        scope: if route.via.is_some() { RouteScope::Universe } else { RouteScope::Link },
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    if route.dst.prefix_len() > 0 {
+        message.attributes.push(RouteAttribute::Destination(route.dst.network().into()));
+    }
+    message.attributes.push(RouteAttribute::Oif(index));
+    message.attributes.extend(route.via.map(|via| RouteAttribute::Gateway(via.into())));
+    message.attributes.extend(route.src.map(|src| RouteAttribute::PrefSource(src.into())));
+    message
+}
+
+/// The route of a message of the main table: (index of the link, route).
+pub fn route(message: &RouteMessage) -> Option<(u32, Route)> {
+    if message.header.table != RouteHeader::RT_TABLE_MAIN || message.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let zero: IpAddr = match message.header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let (mut dst, mut via, mut src, mut index) = (zero, None, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(a) => dst = ip(a)?,
+            RouteAttribute::Gateway(a) => via = ip(a),
+            RouteAttribute::PrefSource(a) => src = ip(a),
+            RouteAttribute::Oif(i) => index = Some(*i),
+            _ => {}
+        }
+    }
+    let dst = IpNet::new(dst, message.header.destination_prefix_length).ok()?;
+    Some((index?, Route { dst, via, src }))
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
+}

@@ -1,0 +1,161 @@
+//! The kernel's side of a node: links, addresses and routes, behind the trait [`NetOps`] so that logic is tested without root.
+//!
+//! [`linux::Linux`] does it by rtnetlink; `fake::Fake` keeps it in memory for tests. Every operation may be repeated: what is
+//! already so stays untouched. Must not: know OVSDB, Kubernetes or CNI.
+
+mod ethtool;
+#[cfg(test)]
+pub mod fake;
+pub mod linux;
+mod message;
+mod netns;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use ovenbird_api::Mac;
+
+/// Identity of a network namespace: device and inode of its nsfs file. A path may come to name another namespace; this
+/// does not, as long as the namespace lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NetnsId {
+    /// `st_dev`.
+    pub dev: u64,
+    /// `st_ino`.
+    pub ino: u64,
+}
+
+/// A route on one link.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// Destination.
+    pub dst: IpNet,
+    /// Next hop; `None` for a destination on the link.
+    pub via: Option<IpAddr>,
+    /// Preferred source address.
+    pub src: Option<IpAddr>,
+}
+
+/// A veth pair between this namespace and a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Veth {
+    /// Name of the host end.
+    pub host: String,
+    /// Network namespace of the sandbox.
+    pub netns: PathBuf,
+    /// Name of the sandbox end.
+    pub ifname: String,
+    /// MAC of the sandbox end.
+    pub mac: Mac,
+    /// MTU of both ends.
+    pub mtu: u32,
+    /// Addresses of the sandbox end.
+    pub addresses: Vec<IpNet>,
+    /// Routes in the sandbox.
+    pub routes: Vec<Route>,
+    /// Leave no checksum to hardware that does not exist: needed when OVS forwards in user space.
+    pub checksum_in_software: bool,
+}
+
+/// How an existing link (that OVS made) should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostLink {
+    /// Name.
+    pub name: String,
+    /// MAC.
+    pub mac: Mac,
+    /// MTU.
+    pub mtu: u32,
+    /// Its global addresses: exactly these.
+    pub addresses: Vec<IpNet>,
+    /// Our routes on it: exactly these.
+    pub routes: Vec<Route>,
+    /// As in [`Veth`].
+    pub checksum_in_software: bool,
+}
+
+/// A link as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Kernel's index.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// MAC, `None` for links without.
+    pub mac: Option<Mac>,
+    /// MTU.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// Addresses, without link-local ones.
+    pub addresses: Vec<IpNet>,
+}
+
+/// What a host has: its links, and which of them carries the default route of each family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostNetwork {
+    /// All links.
+    pub links: Vec<Link>,
+    /// Index of the link of the IPv4 default route.
+    pub default_v4: Option<u32>,
+    /// Index of the link of the IPv6 default route.
+    pub default_v6: Option<u32>,
+}
+
+/// A step of network set-up that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The namespace's file.
+    #[error("opening network namespace {0}")]
+    Netns(PathBuf, #[source] std::io::Error),
+    /// Entering it.
+    #[error("entering network namespace {0}")]
+    Enter(PathBuf, #[source] std::io::Error),
+    /// The thread that was to enter it.
+    #[error("running in network namespace {0}: {1}")]
+    Thread(PathBuf, String),
+    /// A netlink socket.
+    #[error("opening a netlink socket")]
+    Socket(#[source] std::io::Error),
+    /// One request.
+    #[error("{0}")]
+    Request(String, #[source] rtnetlink::Error),
+    /// A link that should be there.
+    #[error("interface {0} does not exist")]
+    NoLink(String),
+    /// A link that should not be there.
+    #[error("the sandbox {netns} already has an interface {ifname} that is not ours")]
+    Taken {
+        /// The sandbox.
+        netns: PathBuf,
+        /// The interface.
+        ifname: String,
+    },
+    /// A kernel setting below /proc/sys.
+    #[error("setting {0}")]
+    Sysctl(String, #[source] std::io::Error),
+    /// Checksum offload.
+    #[error("switching off transmit checksum offload of {0}")]
+    Offload(String, #[source] std::io::Error),
+}
+
+/// Network operations of a node.
+pub trait NetOps: Send + Sync + 'static {
+    /// Identity of the namespace at a path.
+    fn netns_id(&self, path: &Path) -> Result<NetnsId, NetError>;
+    /// Makes the pair, the host end up, and returns the host end's MAC. A left-over link with the host end's name is replaced.
+    fn create_veth(&self, veth: &Veth) -> impl Future<Output = Result<Mac, NetError>> + Send;
+    /// Sets the sandbox end up, with its addresses and routes.
+    fn configure_veth(&self, veth: &Veth) -> impl Future<Output = Result<(), NetError>> + Send;
+    /// A link of a sandbox.
+    fn sandbox_link(&self, netns: &Path, ifname: &str) -> impl Future<Output = Result<Option<Link>, NetError>> + Send;
+    /// A link of this namespace, without its addresses.
+    fn host_link(&self, name: &str) -> impl Future<Output = Result<Option<Link>, NetError>> + Send;
+    /// Deletes a link of this namespace; one that does not exist is a success.
+    fn delete_link(&self, name: &str) -> impl Future<Output = Result<(), NetError>> + Send;
+    /// Makes a link of this namespace as it should be. True when something had to be changed.
+    fn apply_host_link(&self, link: &HostLink) -> impl Future<Output = Result<bool, NetError>> + Send;
+    /// The host's links, addresses and default routes.
+    fn host_network(&self) -> impl Future<Output = Result<HostNetwork, NetError>> + Send;
+}

@@ -1,0 +1,83 @@
+//! What this node needs before it can serve pods: named parts, each ready or not. `/readyz`, CNI STATUS and the CNI
+//! configuration file all ask here. Must not: decide what to do about a missing part.
+
+use tokio::sync::watch;
+
+/// A part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Part {
+    /// Open_vSwitch is replicated and br-int exists.
+    Vswitch,
+    /// The pods of this node have been listed.
+    Pods,
+    /// Attachments of an earlier daemon have been taken over.
+    Restored,
+    /// The master has given this node its subnets.
+    Subnets,
+    /// The management port is configured and bound by ovn-controller.
+    ManagementPort,
+    /// The CNI socket is served.
+    Socket,
+}
+
+const ALL: [Part; 6] = [Part::Vswitch, Part::Pods, Part::Restored, Part::Subnets, Part::ManagementPort, Part::Socket];
+
+impl Part {
+    /// What is missing and where to look.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Part::Vswitch => {
+                "Open_vSwitch with bridge br-int (are ovsdb-server, ovs-vswitchd and ovn-controller running?)"
+            }
+            Part::Pods => "the list of this node's pods (does the API server answer?)",
+            Part::Restored => "attachments of the previous run",
+            Part::Subnets => "annotation k8s.ovn.org/node-subnets on the Node (is ovenbird-master running?)",
+            Part::ManagementPort => {
+                "management port ovn-k8s-mp0 bound by ovn-controller (is it connected to the Southbound?)"
+            }
+            Part::Socket => "the CNI socket",
+        }
+    }
+}
+
+/// The parts' state. Shared; whoever provides a part sets it.
+#[derive(Debug)]
+pub struct Readiness {
+    ready: watch::Sender<u8>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Readiness { ready: watch::Sender::new(0) }
+    }
+}
+
+impl Readiness {
+    /// Sets a part.
+    pub fn set(&self, part: Part, ready: bool) {
+        let bit = 1 << part as u8;
+        self.ready.send_if_modified(|bits| {
+            let new = if ready { *bits | bit } else { *bits & !bit };
+            std::mem::replace(bits, new) != new
+        });
+    }
+
+    /// The parts that are missing.
+    pub fn missing(&self) -> Vec<Part> {
+        let bits = *self.ready.borrow();
+        ALL.into_iter().filter(|p| bits & (1 << *p as u8) == 0).collect()
+    }
+
+    /// Waits for one part.
+    pub async fn wait(&self, part: Part) {
+        // The sender lives as long as self, so this cannot fail.
+        drop(self.ready.subscribe().wait_for(|bits| bits & (1 << part as u8) != 0).await);
+    }
+
+    /// Waits for all parts.
+    pub async fn wait_all(&self) {
+        let all = ALL.iter().fold(0, |bits, p| bits | 1 << *p as u8);
+        drop(self.ready.subscribe().wait_for(|bits| bits & all == all).await);
+    }
+}

@@ -1,0 +1,321 @@
+//! What this node wants of Open_vSwitch: pure functions from plain values to rows, and back from a row to the attachment that
+//! it was made for.
+//!
+//! ```text
+//! Chassis --> Open_vSwitch (our keys), Bridge br-int with its local port
+//! ManagementPort --> Port, Interface (internal)        PodPort <--> Port, Interface, QoS
+//! ```
+//!
+//! An Interface carries everything that a later daemon must know of its attachment, so nothing is kept elsewhere. Must not: do
+//! I/O; name a row's UUID other than by `row_uuid`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use ovenbird_api::bandwidth::Bandwidth;
+use ovenbird_api::name::{INTEGRATION_BRIDGE, MANAGEMENT_INTERFACE, lsp_name, management_port};
+use ovenbird_api::{Mac, PodNetwork};
+use ovenbird_cni_server::Attachment;
+use ovenbird_reconcile::{Contribution, DesiredRow, Output, Owner, OwnerKind, RowId, Want, Zone, row_uuid};
+use ovenbird_schema::vswitch::{bridge, interface, open_vswitch, port, qos};
+use ovsdb::{Atom, ColumnId, Datum, TableDesc, Uuid};
+
+use crate::net::NetnsId;
+
+/// Owner of the chassis settings and of br-int.
+pub const CHASSIS: OwnerKind = OwnerKind { rank: 0, name: "Chassis" };
+/// Owner of the management port.
+pub const MANAGEMENT: OwnerKind = OwnerKind { rank: 10, name: "ManagementPort" };
+/// Owner of a pod's port: key `<container id>/<interface>`.
+pub const SANDBOX: OwnerKind = OwnerKind { rank: 20, name: "Sandbox" };
+
+const IFNAME: &str = "ovenbird.io/ifname";
+const NETNS: &str = "ovenbird.io/netns";
+const NETNS_ID: &str = "ovenbird.io/netns-id";
+const INGRESS: &str = "ovenbird.io/ingress-bandwidth";
+const EGRESS: &str = "ovenbird.io/egress-bandwidth";
+
+/// Settings that ovn-controller reads from `Open_vSwitch:external_ids` (ovn-controller(8)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chassis {
+    /// `system-id`: name of the Chassis.
+    pub system_id: String,
+    /// Node name, as `hostname`: what `requested-chassis` of ports names.
+    pub node: String,
+    /// `ovn-remote`: Southbound servers.
+    pub sb_address: String,
+    /// `geneve` or `vxlan`.
+    pub encap_type: &'static str,
+    /// Tunnel endpoint.
+    pub encap_ip: IpAddr,
+    /// `ovn-bridge-mappings`; `None` leaves the key alone.
+    pub bridge_mappings: Option<String>,
+    /// `ovn-monitor-all`.
+    pub monitor_all: bool,
+    /// True when OVS forwards in user space (`ovn-bridge-datapath-type=netdev`).
+    pub userspace: bool,
+}
+
+/// An attachment of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodPort {
+    /// Sandbox and interface.
+    pub attachment: Attachment,
+    /// Path of the sandbox's network namespace.
+    pub netns: PathBuf,
+    /// Its identity.
+    pub netns_id: NetnsId,
+    /// `<namespace>_<pod>`: name of the Logical_Switch_Port.
+    pub lsp: String,
+    /// UID of the pod in the API.
+    pub uid: String,
+    /// MAC.
+    pub mac: Mac,
+    /// Addresses.
+    pub addresses: Vec<IpNet>,
+    /// Limits.
+    pub bandwidth: Bandwidth,
+}
+
+impl Chassis {
+    /// Owner of these rows.
+    pub fn owner() -> Owner {
+        Owner::new(CHASSIS, "")
+    }
+
+    /// The rows.
+    pub fn output(&self) -> Output {
+        let owner = Chassis::owner();
+        let named = |table: &'static TableDesc, column, columns| DesiredRow {
+            zone: Zone(0),
+            table,
+            id: named_id(table, column, &owner),
+            columns,
+        };
+        let local = |table: &'static TableDesc| row_uuid(table.name, &owner, INTEGRATION_BRIDGE);
+        let mut bridge_columns = vec![
+            exactly(bridge::name(INTEGRATION_BRIDGE)),
+            exactly(bridge::fail_mode(Some(bridge::FailMode::Secure))),
+            (bridge::PORTS, Want::Members),
+        ];
+        if self.userspace {
+            bridge_columns.push(exactly(bridge::datapath_type("netdev")));
+        }
+        let mut out = Output::default();
+        out.rows.push(DesiredRow {
+            zone: Zone(0),
+            table: &open_vswitch::TABLE,
+            id: root_id(),
+            columns: vec![
+                (open_vswitch::BRIDGES, Want::Members),
+                (open_vswitch::EXTERNAL_IDS, Want::Keys(self.external_ids())),
+            ],
+        });
+        out.rows.push(named(&bridge::TABLE, bridge::NAME, bridge_columns));
+        out.rows.push(named(
+            &port::TABLE,
+            port::NAME,
+            vec![exactly(port::name(INTEGRATION_BRIDGE)), exactly(port::interfaces([local(&interface::TABLE)]))],
+        ));
+        out.rows.push(named(
+            &interface::TABLE,
+            interface::NAME,
+            vec![exactly(interface::name(INTEGRATION_BRIDGE)), exactly(interface::type_("internal"))],
+        ));
+        out.contributions.push(Contribution {
+            zone: Zone(0),
+            table: &open_vswitch::TABLE,
+            row: root_id(),
+            column: open_vswitch::BRIDGES,
+            member: local(&bridge::TABLE).into(),
+        });
+        out.contributions.push(in_bridge(local(&port::TABLE)));
+        out
+    }
+
+    fn external_ids(&self) -> Vec<(Atom, Option<Atom>)> {
+        let mut ids = vec![
+            ("hostname", self.node.clone()),
+            ("ovn-encap-ip", self.encap_ip.to_string()),
+            ("ovn-encap-type", self.encap_type.into()),
+            ("ovn-monitor-all", self.monitor_all.to_string()),
+            ("ovn-openflow-probe-interval", "180".into()),
+            ("ovn-remote", self.sb_address.clone()),
+            ("ovn-remote-probe-interval", "100000".into()),
+            ("system-id", self.system_id.clone()),
+        ];
+        ids.extend(self.bridge_mappings.clone().map(|m| ("ovn-bridge-mappings", m)));
+        keys(ids)
+    }
+}
+
+/// The management port: owner and rows.
+pub fn management(node: &str, mac: Mac, mtu: u32) -> (Owner, Output) {
+    let owner = Owner::new(MANAGEMENT, node);
+    let ids = keys([("iface-id", management_port(node)), ("attached_mac", mac.to_string())]);
+    let columns = vec![
+        exactly(interface::type_("internal")),
+        exactly(interface::mac(Some(mac.to_string()))),
+        exactly(interface::mtu_request(Some(i64::from(mtu)))),
+        (interface::EXTERNAL_IDS, Want::Keys(ids)),
+    ];
+    let output = port_rows(&owner, MANAGEMENT_INTERFACE, Vec::new(), columns);
+    (owner, output)
+}
+
+/// UUID of an owner's Interface.
+pub fn interface_uuid(owner: &Owner) -> Uuid {
+    row_uuid(interface::TABLE.name, owner, "")
+}
+
+impl PodPort {
+    /// The attachment of a pod with a network of its own.
+    pub fn new(
+        attachment: Attachment,
+        netns: (PathBuf, NetnsId),
+        pod: (&str, &str, &str),
+        network: &PodNetwork,
+        bandwidth: Bandwidth,
+    ) -> PodPort {
+        let (namespace, name, uid) = pod;
+        PodPort {
+            attachment,
+            netns: netns.0,
+            netns_id: netns.1,
+            lsp: lsp_name(namespace, name),
+            uid: uid.to_owned(),
+            mac: network.mac,
+            addresses: network.addresses.clone(),
+            bandwidth,
+        }
+    }
+
+    /// Owner of the rows of an attachment.
+    pub fn owner_of(attachment: &Attachment) -> Owner {
+        Owner::new(SANDBOX, format!("{}/{}", attachment.container_id, attachment.ifname))
+    }
+
+    /// Name of the host end: `ov` and 12 digits of the row's identity, which fit in 15 bytes and differ between attachments.
+    pub fn host_name(attachment: &Attachment) -> String {
+        let text = row_uuid(port::TABLE.name, &PodPort::owner_of(attachment), "").simple().to_string();
+        format!("ov{}", &text[text.len() - 12..])
+    }
+
+    /// Namespace and name of the pod. Neither contains `_`.
+    pub fn pod(&self) -> (&str, &str) {
+        self.lsp.split_once('_').unwrap_or(("", &self.lsp))
+    }
+
+    /// The rows.
+    pub fn output(&self) -> Output {
+        let owner = PodPort::owner_of(&self.attachment);
+        let mut interface_columns = vec![(interface::EXTERNAL_IDS, Want::Keys(keys(self.external_ids())))];
+        // Both in kilobits per second; the burst is a tenth, as ovn-kubernetes has it.
+        if let Some(rate) = self.bandwidth.egress.map(|bits| i64::try_from(bits / 1000).unwrap_or(i64::MAX)) {
+            interface_columns.push(exactly(interface::ingress_policing_rate(rate)));
+            interface_columns.push(exactly(interface::ingress_policing_burst((rate / 10).max(1))));
+        }
+        let mut port_columns = vec![(port::OTHER_CONFIG, Want::Keys(keys([("transient", "true".to_owned())])))];
+        let queue = row_uuid(qos::TABLE.name, &owner, "");
+        port_columns.extend(self.bandwidth.ingress.map(|_| exactly(port::qos(Some(queue)))));
+        let mut out = port_rows(&owner, &PodPort::host_name(&self.attachment), port_columns, interface_columns);
+        if let Some(bits) = self.bandwidth.ingress {
+            out.rows.push(DesiredRow {
+                zone: Zone(0),
+                table: &qos::TABLE,
+                id: RowId::Ours(queue),
+                columns: vec![
+                    exactly(qos::type_("linux-htb")),
+                    exactly(qos::other_config([("max-rate", bits.to_string())])),
+                    (qos::EXTERNAL_IDS, Want::Keys(keys([("sandbox", self.attachment.container_id.clone())]))),
+                ],
+            });
+        }
+        out
+    }
+
+    /// What an Interface of ours says of its attachment; `None` when it is none of a pod, or when keys are missing.
+    pub fn from_interface(row: interface::Ref<'_>) -> Option<PodPort> {
+        let ids = row.external_ids();
+        let text = |key| ids.get(key).map(str::to_owned);
+        let bits = |key| ids.get(key).and_then(|v| v.parse().ok());
+        let (dev, ino) = ids.get(NETNS_ID)?.split_once(':')?;
+        Some(PodPort {
+            attachment: Attachment { container_id: text("sandbox")?, ifname: text(IFNAME)? },
+            netns: text(NETNS)?.into(),
+            netns_id: NetnsId { dev: dev.parse().ok()?, ino: ino.parse().ok()? },
+            lsp: text("iface-id")?,
+            uid: text("iface-id-ver")?,
+            mac: ids.get("attached_mac")?.parse().ok()?,
+            addresses: ids.get("ip_addresses")?.split(',').map(|a| a.parse().ok()).collect::<Option<_>>()?,
+            bandwidth: Bandwidth { ingress: bits(INGRESS), egress: bits(EGRESS) },
+        })
+    }
+
+    fn external_ids(&self) -> Vec<(&'static str, String)> {
+        let addresses: Vec<String> = self.addresses.iter().map(IpNet::to_string).collect();
+        let mut ids = vec![
+            ("attached_mac", self.mac.to_string()),
+            ("iface-id", self.lsp.clone()),
+            ("iface-id-ver", self.uid.clone()),
+            ("ip_addresses", addresses.join(",")),
+            ("sandbox", self.attachment.container_id.clone()),
+            (IFNAME, self.attachment.ifname.clone()),
+            (NETNS, self.netns.to_string_lossy().into_owned()),
+            (NETNS_ID, format!("{}:{}", self.netns_id.dev, self.netns_id.ino)),
+        ];
+        ids.extend(self.bandwidth.ingress.map(|bits| (INGRESS, bits.to_string())));
+        ids.extend(self.bandwidth.egress.map(|bits| (EGRESS, bits.to_string())));
+        ids
+    }
+}
+
+/// A port of br-int with one interface of the same name.
+fn port_rows(owner: &Owner, name: &str, port: Vec<(ColumnId, Want)>, interface: Vec<(ColumnId, Want)>) -> Output {
+    let ours = |table: &'static TableDesc| row_uuid(table.name, owner, "");
+    let mut port_columns = vec![exactly(port::name(name)), exactly(port::interfaces([ours(&interface::TABLE)]))];
+    port_columns.extend(port);
+    let mut interface_columns = vec![exactly(interface::name(name))];
+    interface_columns.extend(interface);
+    let row =
+        |table: &'static TableDesc, columns| DesiredRow { zone: Zone(0), table, id: RowId::Ours(ours(table)), columns };
+    Output {
+        rows: vec![row(&port::TABLE, port_columns), row(&interface::TABLE, interface_columns)],
+        contributions: vec![in_bridge(ours(&port::TABLE))],
+        diagnostics: Vec::new(),
+    }
+}
+
+fn in_bridge(port: Uuid) -> Contribution {
+    Contribution {
+        zone: Zone(0),
+        table: &bridge::TABLE,
+        row: named_id(&bridge::TABLE, bridge::NAME, &Chassis::owner()),
+        column: bridge::PORTS,
+        member: port.into(),
+    }
+}
+
+fn root_id() -> RowId {
+    RowId::Singleton(row_uuid(open_vswitch::TABLE.name, &Chassis::owner(), ""))
+}
+
+/// A row of br-int's name, whoever made it.
+fn named_id(table: &'static TableDesc, column: ColumnId, owner: &Owner) -> RowId {
+    RowId::Named { column, value: INTEGRATION_BRIDGE.into(), uuid: row_uuid(table.name, owner, INTEGRATION_BRIDGE) }
+}
+
+fn exactly((column, value): (ColumnId, Datum)) -> (ColumnId, Want) {
+    (column, Want::Exactly(value))
+}
+
+fn keys<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> Vec<(Atom, Option<Atom>)> {
+    let mut all: Vec<_> = pairs.into_iter().map(|(k, v)| (Atom::from(k), Some(Atom::from(v)))).collect();
+    all.sort_unstable();
+    all
+}
+
+#[cfg(test)]
+#[path = "rows_tests.rs"]
+mod tests;
