@@ -27,6 +27,7 @@ mod progress;
 pub mod scheduler;
 mod status;
 mod table;
+pub mod testing;
 mod up;
 
 pub use cluster::connect;
@@ -35,6 +36,7 @@ pub use lab::Lab;
 pub use layout::Layout;
 pub use matrix::{Cell, Check, Destination, Matrix, Source};
 pub use options::{Api, DEFAULT_DIR, Encap, Family, Options};
+pub use place::Place;
 pub use process::{ProcessId, Processes, wait_for};
 pub use progress::Progress;
 pub use status::Status;
