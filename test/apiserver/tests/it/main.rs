@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stand outside test functions")]
 
 mod apply;
+mod custom;
+mod hostile;
+mod kubectl;
 mod objects;
+mod process;
 mod watches;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -18,7 +22,10 @@ async fn start() -> (ApiServer, Client) {
 }
 
 fn client(server: &ApiServer) -> Client {
-    Client::try_from(kube::Config::new(server.url().parse().unwrap())).unwrap()
+    let mut config = kube::Config::new(server.url().parse().unwrap());
+    // Tests look at refusals that the client would try again.
+    config.default_retry = false;
+    Client::try_from(config).unwrap()
 }
 
 /// Any typed object from its JSON.
