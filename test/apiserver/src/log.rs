@@ -153,3 +153,26 @@ fn encode(line: &mut Vec<u8>, record: Record, collection: &str, json: &[u8]) {
 fn io_error(step: &'static str, path: &Path, source: io::Error) -> LogError {
     LogError::Io { step, path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_line_is_a_record_or_damage(text in ".*", first in any::<bool>()) {
+            let _ = Line::parse(&text, first);
+        }
+
+        #[test]
+        fn what_is_encoded_is_parsed(id in "[a-z.]{1,20}", json in "\\{[^\n]*\\}") {
+            let mut line = Vec::new();
+            encode(&mut line, Record::Delete, &id, json.as_bytes());
+            let text = std::str::from_utf8(&line).unwrap().strip_suffix('\n').unwrap();
+            let Ok(Line::Record(Record::Delete, found, body)) = Line::parse(text, false) else { panic!("{text}") };
+            prop_assert_eq!((found, body), (id.as_str(), json.as_str()));
+        }
+    }
+}

@@ -159,3 +159,22 @@ fn boolean(name: &str, text: &str) -> Result<bool, ApiError> {
         text => Err(ApiError::bad_request(format!("{name}={text:?} is neither true nor false"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_path_is_a_target_or_refused(path in ".*", words in prop::collection::vec("api|apis|v1|apps|pods|namespaces|status|%2f|%|", 0..8)) {
+            let registry = Registry::new();
+            for path in [path, words.join("/")] {
+                if let Ok(target) = Target::parse(&registry, &path) {
+                    prop_assert!(target.name.is_some() || target.subresource.is_none());
+                }
+            }
+        }
+    }
+}

@@ -150,3 +150,59 @@ fn plain(value: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     value.chars().all(allowed).then(|| value.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::resource::Registry;
+
+    fn pod(labels: &serde_json::Value) -> (Registry, Object) {
+        let registry = Registry::new();
+        let value = json!({"metadata": {"name": "p", "namespace": "n", "labels": labels}, "spec": {"nodeName": "a"}});
+        let object = Object::new(registry.find("", "v1", "pods").unwrap(), &value, 1, "{}".into());
+        (registry, object)
+    }
+
+    fn matches(labels: &str, fields: &str) -> bool {
+        let (registry, object) = pod(&json!({"app": "web", "n": "5", "example.com/x": ""}));
+        Selector::parse(registry.find("", "v1", "pods").unwrap(), labels, fields).unwrap().matches(&object)
+    }
+
+    #[test]
+    fn requirements_are_all_needed() {
+        for yes in [
+            "",
+            "app",
+            "!no",
+            "app=web",
+            "app==web,n!=6",
+            "app in (db, web)",
+            "no notin (a),n>4",
+            "n<6",
+            "example.com/x=",
+        ] {
+            assert!(matches(yes, ""), "{yes}");
+        }
+        for no in ["no", "!app", "app=db", "app!=web", "app in (db)", "app notin (web)", "n>5", "app>1", "app,no"] {
+            assert!(!matches(no, ""), "{no}");
+        }
+        assert!(matches("", "spec.nodeName=a,metadata.name==p,status.phase="));
+        assert!(!matches("", "spec.nodeName!=a"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_parsed_or_refused(labels in ".*", fields in ".*", grammar in "[a(),=!<> in]{0,40}") {
+            let (registry, object) = pod(&json!({"a": "n"}));
+            let resource = registry.find("", "v1", "pods").unwrap();
+            for labels in [&labels, &grammar] {
+                if let Ok(selector) = Selector::parse(resource, labels, &fields) {
+                    selector.matches(&object);
+                }
+            }
+        }
+    }
+}

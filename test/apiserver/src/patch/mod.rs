@@ -82,3 +82,100 @@ pub(crate) fn from_yaml(body: &[u8]) -> Result<Value, String> {
     let text = std::str::from_utf8(body).map_err(|error| error.to_string())?;
     serde_saphyr::from_str(text).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::resource::Registry;
+
+    /// Trees in which names and directives that mean something are likely.
+    fn tree() -> impl Strategy<Value = Value> {
+        let scalar = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (0..3).prop_map(Value::from),
+            "[a-c]?".prop_map(Value::from)
+        ];
+        let field = prop::sample::select(vec![
+            "metadata",
+            "spec",
+            "containers",
+            "ports",
+            "name",
+            "containerPort",
+            "finalizers",
+            "conditions",
+            "type",
+            "a",
+            "$patch",
+            "$deleteFromPrimitiveList/finalizers",
+            "$setElementOrder/containers",
+            "managedFields",
+            "fieldsV1",
+            "f:a",
+            "k:{}",
+        ]);
+        scalar.prop_recursive(5, 40, 5, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((field.clone(), inner), 0..5)
+                    .prop_map(|fields| fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+            ]
+        })
+    }
+
+    /// The same without nulls and directives: something to apply.
+    fn plain(value: Value) -> Value {
+        match value {
+            Value::Object(map) => {
+                let named = map.into_iter().filter(|(name, value)| {
+                    !name.contains(['$', ':', 'V']) && *name != "managedFields" && !value.is_null()
+                });
+                named.map(|(name, value)| (name, plain(value))).collect()
+            }
+            Value::Array(items) => items.into_iter().filter(|item| !item.is_null()).map(plain).collect(),
+            scalar => scalar,
+        }
+    }
+
+    fn manager(name: &str) -> Manager {
+        Manager { name: name.into(), force: true, subresource: String::new() }
+    }
+
+    proptest! {
+        #[test]
+        fn any_patch_of_anything_ends(object in tree(), patch in tree(), old in tree()) {
+            let registry = Registry::new();
+            let pods = registry.find("", "v1", "pods").unwrap();
+            let body = serde_json::to_vec(&patch).unwrap();
+            for media in ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"] {
+                let Ok(patch) = Patch::decode(pods, media, &body) else { continue };
+                let mut object = object.clone();
+                if patch.apply(pods, "p", &manager("m"), &mut object).is_ok() {
+                    record(pods, &manager("n"), &old, &mut object);
+                }
+            }
+        }
+
+        #[test]
+        fn applying_twice_changes_nothing(object in tree(), configuration in tree()) {
+            let registry = Registry::new();
+            let pods = registry.find("", "v1", "pods").unwrap();
+            let configuration = plain(json!({"metadata": {}, "spec": configuration}));
+            let patch = Patch::Apply(configuration);
+            let mut once = plain(json!({"spec": object}));
+            prop_assume!(patch.apply(pods, "p", &manager("m"), &mut once).is_ok());
+            let mut twice = once.clone();
+            patch.apply(pods, "p", &manager("m"), &mut twice).unwrap();
+            prop_assert_eq!(once, twice);
+        }
+
+        #[test]
+        fn any_text_is_yaml_or_refused(text in ".*") {
+            let _ = from_yaml(text.as_bytes());
+        }
+    }
+}
