@@ -1,0 +1,88 @@
+//! `ovenbird-scale`: the benchmarks. `ovenbird-scale --case NAME` (or `all`).
+//!
+//! Each case measures us and, in the same run, a floor: the least that any program must do (a raw socket, a bare PATCH loop). It
+//! prints `name: ours X, floor Y, ratio R, goal G` and writes `target/bench/NAME.json`. A case runs in a process of its own, so
+//! that its memory is its own. To add one: a module with `pub async fn run(&Context) -> anyhow::Result<Outcome>` and a line in
+//! [`CASES`]. Must not: assert times (a busy machine is no defect).
+
+mod outcome;
+mod ovsdb_commit;
+mod ovsdb_load;
+mod raw;
+mod server;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Parser;
+use futures::future::LocalBoxFuture;
+
+pub use outcome::{Outcome, Usage, median, rss_bytes};
+
+/// What a case is given.
+#[derive(Debug)]
+pub struct Context {
+    /// Times each side is measured, alternating.
+    pub rounds: usize,
+    /// A folder of the case's own, removed afterwards.
+    pub dir: PathBuf,
+}
+
+type Run = for<'a> fn(&'a Context) -> LocalBoxFuture<'a, anyhow::Result<Outcome>>;
+
+/// Name and function of every case, in the order of `--case all`.
+const CASES: &[(&str, Run)] = &[
+    ("ovsdb-load", |context| Box::pin(ovsdb_load::run(context))),
+    ("ovsdb-commit", |context| Box::pin(ovsdb_commit::run(context))),
+];
+
+/// Benchmarks; one line per case, details in target/bench/NAME.json.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Case, or `all`.
+    #[arg(long, default_value = "all")]
+    case: String,
+    /// Times each side is measured, alternating.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Folder of the results.
+    #[arg(long, default_value = "target/bench")]
+    output: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    if args.case == "all" {
+        return run_all(&args);
+    }
+    let Some((name, run)) = CASES.iter().find(|(name, _)| *name == args.case) else {
+        let names: Vec<_> = CASES.iter().map(|(name, _)| *name).collect();
+        bail!("no case \"{}\"; there are: all, {}", args.case, names.join(", "));
+    };
+    ensure!(args.rounds > 0, "--rounds must be at least 1");
+    let dir = tempfile::tempdir().context("make a temporary folder")?;
+    let context = Context { rounds: args.rounds, dir: dir.path().to_owned() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start tokio")?;
+    let outcome = runtime.block_on(run(&context)).with_context(|| format!("case {name}"))?;
+    std::fs::create_dir_all(&args.output).with_context(|| format!("make {}", args.output.display()))?;
+    let path = args.output.join(format!("{name}.json"));
+    std::fs::write(&path, outcome.json(name)?).with_context(|| format!("write {}", path.display()))?;
+    println!("{}", outcome.line(name));
+    Ok(())
+}
+
+/// Every case in a process of its own; one that fails does not keep the others from running.
+fn run_all(args: &Args) -> anyhow::Result<()> {
+    let program = std::env::current_exe().context("find this program")?;
+    let mut failed = Vec::new();
+    for (name, _) in CASES {
+        let mut command = Command::new(&program);
+        command.args(["--case", name, "--rounds", &args.rounds.to_string(), "--output"]).arg(&args.output);
+        if !command.status().with_context(|| format!("run case {name}"))?.success() {
+            failed.push(*name);
+        }
+    }
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
