@@ -15,7 +15,7 @@ pub const CLUSTER_SUBNETS: &str = "cluster-subnets";
 /// Setting name of service subnets.
 pub const SERVICE_CIDRS: &str = "k8s-service-cidrs";
 /// Setting name of the join switch's subnets.
-pub const JOIN_SUBNETS: &str = "join-subnets";
+pub const JOIN_SUBNETS: &str = "gateway-v4-join-subnet (or -v6-)";
 /// Default of [`CLUSTER_SUBNETS`].
 pub const DEFAULT_CLUSTER_SUBNETS: &str = "10.128.0.0/14/23";
 /// Default of [`SERVICE_CIDRS`].
@@ -304,10 +304,20 @@ mod tests {
                 "10.128.0.0/14",
                 "",
                 "10.128.0.0/16",
-                "cluster-subnets 10.128.0.0/14 and join-subnets 10.128.0.0/16 overlap",
+                "cluster-subnets 10.128.0.0/14 and gateway-v4-join-subnet (or -v6-) 10.128.0.0/16 overlap",
             ),
-            ("10.128.0.0/14", "", "fd98::/64", "join-subnets: 0 IPv4 subnets where the cluster needs one"),
-            ("10.128.0.0/14", "", "100.64.0.0/24", "join-subnets: 100.64.0.0/24: has no room for node ids up to 5000"),
+            (
+                "10.128.0.0/14",
+                "",
+                "fd98::/64",
+                "gateway-v4-join-subnet (or -v6-): 0 IPv4 subnets where the cluster needs one",
+            ),
+            (
+                "10.128.0.0/14",
+                "",
+                "100.64.0.0/24",
+                "gateway-v4-join-subnet (or -v6-): 100.64.0.0/24: has no room for node ids up to 5000",
+            ),
         ] {
             let error = parse(cluster, service, join).unwrap_err();
             assert!(error.starts_with(want), "{error}");

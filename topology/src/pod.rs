@@ -67,7 +67,11 @@ fn port_row(view: &View<'_>, owner: &Owner, pod: &PodFact, node: &Str, addresses
         .exactly(lsp::port_security([text]))
         .keys(
             lsp::OPTIONS,
-            [("iface-id-ver", Some(pod.uid.clone().into())), ("requested-chassis", Some(node.clone().into()))],
+            // Only a manifest that no API server has seen is without UID.
+            [
+                ("iface-id-ver", (!pod.uid.is_empty()).then(|| pod.uid.clone().into())),
+                ("requested-chassis", Some(node.clone().into())),
+            ],
         )
         .build()
 }

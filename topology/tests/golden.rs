@@ -4,6 +4,8 @@
 //! Inputs are Kubernetes objects, which are upserted, and two kinds of ours: `Config` (first step: `clusterSubnets`,
 //! `serviceCIDRs`, `joinSubnets`) and `Delete` (`node` or `pod`). `REPEAT` in a text is replaced by 200 times `x`.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;

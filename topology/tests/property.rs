@@ -1,6 +1,8 @@
 //! Properties of the engine over random histories: what it yields depends on the facts alone, never on the way to them, and no
 //! annotation text makes it panic.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};

@@ -1,0 +1,104 @@
+//! The ovn-nbctl script of `ovenbird render`, run against a real Northbound, makes the very rows of its JSON output.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Map, Value, json};
+
+const SCHEMA: &str = "/usr/share/ovn/ovn-nb.ovsschema";
+
+/// Two nodes of both families, one with a chassis, and more pods than one transaction of the script holds.
+fn manifests() -> String {
+    let mut text =
+        "{apiVersion: v1, kind: Node, metadata: {name: n1, annotations: {k8s.ovn.org/node-chassis-id: c1}}}\n\
+        ---\n{apiVersion: v1, kind: Node, metadata: {name: n2}}\n"
+            .to_owned();
+    for i in 0..120 {
+        let node = 1 + i % 2;
+        text.push_str(&format!(
+            "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: p{i}, uid: \"u'{i}\"}}, spec: {{nodeName: n{node}}}}}\n"
+        ));
+    }
+    text
+}
+
+fn render(file: &Path, output: &str) -> String {
+    let subnets = "10.128.0.0/14/23,fd01::/48/64";
+    let args = ["--cluster-subnets", subnets, "--output", output, "--filename"];
+    let out = Command::new(env!("CARGO_BIN_EXE_ovenbird")).arg("render").args(args).arg(file).output().unwrap();
+    assert!(out.status.success() && out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// An ovsdb-server that ends with the test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a Northbound; returns once its socket is there.
+fn northbound(dir: &Path) -> Server {
+    let database = dir.join("nb.db");
+    assert!(Command::new("ovsdb-tool").arg("create").args([&database, Path::new(SCHEMA)]).status().unwrap().success());
+    let remote = format!("--remote=punix:{}", dir.join("nb.sock").display());
+    let control = format!("--unixctl={}", dir.join("nb.ctl").display());
+    let mut server = Command::new("ovsdb-server");
+    let server = server.args([&remote, &control]).arg(&database).stderr(Stdio::null()).spawn().unwrap();
+    let server = Server(server);
+    let wait =
+        ["--timeout=20", "wait", &format!("unix:{}", dir.join("nb.sock").display()), "OVN_Northbound", "connected"]
+            .map(str::to_owned);
+    assert!(Command::new("ovsdb-client").args(wait).status().unwrap().success(), "the server listens");
+    server
+}
+
+/// The database in the form of the JSON output: defaults and what the server adds left out.
+fn dump(dir: &Path, tables: &Value) -> Value {
+    let mut dump = Map::new();
+    for (table, rows) in tables.as_object().unwrap() {
+        let ops = json!(["OVN_Northbound", {"op": "select", "table": table, "where": []}]);
+        let socket = format!("unix:{}", dir.join("nb.sock").display());
+        let out = Command::new("ovsdb-client").args(["transact", &socket, &ops.to_string()]).output().unwrap();
+        let reply: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let found = reply[0]["rows"].as_array().unwrap().iter().map(|row| {
+            let mut row = row.as_object().unwrap().clone();
+            let uuid = row["_uuid"][1].as_str().unwrap().to_owned();
+            let empty = [json!(""), json!(["set", []]), json!(["map", []]), json!(false)];
+            row.retain(|column, value| !column.starts_with('_') && !empty.contains(value));
+            (uuid, Value::Object(row))
+        });
+        dump.insert(table.clone(), Value::Object(found.collect()));
+        assert_eq!(dump[table].as_object().unwrap().len(), rows.as_object().unwrap().len(), "rows of {table}");
+    }
+    Value::Object(dump)
+}
+
+#[test]
+fn the_script_makes_the_rows() {
+    if !Path::new(SCHEMA).exists() {
+        println!("SKIP: no OVN on this host ({SCHEMA})");
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI must have OVN");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("manifests.yaml");
+    std::fs::write(&file, manifests()).unwrap();
+    let _server = northbound(dir.path());
+
+    let mut shell = Command::new("sh");
+    shell.env("OVN_NB_DB", format!("unix:{}", dir.path().join("nb.sock").display())).stdin(Stdio::piped());
+    let mut shell = shell.spawn().unwrap();
+    shell.stdin.take().unwrap().write_all(render(&file, "nbctl").as_bytes()).unwrap();
+    assert!(shell.wait().unwrap().success());
+
+    let wanted: Value = serde_json::from_str(&render(&file, "json")).unwrap();
+    assert_eq!(wanted["Logical_Switch_Port"].as_object().unwrap().len(), 120 + 2 * 2 + 1);
+    assert_eq!(dump(dir.path(), &wanted), wanted);
+}
