@@ -22,6 +22,9 @@ pub enum FrameError {
     /// Arrays and objects in one another.
     #[error("a message is nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
+    /// An array closed by a brace, or an object by a bracket.
+    #[error("a message has a bracket where a brace belongs, or the other way round")]
+    Mismatch,
     /// Text that is not UTF-8.
     #[error("a message is not UTF-8")]
     NotUtf8,
@@ -36,6 +39,8 @@ pub(crate) struct Framer {
     /// First byte not yet looked at.
     next: usize,
     depth: u32,
+    /// One bit for each open level, the innermost lowest: 1 for an object.
+    objects: u128,
     in_string: bool,
     escaped: bool,
     max_message: usize,
@@ -43,7 +48,16 @@ pub(crate) struct Framer {
 
 impl Framer {
     pub(crate) fn new(max_message: usize) -> Framer {
-        Framer { buffer: Vec::new(), start: 0, next: 0, depth: 0, in_string: false, escaped: false, max_message }
+        Framer {
+            buffer: Vec::new(),
+            start: 0,
+            next: 0,
+            depth: 0,
+            objects: 0,
+            in_string: false,
+            escaped: false,
+            max_message,
+        }
     }
 
     /// The buffer, with room to append what is read.
@@ -104,7 +118,7 @@ impl Framer {
 
     /// Looks at new bytes; true when a message ends just before `next`.
     fn scan(&mut self) -> Result<bool, FrameError> {
-        let Framer { buffer, next, depth, in_string, escaped, .. } = self;
+        let Framer { buffer, next, depth, objects, in_string, escaped, .. } = self;
         for (at, &byte) in buffer.iter().enumerate().skip(*next) {
             if *in_string {
                 match byte {
@@ -119,11 +133,16 @@ impl Framer {
                 b'"' => *in_string = true,
                 b'{' | b'[' => {
                     *depth += 1;
+                    *objects = *objects << 1 | u128::from(byte == b'{');
                     if *depth > MAX_DEPTH {
                         return Err(FrameError::TooDeep);
                     }
                 }
                 b'}' | b']' => {
+                    if *objects & 1 != u128::from(byte == b'}') {
+                        return Err(FrameError::Mismatch);
+                    }
+                    *objects >>= 1;
                     *depth -= 1;
                     if *depth == 0 {
                         *next = at + 1;
@@ -160,6 +179,7 @@ mod tests {
     fn limits_hold() {
         assert_eq!(feed(&mut Framer::new(10), br#"{"a":"0123456"#), Err(FrameError::TooLarge(10)));
         assert_eq!(feed(&mut Framer::new(1000), &[b'{'; 200]), Err(FrameError::TooDeep));
+        assert_eq!(feed(&mut Framer::new(1000), b"{\"a\":[}"), Err(FrameError::Mismatch));
         assert_eq!(feed(&mut Framer::new(1000), b"{} x"), Err(FrameError::NotAnObject(b'x')));
         assert_eq!(feed(&mut Framer::new(1000), b"{\"\xff\"}"), Err(FrameError::NotUtf8));
     }

@@ -36,7 +36,7 @@ pub use framing::FrameError;
 pub use oneshot::Connection;
 pub use replica::{ChangeKind, Replica, RowChange};
 pub use reply::{DbError, OpResult, TxnReply};
-pub use row::{Row, is_default};
+pub use row::{Row, default_value, is_default};
 pub use server::ServerInfo;
 pub use spec::{MonitorSpec, TableSpec};
 pub use tls::TlsError;

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::decode::{DecodeError, Decoder, RowSink, RowUpdate};
 use crate::desc::{ColumnId, ColumnType, DatabaseDesc, Shape, TableDesc};
-use crate::row::Row;
+use crate::row::{Row, default_value};
 use crate::server::ServerInfo;
 use crate::spec::MonitorSpec;
 use crate::update::Update;
@@ -179,7 +179,7 @@ impl Table {
         let kind = match &old {
             None => Some(ChangeKind::Inserted),
             Some(old) if *old == row => None,
-            Some(old) => Some(ChangeKind::Modified(difference(old, &row))),
+            Some(old) => Some(ChangeKind::Modified(difference(self.desc, old, &row))),
         };
         self.enter(uuid, &row);
         self.rows.insert(uuid, row);
@@ -239,7 +239,8 @@ fn apply_column(row: &mut Row, id: ColumnId, ty: &ColumnType, change: &mut Datum
         }
         return;
     }
-    let mut value = row.get_mut(id).map_or_else(|| empty(change), |old| std::mem::replace(old, empty(change)));
+    let empty = default_value(ty);
+    let mut value = row.get_mut(id).map_or_else(|| empty.clone(), |old| std::mem::replace(old, empty.clone()));
     if replaced {
         let new = change.clone();
         value.toggle(&new);
@@ -251,25 +252,18 @@ fn apply_column(row: &mut Row, id: ColumnId, ty: &ColumnType, change: &mut Datum
     }
 }
 
-/// What `new` has that `old` has not and the other way round, by column.
-fn difference(old: &Row, new: &Row) -> Vec<(ColumnId, Datum)> {
-    let nothing = Datum::Set(Vec::new());
-    let gone = old.iter().filter(|(id, _)| new.get(*id).is_none());
-    let gone = gone.map(|(id, was)| (id, if matches!(was, Datum::Atom(_)) { nothing.clone() } else { was.clone() }));
-    let set = new.iter().filter_map(|(id, is)| match old.get(id) {
-        Some(was) if was == is => None,
-        None => Some((id, is.clone())),
-        Some(was) => {
-            let mut both = was.clone();
-            both.toggle(is);
-            Some((id, both))
-        }
-    });
-    let mut all: Vec<_> = gone.chain(set).collect();
-    all.sort_unstable_by_key(|(id, _)| *id);
-    all
-}
-
-fn empty(like: &Datum) -> Datum {
-    if matches!(like, Datum::Map(_)) { Datum::Map(Vec::new()) } else { Datum::Set(Vec::new()) }
+/// The columns in which two rows differ, in the form of [`ChangeKind::Modified`].
+fn difference(desc: &TableDesc, old: &Row, new: &Row) -> Vec<(ColumnId, Datum)> {
+    let mut ids: Vec<ColumnId> = old.iter().chain(new.iter()).map(|(id, _)| id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let changed = ids.into_iter().filter(|id| old.get(*id) != new.get(*id));
+    let one = |id: ColumnId| {
+        let ty = &desc.columns[usize::from(id.0)].ty;
+        let value = |row: &Row| row.get(id).cloned().unwrap_or_else(|| default_value(ty));
+        let mut both = value(old);
+        both.toggle(&value(new));
+        (id, both)
+    };
+    changed.map(one).collect()
 }

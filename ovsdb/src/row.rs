@@ -3,8 +3,8 @@
 //! Sparse rows are small (a Logical_Switch_Port has 20 columns, 6 of them set) and generic code can walk them. Typed access
 //! is generated on top by the crate `schema`. Must not: know a table's meaning.
 
-use crate::desc::{ColumnId, ColumnType};
-use crate::value::{Atom, Datum};
+use crate::desc::{AtomKind, ColumnId, ColumnType, Shape};
+use crate::value::{Atom, Datum, Uuid};
 
 /// Column values of one row. A column that is absent has its default: nothing for an optional scalar, the empty set or map,
 /// and 0, 0.0, false, "" or the nil UUID for a scalar. (So an optional boolean that holds `false` is present.)
@@ -79,5 +79,22 @@ pub fn is_default(ty: &ColumnType, value: &Datum) -> bool {
         Datum::Atom(Atom::Boolean(v)) => !v,
         Datum::Atom(Atom::String(v)) => v.is_empty(),
         Datum::Atom(Atom::Uuid(v)) => v.is_nil(),
+    }
+}
+
+/// The value that RFC 7047 section 5.2.1 gives a column of this type when an insert leaves it out; for an optional scalar the empty
+/// set.
+pub fn default_value(ty: &ColumnType) -> Datum {
+    match ty.shape() {
+        Shape::Map => Datum::Map(Vec::new()),
+        Shape::Set => Datum::Set(Vec::new()),
+        Shape::Atom if ty.is_optional() => Datum::Set(Vec::new()),
+        Shape::Atom => match ty.key.kind {
+            AtomKind::Integer => 0.into(),
+            AtomKind::Real => 0.0.into(),
+            AtomKind::Boolean => false.into(),
+            AtomKind::String => "".into(),
+            AtomKind::Uuid => Uuid::nil().into(),
+        },
     }
 }

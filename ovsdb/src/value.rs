@@ -23,7 +23,7 @@ pub type Str = Arc<str>;
 pub enum Atom {
     /// A signed 64-bit integer.
     Integer(i64),
-    /// An IEEE 754 double; never NaN.
+    /// An IEEE 754 double; never NaN. Servers write 15 digits, so a value may come back changed in its last bits.
     Real(f64),
     /// A boolean.
     Boolean(bool),
