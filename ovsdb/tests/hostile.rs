@@ -1,5 +1,7 @@
 //! The client against servers that are old, confused, or hostile: a typed error and a new connection, never a panic or a halt.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod common;
 #[path = "common/fake.rs"]
 mod fake;

@@ -1,5 +1,7 @@
 //! The replica without a server: what is written is read back, and differences lead from any state to any other.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ovsdb::{

@@ -1,5 +1,7 @@
 //! A server that says what a test tells it to say.
 
+#![allow(clippy::expect_used, reason = "a test that cannot set up fails by panicking")]
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
