@@ -191,6 +191,7 @@ impl Committer {
         if self.in_flight.is_some() || self.fenced || now < self.not_before {
             return None;
         }
+        self.not_before = Duration::ZERO;
         self.retry(desired, now);
         loop {
             let removals = self.deletes && !self.brake(desired, replica);
@@ -199,7 +200,7 @@ impl Committer {
             if !plan.is_empty() {
                 return Some(self.send(plan, probe));
             }
-            probe?;
+            self.acquit(&probe?.owners);
         }
     }
 
@@ -342,7 +343,6 @@ impl Committer {
         ops.extend(built.ops);
         let bytes = ops.iter().map(Op::approximate_size).sum();
         self.counters.transactions += 1;
-        self.not_before = Duration::ZERO;
         self.in_flight = Some(InFlight { plan, owners: built.owners, rows, bytes, fences, probe });
         Batch { ops, rows, bytes }
     }
@@ -359,11 +359,18 @@ impl Committer {
             }
         }
         for group in &flight.plan.groups {
-            if self.quarantine.get(&group.owner).is_some_and(|q| q.until.is_none()) {
-                self.quarantine.remove(&group.owner);
-            }
+            self.acquit(std::slice::from_ref(&group.owner));
         }
         Outcome::Committed { rows: flight.rows }
+    }
+
+    /// Ends the quarantine of owners that were tried again with success.
+    fn acquit(&mut self, owners: &[Arc<Owner>]) {
+        for owner in owners {
+            if self.quarantine.get(owner).is_some_and(|q| q.until.is_none()) {
+                self.quarantine.remove(owner);
+            }
+        }
     }
 
     /// Narrows a rejected transaction down, or quarantines whom it is narrowed down to.

@@ -103,8 +103,6 @@ struct Membership {
     row: Uuid,
     column: ColumnId,
     member: Atom,
-    /// A strong reference: it keeps a non-root member alive.
-    strong: bool,
 }
 
 impl Desired {
@@ -365,7 +363,7 @@ impl Desired {
             return contributors.add(owner);
         }
         set.insert(member.clone(), Contributors::One(owner.clone()));
-        if let Some(target) = member.as_uuid().filter(|_| m.strong) {
+        if let Some(target) = member.as_uuid() {
             self.rows.entry(target).or_default().holders.push((*row, *column));
         }
         self.dirty.push(owner, true, Item::Member(*row, *column, member.clone()), Cause::Desired);
@@ -384,12 +382,12 @@ impl Desired {
         }
         self.dirty.push(owner, false, Item::Member(*row, *column, member.clone()), Cause::Desired);
         self.prune(*row);
-        if let Some(target) = member.as_uuid().filter(|_| m.strong) {
+        if let Some(target) = member.as_uuid() {
             self.drop_holder(target, *row, *column);
         }
     }
 
-    /// Notes the strong references of the winning claim's columns, in place of those of `old`.
+    /// Notes the references of the winning claim's columns, in place of those of `old`.
     fn reindex(&mut self, uuid: Uuid, table: &'static TableDesc, old: &[(ColumnId, Want)]) {
         self.unindex(uuid, table, old);
         let columns = self.rows.get(&uuid).and_then(Entry::winner).map_or(&[][..], |c| &c.columns);
@@ -454,7 +452,7 @@ impl Desired {
     /// Requeues what waited for a row.
     pub(crate) fn unpark(&mut self, uuid: Uuid) {
         for ((owner, item), _) in self.parked.remove(&uuid).unwrap_or_default() {
-            self.dirty.push(&owner, true, item, Cause::Again);
+            self.dirty.push(&owner, true, item, Cause::Follows);
         }
     }
 }
@@ -466,14 +464,8 @@ pub(crate) fn orphan(table: &TableDesc, uuid: Uuid) -> Arc<Owner> {
 
 fn memberships(zone: Zone, contributions: Vec<Contribution>) -> Vec<Membership> {
     let ours = contributions.into_iter().filter(|c| c.zone == zone);
-    let mut all: Vec<Membership> = ours
-        .map(|c| Membership {
-            row: c.row.uuid(),
-            column: c.column,
-            member: c.member,
-            strong: c.table.column(c.column).ty.key.strong,
-        })
-        .collect();
+    let mut all: Vec<Membership> =
+        ours.map(|c| Membership { row: c.row.uuid(), column: c.column, member: c.member }).collect();
     all.sort_unstable();
     all.dedup();
     all

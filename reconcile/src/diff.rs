@@ -52,6 +52,12 @@ pub(crate) fn refers(table: &TableDesc, column: ColumnId) -> bool {
     ty.key.ref_table.is_some() || ty.value.is_some_and(|v| v.ref_table.is_some())
 }
 
+/// True when the column's references must have targets, and keep these alive.
+pub(crate) fn is_strong(table: &TableDesc, column: ColumnId) -> bool {
+    let ty = &table.column(column).ty;
+    ty.key.strong || ty.value.is_some_and(|v| v.strong)
+}
+
 /// True when a member of a contributed column is ours to remove.
 pub(crate) fn is_our_member(table: &TableDesc, column: ColumnId, member: &Atom) -> bool {
     match member.as_uuid() {
@@ -124,6 +130,7 @@ impl Desired {
 
     /// Queues the members of a row's contributed sets that differ; of an absent row, all that are wanted.
     pub(crate) fn compare_sets(&mut self, replica: &Replica, uuid: Uuid, cause: Cause) {
+        let cause = if cause == Cause::Desired { Cause::Follows } else { cause };
         let actual = self.locate(replica, uuid);
         let Some(entry) = self.rows.get(&uuid) else { return };
         let Some(claim) = entry.winner() else { return };

@@ -29,6 +29,8 @@ pub(crate) enum Item {
 pub(crate) enum Cause {
     /// The owner wants something else than before.
     Desired,
+    /// Another row is made, and this depends on it.
+    Follows,
     /// The database changed.
     Database,
     /// An audit found a difference.

@@ -17,7 +17,8 @@ pub(crate) struct Entry {
     pub(crate) claims: Vec<Claim>,
     /// Contributed members by column.
     pub(crate) members: Vec<(ColumnId, FxHashMap<Atom, Contributors>)>,
-    /// Where the row is strongly referenced from: what keeps a non-root row alive.
+    /// Where the row is referred to from: what keeps a non-root row alive, and what has to be written again after a row has
+    /// gone and come back.
     pub(crate) holders: Vec<(Uuid, ColumnId)>,
 }
 
@@ -168,16 +169,17 @@ pub(crate) fn pairs(keys: &[(Atom, Option<Atom>)]) -> Datum {
     Datum::Map(keys.iter().filter_map(|(k, v)| Some((k.clone(), v.clone()?))).collect())
 }
 
-/// Strong references to rows of ours in columns wanted exactly.
+/// References to rows of ours in columns wanted exactly.
 pub(crate) fn references(table: &TableDesc, columns: &[(ColumnId, Want)]) -> Vec<(ColumnId, Uuid)> {
     let mut found = Vec::new();
     for (column, want) in columns {
         let ty = &table.column(*column).ty;
         let Want::Exactly(datum) = want else { continue };
-        if ty.key.strong {
-            found.extend(datum.atoms().iter().filter_map(Atom::as_uuid).map(|u| (*column, u)));
+        if ty.key.ref_table.is_some() {
+            let keys = datum.atoms().iter().chain(datum.pairs().iter().map(|(k, _)| k));
+            found.extend(keys.filter_map(Atom::as_uuid).map(|u| (*column, u)));
         }
-        if ty.value.is_some_and(|v| v.strong) {
+        if ty.value.is_some_and(|v| v.ref_table.is_some()) {
             found.extend(datum.pairs().iter().filter_map(|(_, v)| v.as_uuid()).map(|u| (*column, u)));
         }
     }

@@ -193,8 +193,8 @@ impl PlannedOp {
 impl Why {
     pub(crate) fn of(cause: Cause, wanted: bool) -> Why {
         match cause {
-            Cause::Desired if wanted => Why::Wanted,
-            Cause::Desired => Why::Unwanted,
+            Cause::Desired | Cause::Follows if wanted => Why::Wanted,
+            Cause::Desired | Cause::Follows => Why::Unwanted,
             Cause::Database => Why::Healed,
             Cause::Audit => Why::Audit,
             Cause::Again => Why::Retry,

@@ -16,7 +16,7 @@ use ovsdb::{Atom, ColumnId, Datum, Replica, Str, TableDesc, Uuid};
 use rustc_hash::FxHashSet;
 
 use crate::desired::{Desired, WaitReason};
-use crate::diff::{actual_datum, differs, exactly, is_our_member, keys, refers};
+use crate::diff::{actual_datum, differs, exactly, is_our_member, is_strong, keys, refers};
 use crate::dirty::{Cause, Dirt, Item};
 use crate::entry::{Entry, pairs};
 use crate::identity::is_ours;
@@ -96,6 +96,7 @@ struct Draft {
 }
 
 /// A set column of a row in the database.
+#[derive(Clone, Copy)]
 struct Set {
     table: &'static TableDesc,
     uuid: Uuid,
@@ -224,7 +225,7 @@ impl Planner<'_> {
         // Before its references are followed, because these may lead back here.
         self.inserts.insert(uuid);
         let complete = self.values(draft, table, uuid, None);
-        let Some(columns) = complete.filter(|_| table.is_root || self.hold(draft, uuid, cause)) else {
+        let Some(columns) = complete.filter(|_| self.hold(draft, table, uuid, cause)) else {
             self.inserts.remove(&uuid);
             self.seen.remove(&Item::Row(uuid));
             return false;
@@ -359,22 +360,19 @@ impl Planner<'_> {
         Some(())
     }
 
-    /// Plans the references that keep a new row alive; false when there is none.
-    fn hold(&mut self, draft: &mut Draft, uuid: Uuid, cause: Cause) -> bool {
+    /// Plans the references to a new row, of which one has to keep it alive unless it is a root; false when none does.
+    fn hold(&mut self, draft: &mut Draft, table: &TableDesc, uuid: Uuid, cause: Cause) -> bool {
         let holders = self.desired.rows.get(&uuid).map(|e| e.holders.clone()).unwrap_or_default();
-        let mut held = false;
+        let mut held = table.is_root;
         for (row, column) in holders {
-            let want = self.desired.rows.get(&row).and_then(Entry::winner).and_then(|c| c.want(column));
-            let members = match want {
-                Some(Want::Members) => true,
-                Some(Want::Exactly(_)) => false,
+            let Some(claim) = self.desired.rows.get(&row).and_then(Entry::winner) else { continue };
+            let item = match claim.want(column) {
+                Some(Want::Members) => Item::Member(row, column, Atom::Uuid(uuid)),
+                Some(Want::Exactly(_)) => Item::Row(row),
                 _ => continue,
             };
-            if !self.ensure(row) {
-                continue;
-            }
-            held = true;
-            let item = if members { Item::Member(row, column, Atom::Uuid(uuid)) } else { Item::Row(row) };
+            let strong = is_strong(claim.table, column);
+            held |= strong && self.ensure(row);
             draft.todo.push_back((item, cause));
         }
         if !held {
@@ -396,7 +394,7 @@ impl Planner<'_> {
         if self.desired.locate(self.replica, uuid).is_some() {
             return true;
         }
-        self.desired.dirty.push(&owner, true, Item::Row(uuid), Cause::Again);
+        self.desired.dirty.push(&owner, true, Item::Row(uuid), Cause::Follows);
         self.visit_adds(&owner);
         self.inserts.contains(&uuid)
     }

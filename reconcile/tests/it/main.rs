@@ -1,0 +1,10 @@
+//! Tests of the writer against a model database and a real ovsdb-server.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod commit;
+mod model;
+mod plan;
+mod properties;
+mod universe;
+mod world;

@@ -1,0 +1,210 @@
+//! A writer and its model database, and the properties that must hold between them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ovenbird_reconcile::{Batch, CommitConfig, Committer, Desired, Outcome, Scope, WholeRow, Zone, is_ours, plan};
+use ovenbird_schema::northbound::{self as nb, DATABASE, meter};
+use ovsdb::{Atom, Datum, MonitorSpec, Op, Replica, Row, TableDesc, TableSpec, Update, Uuid};
+
+use crate::model::Model;
+use crate::universe::Object;
+
+pub struct World {
+    pub wanted: BTreeMap<Object, usize>,
+    pub desired: Desired,
+    pub replica: Replica,
+    pub committer: Committer,
+    pub model: Model,
+    pub now: Duration,
+    pub config: CommitConfig,
+    /// Transactions that the model has run for the committer.
+    pub batches: Vec<Batch>,
+}
+
+/// What a monitor of the tests replicates: everything, with the indexes that look-ups and name changes use.
+pub fn spec() -> MonitorSpec {
+    let named: [(&'static TableDesc, _); 5] = [
+        (&meter::TABLE, meter::NAME),
+        (&nb::address_set::TABLE, nb::address_set::NAME),
+        (&nb::port_group::TABLE, nb::port_group::NAME),
+        (&nb::logical_switch_port::TABLE, nb::logical_switch_port::NAME),
+        (&nb::ha_chassis_group::TABLE, nb::ha_chassis_group::NAME),
+    ];
+    named.iter().fold(MonitorSpec::everything(&DATABASE), |spec, (table, column)| {
+        spec.with(TableSpec::all(table).index(*column))
+    })
+}
+
+impl World {
+    pub fn new(config: CommitConfig) -> World {
+        let mut world = World {
+            wanted: BTreeMap::new(),
+            desired: Desired::new(Zone(0), &DATABASE),
+            replica: Replica::new(&DATABASE, &spec()),
+            committer: Committer::new(config, None),
+            model: Model::new(&DATABASE),
+            now: Duration::ZERO,
+            config,
+            batches: Vec::new(),
+        };
+        world.committer.allow_deletes(&mut world.desired, true);
+        world
+    }
+
+    pub fn set(&mut self, object: Object, variant: usize) {
+        self.wanted.insert(object, variant);
+        self.desired.set(&object.owner(), object.output(variant));
+    }
+
+    pub fn remove(&mut self, object: Object) {
+        self.wanted.remove(&object);
+        self.desired.remove(&object.owner());
+    }
+
+    /// Someone else's transaction; false when the database refuses it.
+    pub fn edit(&mut self, ops: &[Op]) -> bool {
+        let (reply, update) = self.model.transact(ops);
+        self.feed(&update);
+        reply.is_committed()
+    }
+
+    fn feed(&mut self, update: &str) {
+        if update.is_empty() {
+            return;
+        }
+        let mut changes = Vec::new();
+        self.replica.apply_json(update, &mut changes).unwrap();
+        changes.iter().for_each(|c| self.desired.mark(c));
+    }
+
+    /// One turn of the loop: at most one transaction. `None` when there is nothing to do.
+    pub fn step(&mut self) -> Option<Outcome> {
+        let batch = self.committer.next(&mut self.desired, &self.replica, self.now)?;
+        let (reply, update) = self.model.transact(&batch.ops);
+        self.batches.push(batch);
+        self.feed(&update);
+        let outcome = self.committer.on_reply(&mut self.desired, Ok(&reply), self.now);
+        Some(outcome.unwrap())
+    }
+
+    /// Steps until nothing is to be done now, nor after the pauses that end before `patience`.
+    pub fn settle_for(&mut self, patience: Duration) {
+        let end = self.now + patience;
+        for _ in 0..10_000 {
+            if self.step().is_some() {
+                continue;
+            }
+            match self.committer.next_wake().filter(|t| *t <= end) {
+                Some(wake) => self.now = self.now.max(wake),
+                None => return,
+            }
+        }
+        panic!(
+            "never at rest: {}",
+            self.batches.iter().rev().take(3).map(|b| format!("{:?}\n", b.ops)).collect::<String>()
+        );
+    }
+
+    pub fn settle(&mut self) {
+        self.settle_for(Duration::from_millis(500));
+    }
+
+    /// The writer dies and starts again: it knows what is wanted, and the database.
+    pub fn restart(&mut self) {
+        self.desired = Desired::new(Zone(0), &DATABASE);
+        self.committer = Committer::new(self.config, None);
+        for (object, variant) in &self.wanted {
+            self.desired.set(&object.owner(), object.output(*variant));
+        }
+        self.replica = Replica::new(&DATABASE, &spec());
+        let contents = self.model.contents();
+        self.feed(&contents);
+        self.committer.reset(&mut self.desired);
+        self.committer.allow_deletes(&mut self.desired, true);
+    }
+
+    /// The connection breaks, maybe after the database has committed what is in flight, and comes back.
+    pub fn reconnect(&mut self, committed: bool) {
+        let batch = self.committer.next(&mut self.desired, &self.replica, self.now);
+        if let Some(batch) = batch.filter(|_| committed) {
+            self.model.transact(&batch.ops);
+        }
+        let contents = self.model.contents();
+        let contents = if contents.is_empty() { "{}".into() } else { contents };
+        let mut changes = Vec::new();
+        self.replica.apply(&Update::from_text(&contents).into_reset(), &mut changes).unwrap();
+        changes.iter().for_each(|c| self.desired.mark(c));
+        self.committer.reset(&mut self.desired);
+    }
+
+    /// The database has what is desired, no row of ours besides, and a comparison of everything finds nothing.
+    pub fn assert_converged(&mut self) {
+        let waiting = self.desired.waiting();
+        assert!(waiting.is_empty(), "waiting: {waiting:?}");
+        self.assert_rows(&self.desired.rows());
+        let audit = plan(&mut self.desired, &self.replica, Scope::All);
+        assert!(audit.is_empty(), "a second plan is not empty:\n{audit}");
+    }
+
+    pub fn assert_rows(&self, rows: &[WholeRow]) {
+        let mut ours: Vec<Uuid> =
+            self.model.tables.iter().flat_map(|t| t.keys()).filter(|u| is_ours(u)).copied().collect();
+        let mut adopted: BTreeMap<Uuid, Uuid> = BTreeMap::new();
+        for row in rows {
+            let found = self.model.rows(row.table);
+            let actual = if found.contains_key(&row.uuid) { row.uuid } else { lookup(row, found) };
+            adopted.insert(row.uuid, actual);
+            ours.retain(|u| *u != actual);
+        }
+        assert!(ours.is_empty(), "orphans: {ours:?}");
+        for row in rows {
+            let actual = &self.model.rows(row.table)[&adopted[&row.uuid]];
+            for (column, value) in &row.columns {
+                assert_column(row, &adopted, actual.get(*column), *column, value);
+            }
+        }
+    }
+}
+
+fn lookup(row: &WholeRow, found: &BTreeMap<Uuid, Row>) -> Uuid {
+    if row.table.is_singleton {
+        return *found.keys().next().unwrap_or_else(|| panic!("no row in {}", row.table.name));
+    }
+    let name = row.table.column_id("name").and_then(|c| row.columns.iter().find(|(id, _)| *id == c));
+    let (column, name) = name.unwrap_or_else(|| panic!("{} {} is missing", row.table.name, row.uuid));
+    let hit = found.iter().find(|(u, r)| !is_ours(u) && r.get(*column) == Some(name));
+    *hit.unwrap_or_else(|| panic!("{} {name:?} is missing", row.table.name)).0
+}
+
+fn assert_column(
+    row: &WholeRow,
+    adopted: &BTreeMap<Uuid, Uuid>,
+    actual: Option<&Datum>,
+    column: ovsdb::ColumnId,
+    value: &Datum,
+) {
+    let place = format!("{} {} {}", row.table.name, row.uuid, row.table.column(column).name);
+    let real = |a: &Atom| a.as_uuid().and_then(|u| adopted.get(&u)).map_or_else(|| a.clone(), |u| Atom::Uuid(*u));
+    match value {
+        // Of maps and sets others may have put something in; what is ours must be there, and nothing else of ours.
+        Datum::Map(pairs) => {
+            for (key, want) in pairs {
+                assert_eq!(actual.and_then(|a| a.get(key)), Some(want), "{place} {key:?}");
+            }
+        }
+        Datum::Set(wanted) => {
+            let mut wanted: Vec<Atom> = wanted.iter().map(real).collect();
+            wanted.sort_unstable();
+            let strangers = |a: &&Atom| a.as_uuid().is_some_and(|u| !is_ours(&u) && !wanted.contains(*a));
+            let have: Vec<Atom> =
+                actual.map_or(&[][..], Datum::atoms).iter().filter(|a| !strangers(a)).cloned().collect();
+            assert_eq!(have, wanted, "{place}");
+        }
+        Datum::Atom(atom) => {
+            let real = Datum::Atom(real(atom));
+            let default = ovsdb::is_default(&row.table.column(column).ty, &real);
+            assert!(actual == Some(&real) || actual.is_none() && default, "{place}: {actual:?}, not {real:?}");
+        }
+    }
+}
