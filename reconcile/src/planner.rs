@@ -473,9 +473,20 @@ impl Planner<'_> {
         let table = *table;
         if self.replica.row(table, &uuid).is_none() {
             self.desired.unwanted.remove(&uuid);
-        } else if table.is_root {
+        } else if table.is_root || self.pins_unwanted_root(table, uuid) {
             self.push(draft, table, uuid, Action::Delete, why);
         }
+    }
+
+    /// True when a row refers strongly to a root row that is to be deleted too. The server checks references before it drops rows
+    /// that nothing refers to (ovsdb/transaction.c), so such a row must be deleted in words.
+    fn pins_unwanted_root(&self, table: &'static TableDesc, uuid: Uuid) -> bool {
+        let strong = |(column, _): &(ColumnId, &Datum)| table.column(*column).ty.key.strong;
+        let unwanted_root = |target| self.desired.unwanted.get(&target).is_some_and(|(_, t)| t.is_root);
+        let row = self.replica.row(table, &uuid);
+        row.is_some_and(|r| {
+            r.iter().filter(strong).any(|(_, d)| d.atoms().iter().filter_map(Atom::as_uuid).any(unwanted_root))
+        })
     }
 
     fn remove_member(&mut self, draft: &mut Draft, row: Uuid, column: ColumnId, member: &Atom, why: Why) {
