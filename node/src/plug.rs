@@ -1,0 +1,373 @@
+//! [`Attach`]: plugs pods in and out.
+//!
+//! ```text
+//! ADD: existing ports known -> pod's annotation -> veth into the sandbox -> Port, Interface -> addresses, routes \
+//!                                                                          -> ovn-installed ------------------> result
+//! DEL: rows go, then the veth                 GC: DEL of all that are not named
+//! ```
+//!
+//! Each attachment has a slot: one request at a time, and DEL ends an ADD under way. What is attached is known from the rows
+//! (see `restore`), not from files. Must not: poll, or start a process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ovenbird_cni_server::{Add, Attach, Attached, Attachment, Check, CniError, Code, Del, Interface, Ip, Route};
+use ovenbird_reconcile::{Diagnostic, Severity};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::net::{self, NetError, NetOps, Veth};
+use crate::pods::{PodBook, ReadyPod};
+use crate::readiness::{Part, Readiness};
+use crate::rows::PodPort;
+use crate::step::{Progress, Step};
+use crate::vswitch::{RowError, Vswitch};
+
+/// ADD gives up so long before its deadline, to have time to say why and to take back what it made.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// Tells a pod's owner something: (namespace, name, UID, what).
+pub type Tell = Box<dyn Fn(&str, &str, &str, Diagnostic) + Send + Sync>;
+
+/// See the file header.
+pub struct Plug<N> {
+    net: Arc<N>,
+    vswitch: Vswitch,
+    pods: Arc<PodBook>,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+    tell: Tell,
+    mtu: u32,
+    known: Mutex<HashMap<Attachment, PodPort>>,
+    slots: Mutex<HashMap<Attachment, Arc<Slot>>>,
+}
+
+/// One attachment's turn.
+#[derive(Default)]
+struct Slot {
+    turn: tokio::sync::Mutex<()>,
+    /// Ends the ADD under way.
+    cancel: Mutex<CancellationToken>,
+}
+
+/// What a [`Plug`] works with.
+pub struct Parts<N> {
+    /// The kernel.
+    pub net: Arc<N>,
+    /// Open_vSwitch.
+    pub vswitch: Vswitch,
+    /// The node's pods.
+    pub pods: Arc<PodBook>,
+    /// What must be there before ADD.
+    pub readiness: Arc<Readiness>,
+    /// Durations go there.
+    pub metrics: Arc<Metrics>,
+    /// Diagnostics go there.
+    pub tell: Tell,
+    /// MTU of pods.
+    pub mtu: u32,
+}
+
+impl<N: NetOps> Plug<N> {
+    /// A plug that knows of no attachment yet.
+    pub fn new(parts: Parts<N>) -> Plug<N> {
+        let Parts { net, vswitch, pods, readiness, metrics, tell, mtu } = parts;
+        Plug { net, vswitch, pods, readiness, metrics, tell, mtu, known: Mutex::default(), slots: Mutex::default() }
+    }
+
+    /// Takes an attachment over that an earlier daemon made.
+    pub fn adopt(&self, port: PodPort) {
+        self.vswitch.set(PodPort::owner_of(&port.attachment), port.output());
+        self.known().insert(port.attachment.clone(), port);
+        self.count();
+    }
+
+    /// All attachments.
+    pub fn attachments(&self) -> Vec<PodPort> {
+        self.known().values().cloned().collect()
+    }
+
+    /// Removes an attachment's rows, then its link.
+    pub async fn unplug(&self, attachment: &Attachment) -> Result<(), CniError> {
+        self.known().remove(attachment);
+        self.count();
+        self.vswitch.remove(&PodPort::owner_of(attachment)).await;
+        self.net.delete_link(&PodPort::host_name(attachment)).await.map_err(|e| internal(&e))
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Attachment, PodPort>> {
+        // The map is whole after each of its one-line changes, so a panic elsewhere does not spoil it.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self) {
+        self.metrics.ports.set(i64::try_from(self.known().len()).unwrap_or(i64::MAX));
+    }
+
+    fn slot(&self, attachment: &Attachment) -> Arc<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        // Slots that nobody holds are of no more use.
+        slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        slots.entry(attachment.clone()).or_default().clone()
+    }
+
+    async fn try_add(&self, add: &Add, progress: &Progress<'_>) -> Result<Attached, CniError> {
+        self.readiness.wait(Part::Restored).await;
+        let netns_id = self.net.netns_id(&add.netns).map_err(|e| {
+            CniError::new(Code::UnknownContainer, format!("CNI_NETNS {} cannot be opened", add.netns.display()))
+                .details(chain(&e))
+        })?;
+        progress.at(Step::Pod);
+        let pod = self.pods.until_ready(&add.pod).await?;
+        progress.at(Step::Vswitch);
+        let state = self.vswitch.until(|s| s.synced && s.bridge).await.map_err(|e| stopped(&e))?;
+        progress.at(Step::Link);
+        let names = (add.pod.namespace.as_str(), add.pod.name.as_str(), pod.uid.as_str());
+        let bandwidth = pod.bandwidth.clone().unwrap_or_default();
+        let port = PodPort::new(add.attachment.clone(), (add.netns.clone(), netns_id), names, &pod.network, bandwidth);
+        let veth = self.veth(&port, &pod, state.userspace);
+        let host_mac = match self.existing(&port, &veth).await {
+            Some(mac) => mac,
+            None => {
+                // Of an earlier attempt, or of a sandbox that this one replaces: ovn-installed must not be its.
+                self.vswitch.remove(&PodPort::owner_of(&port.attachment)).await;
+                self.tell_limits(names, &pod, state.userspace);
+                self.net.create_veth(&veth).await.map_err(|e| link_error(&e))?
+            }
+        };
+        self.adopt(port.clone());
+        progress.at(Step::Ovn);
+        tokio::try_join!(async { self.net.configure_veth(&veth).await.map_err(|e| link_error(&e)) }, async {
+            self.until_installed(&port).await
+        },)?;
+        Ok(attached(&veth, &pod, host_mac))
+    }
+
+    /// The host end's MAC when everything in the kernel is as this ADD would make it.
+    async fn existing(&self, port: &PodPort, veth: &Veth) -> Option<ovenbird_api::Mac> {
+        if self.known().get(&port.attachment) != Some(port) {
+            return None;
+        }
+        let inside = self.net.sandbox_link(&veth.netns, &veth.ifname).await.ok()??;
+        let host = self.net.host_link(&veth.host).await.ok()??;
+        host.mac.filter(|_| inside.mac == Some(veth.mac))
+    }
+
+    async fn until_installed(&self, port: &PodPort) -> Result<(), CniError> {
+        let (owner, uid) = (PodPort::owner_of(&port.attachment), port.uid.clone());
+        let installed = move |row: Option<ovenbird_schema::vswitch::interface::Ref<'_>>| {
+            let ids = row?.external_ids();
+            (ids.get("ovn-installed") == Some("true") && ids.get("iface-id-ver") == Some(uid.as_str())).then_some(())
+        };
+        self.vswitch.wait(&owner, installed).await.map_err(|e| stopped(&e))
+    }
+
+    fn veth(&self, port: &PodPort, pod: &ReadyPod, userspace: bool) -> Veth {
+        let defaults = pod.network.gateways.iter().map(|gw| net::Route {
+            dst: default_route(gw.is_ipv4()),
+            via: Some(*gw),
+            src: None,
+        });
+        let others = pod.network.routes.iter().map(|r| net::Route { dst: r.dest, via: r.next_hop, src: None });
+        Veth {
+            host: PodPort::host_name(&port.attachment),
+            netns: port.netns.clone(),
+            ifname: port.attachment.ifname.clone(),
+            mac: port.mac,
+            mtu: self.mtu,
+            addresses: port.addresses.clone(),
+            routes: others.chain(defaults).collect(),
+            checksum_in_software: userspace,
+        }
+    }
+
+    fn tell_limits(&self, (namespace, name, uid): (&str, &str, &str), pod: &ReadyPod, userspace: bool) {
+        let warning = |reason, field: &str, message| Diagnostic {
+            severity: Severity::Warning,
+            reason,
+            field: format!("metadata.annotations[{field}]"),
+            message,
+        };
+        match &pod.bandwidth {
+            Err(e) => {
+                let message = format!("{e}; the pod runs without bandwidth limits");
+                (self.tell)(namespace, name, uid, warning("InvalidBandwidth", e.annotation, message));
+            }
+            Ok(limits) if userspace && limits.egress.is_some() => {
+                let key = ovenbird_api::annotation::EGRESS_BANDWIDTH;
+                let message = "the limit of traffic from the pod has no effect on this node: OVS forwards in user space \
+                    and does not police a veth; use a node with the kernel datapath";
+                (self.tell)(namespace, name, uid, warning("BandwidthNotEnforced", key, message.into()));
+            }
+            Ok(_) => {}
+        }
+    }
+
+    /// What the database knows of a port that does not become ready.
+    async fn interface_error(&self, attachment: &Attachment) -> Option<String> {
+        let now = |row: Option<ovenbird_schema::vswitch::interface::Ref<'_>>| {
+            Some(match row {
+                None => Some("its Interface is not in Open_vSwitch".to_owned()),
+                Some(row) => row.error().map(|e| format!("ovs-vswitchd reports: {e}")),
+            })
+        };
+        self.vswitch.wait(&PodPort::owner_of(attachment), now).await.ok().flatten()
+    }
+}
+
+impl<N: NetOps> Attach for Plug<N> {
+    async fn add(&self, add: Add, deadline: Instant) -> Result<Attached, CniError> {
+        let slot = self.slot(&add.attachment);
+        let _turn = slot.turn.lock().await;
+        let cancelled = CancellationToken::new();
+        *slot.cancel.lock().unwrap_or_else(PoisonError::into_inner) = cancelled.clone();
+        let progress = Progress::new(&self.metrics);
+        let result = tokio::select! {
+            result = self.try_add(&add, &progress) => result,
+            () = cancelled.cancelled() => Err(CniError::new(Code::TryAgainLater, "DEL came while ADD was under way")),
+            () = tokio::time::sleep_until(deadline - MARGIN) => {
+                let found = match progress.step() {
+                    Step::Ovn => self.interface_error(&add.attachment).await,
+                    _ => None,
+                };
+                Err(progress.step().timed_out(&add.pod, found))
+            }
+        };
+        if let Err(error) = &result {
+            tracing::warn!(pod = format!("{}/{}", add.pod.namespace, add.pod.name), "ADD failed: {error}");
+            // What remains after this is found by the DEL that the runtime sends after a failed ADD.
+            drop(self.unplug(&add.attachment).await);
+        }
+        result
+    }
+
+    async fn del(&self, del: Del, _: Instant) -> Result<(), CniError> {
+        let slot = self.slot(&del.attachment);
+        slot.cancel.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+        let _turn = slot.turn.lock().await;
+        self.unplug(&del.attachment).await
+    }
+
+    async fn check(&self, check: Check, _: Instant) -> Result<(), CniError> {
+        self.readiness.wait(Part::Restored).await;
+        let failed = |what: String| Err(CniError::new(Code::CheckFailed, what));
+        let Attachment { container_id, ifname } = &check.attachment;
+        let Some(port) = self.known().get(&check.attachment).cloned() else {
+            return failed(format!("{ifname} of sandbox {container_id} is not attached"));
+        };
+        if self.net.netns_id(&check.netns).map_err(|e| internal(&e))? != port.netns_id {
+            return failed(format!("{} is another namespace than the one attached", check.netns.display()));
+        }
+        let link = self.net.sandbox_link(&check.netns, ifname).await.map_err(|e| internal(&e))?;
+        match link {
+            None => return failed(format!("interface {ifname} is missing in the sandbox")),
+            Some(link) if link.mac != Some(port.mac) => return failed(format!("{ifname} has not MAC {}", port.mac)),
+            Some(link) if !link.up => return failed(format!("{ifname} is down")),
+            Some(link) => {
+                let expected = port.addresses.iter().copied().chain(check.previous.ips.iter().map(|ip| ip.address));
+                for address in expected {
+                    if !link.addresses.contains(&address) {
+                        return failed(format!("{ifname} lacks address {address}"));
+                    }
+                }
+            }
+        }
+        let host = PodPort::host_name(&check.attachment);
+        if self.net.host_link(&host).await.map_err(|e| internal(&e))?.is_none() {
+            return failed(format!("host interface {host} is missing"));
+        }
+        let there = |row: Option<ovenbird_schema::vswitch::interface::Ref<'_>>| {
+            Some(row.is_some_and(|r| r.external_ids().get("ovn-installed") == Some("true")))
+        };
+        let owner = PodPort::owner_of(&check.attachment);
+        match self.vswitch.wait(&owner, there).await {
+            Ok(true) => Ok(()),
+            Ok(false) => failed(format!("port {host} is not installed by ovn-controller")),
+            Err(e) => Err(stopped(&e)),
+        }
+    }
+
+    fn status(&self) -> Result<(), CniError> {
+        let missing = self.readiness.missing();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let texts: Vec<_> = missing.into_iter().map(Part::text).collect();
+        Err(CniError::new(Code::NotAvailable, "the node cannot serve pods yet")
+            .details(format!("waiting for {}", texts.join("; "))))
+    }
+
+    async fn gc(&self, valid: Vec<Attachment>, deadline: Instant) -> Result<(), CniError> {
+        self.readiness.wait(Part::Restored).await;
+        let stale: Vec<Attachment> = self.known().keys().filter(|a| !valid.contains(a)).cloned().collect();
+        let removals = stale.into_iter().map(|attachment| {
+            tracing::info!("GC removes {} of sandbox {}", attachment.ifname, attachment.container_id);
+            self.del(Del { attachment, netns: None }, deadline)
+        });
+        futures::future::join_all(removals).await.into_iter().collect()
+    }
+
+    fn observe(&self, command: &'static str, elapsed: Duration, code: u32) {
+        self.metrics.cni(command, code, elapsed);
+    }
+}
+
+fn attached(veth: &Veth, pod: &ReadyPod, host_mac: ovenbird_api::Mac) -> Attached {
+    let host = Interface { name: veth.host.clone(), mac: host_mac.to_string(), mtu: veth.mtu, sandbox: None };
+    let inside = Interface {
+        name: veth.ifname.clone(),
+        mac: veth.mac.to_string(),
+        mtu: veth.mtu,
+        sandbox: Some(veth.netns.to_string_lossy().into_owned()),
+    };
+    let gateway = |v4: bool| pod.network.gateways.iter().copied().find(|g| g.is_ipv4() == v4);
+    let ip = |a: &ipnet::IpNet| Ip { address: *a, gateway: gateway(a.addr().is_ipv4()), interface: Some(1) };
+    Attached {
+        interfaces: vec![host, inside],
+        ips: veth.addresses.iter().map(ip).collect(),
+        routes: veth.routes.iter().map(|r| Route { dst: r.dst, gw: r.via }).collect(),
+    }
+}
+
+fn default_route(v4: bool) -> ipnet::IpNet {
+    if v4 { ipnet::Ipv4Net::default().into() } else { ipnet::Ipv6Net::default().into() }
+}
+
+fn stopped(error: &RowError) -> CniError {
+    let code = match error {
+        RowError::Rejected(_) => Code::Internal,
+        RowError::Stopping => Code::TryAgainLater,
+    };
+    CniError::new(code, error.to_string())
+}
+
+fn internal(error: &NetError) -> CniError {
+    CniError::new(Code::Internal, error.to_string()).details(causes(error))
+}
+
+fn link_error(error: &NetError) -> CniError {
+    CniError::new(Code::Internal, format!("setting up the pod's interface: {error}")).details(causes(error))
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = causes(error);
+    if causes.is_empty() { error.to_string() } else { format!("{error}: {causes}") }
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut texts = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        texts.push(cause.to_string());
+        next = cause.source();
+    }
+    texts.join(": ")
+}
+
+#[cfg(test)]
+#[path = "plug_tests.rs"]
+mod tests;

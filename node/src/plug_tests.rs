@@ -1,0 +1,261 @@
+//! ADD, DEL, CHECK and GC over a kernel in memory and a real ovsdb-server. The test plays ovn-controller.
+
+use ovenbird_cni_server::PodRef;
+use ovenbird_reconcile::Owner;
+
+use super::*;
+use crate::net::fake::Fake;
+use crate::pods::{Lookup, Pod};
+use crate::rows::Chassis;
+use crate::testing::Ovsdb;
+
+const NETWORK: &str = concat!(
+    r#"{"default":{"ip_addresses":["10.128.0.3/24","fd01::3/64"],"mac_address":"0a:58:0a:80:00:03","#,
+    r#""gateway_ips":["10.128.0.1","fd01::1"],"routes":[{"dest":"10.128.0.0/14","nextHop":"10.128.0.1"}]}}"#
+);
+
+struct Lab {
+    ovsdb: Ovsdb,
+    net: Arc<Fake>,
+    pods: Arc<PodBook>,
+    plug: Arc<Plug<Fake>>,
+    told: Arc<Mutex<Vec<Diagnostic>>>,
+}
+
+fn pod(uid: &str) -> Pod {
+    Pod { uid: uid.into(), node: "n1".into(), network: Some(NETWORK.into()), ..Pod::default() }
+}
+
+fn chassis() -> Chassis {
+    Chassis {
+        system_id: "sys".into(),
+        node: "n1".into(),
+        sb_address: "tcp:127.0.0.1:6642".into(),
+        encap_type: "geneve",
+        encap_ip: "127.0.0.1".parse().unwrap(),
+        bridge_mappings: None,
+        monitor_all: true,
+        userspace: true,
+    }
+}
+
+/// A plug that is ready, on a host with the sandbox /ns/a.
+async fn lab() -> Option<Lab> {
+    let ovsdb = Ovsdb::start("external_ids:ovn-bridge-datapath-type=netdev")?;
+    Some(lab_on(ovsdb).await)
+}
+
+async fn lab_on(ovsdb: Ovsdb) -> Lab {
+    let vswitch = Vswitch::spawn(vec![ovsdb.endpoint()], Duration::from_secs(300));
+    vswitch.set(Chassis::owner(), chassis().output());
+    let lookup: Lookup = Box::new(|_, _| Box::pin(std::future::ready(Ok(None))));
+    let (net, pods) = (Arc::new(Fake::default()), Arc::new(PodBook::new("n1", lookup)));
+    net.add_netns("/ns/a");
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell: Tell = Box::new({
+        let told = told.clone();
+        move |_, _, _, diagnostic| told.lock().unwrap().push(diagnostic)
+    });
+    let readiness = Arc::new(Readiness::default());
+    readiness.set(Part::Restored, true);
+    vswitch.until(|s| s.synced).await.unwrap();
+    vswitch.allow_deletes();
+    let parts =
+        Parts { net: net.clone(), vswitch, pods: pods.clone(), readiness, metrics: Arc::default(), tell, mtu: 1400 };
+    Lab { ovsdb, net, pods, plug: Arc::new(Plug::new(parts)), told }
+}
+
+fn attachment(id: &str) -> Attachment {
+    Attachment { container_id: id.into(), ifname: "eth0".into() }
+}
+
+fn add(id: &str, netns: &str, uid: &str) -> Add {
+    let pod = PodRef { namespace: "default".into(), name: "web".into(), uid: Some(uid.into()) };
+    Add { attachment: attachment(id), netns: netns.into(), pod }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+fn owner(id: &str) -> Owner {
+    PodPort::owner_of(&attachment(id))
+}
+
+impl Lab {
+    /// Does what ovn-controller does once it has the port.
+    async fn install(&self, id: &str) {
+        self.plug.vswitch.wait(&owner(id), |row| row.map(|_| ())).await.unwrap();
+        let name = PodPort::host_name(&attachment(id));
+        self.ovsdb.vsctl(&format!("--no-wait set Interface {name} external_ids:ovn-installed=true"));
+    }
+
+    async fn add_installed(&self, add: Add) -> Attached {
+        let id = add.attachment.container_id.clone();
+        let (attached, ()) = tokio::join!(self.plug.add(add, soon()), self.install(&id));
+        attached.unwrap()
+    }
+
+    fn ports(&self) -> Vec<String> {
+        let mut ports: Vec<_> = self.ovsdb.vsctl("list-ports br-int").lines().map(str::to_owned).collect();
+        ports.retain(|p| !p.is_empty());
+        ports
+    }
+}
+
+fn check(id: &str, previous: Attached) -> Check {
+    Check { attachment: attachment(id), netns: "/ns/a".into(), previous }
+}
+
+#[tokio::test]
+async fn add_check_del() {
+    let Some(lab) = lab().await else { return };
+    lab.pods.apply("default/web".into(), pod("u1"));
+    let attached = lab.add_installed(add("c1", "/ns/a", "u1")).await;
+
+    let addresses: Vec<_> = attached.ips.iter().map(|ip| ip.address.to_string()).collect();
+    assert_eq!(addresses, ["10.128.0.3/24", "fd01::3/64"]);
+    let routes: Vec<_> = attached.routes.iter().map(|r| r.dst.to_string()).collect();
+    assert_eq!(routes, ["10.128.0.0/14", "0.0.0.0/0", "::/0"]);
+    assert_eq!(attached.interfaces[1].sandbox.as_deref(), Some("/ns/a"));
+    let veths = lab.net.veths();
+    assert_eq!((veths.len(), veths[0].mtu, veths[0].checksum_in_software), (1, 1400, true));
+    let host = PodPort::host_name(&attachment("c1"));
+    assert_eq!(lab.ports(), [host.as_str()]);
+    assert_eq!(lab.ovsdb.vsctl("get Bridge br-int datapath_type fail_mode"), "netdev\nsecure");
+
+    lab.plug.check(check("c1", attached.clone()), soon()).await.unwrap();
+    let again = lab.plug.add(add("c1", "/ns/a", "u1"), soon()).await.unwrap();
+    assert_eq!(again, attached, "ADD is idempotent");
+    assert_eq!(lab.net.created(), 1, "and touches no link the second time");
+
+    let del = Del { attachment: attachment("c1"), netns: None };
+    lab.plug.del(del.clone(), soon()).await.unwrap();
+    assert_eq!((lab.ports().len(), lab.net.veths().len()), (0, 0));
+    assert_eq!(lab.ovsdb.vsctl("--columns=name --bare list Interface"), "br-int");
+    lab.plug.del(del, soon()).await.expect("DEL of what is not there is a success");
+    let gone = lab.plug.check(check("c1", attached), soon()).await.unwrap_err();
+    assert_eq!(gone.code, Code::CheckFailed);
+}
+
+#[tokio::test]
+async fn another_sandbox_under_the_same_path_is_plugged_anew() {
+    let Some(lab) = lab().await else { return };
+    lab.pods.apply("default/web".into(), pod("u1"));
+    lab.add_installed(add("c1", "/ns/a", "u1")).await;
+    lab.net.remove_netns("/ns/a");
+    lab.net.add_netns("/ns/b");
+    lab.net.add_netns("/ns/a");
+    let installed_again = async {
+        lab.plug.vswitch.wait(&owner("c1"), |row| row.is_none().then_some(())).await.unwrap();
+        lab.install("c1").await;
+    };
+    // The waiter is polled first, so that it sees the old row go.
+    let ((), attached) = tokio::join!(installed_again, lab.plug.add(add("c1", "/ns/a", "u1"), soon()));
+    attached.unwrap();
+    assert_eq!(lab.net.created(), 2);
+}
+
+#[tokio::test]
+async fn what_add_waits_for_is_in_its_error() {
+    let Some(lab) = lab().await else { return };
+    let at_once = Instant::now() + MARGIN;
+    lab.pods.apply("default/web".into(), Pod { network: None, ..pod("u1") });
+    let error = lab.plug.add(add("c1", "/ns/a", "u1"), at_once).await.unwrap_err();
+    assert_eq!(error.code, Code::TryAgainLater);
+    assert_eq!(error.msg, "timed out waiting for annotation k8s.ovn.org/pod-networks on pod default/web");
+
+    lab.pods.apply("default/web".into(), pod("u1"));
+    let waiting = tokio::spawn({
+        let plug = lab.plug.clone();
+        async move { plug.add(add("c1", "/ns/a", "u1"), Instant::now() + MARGIN + Duration::from_millis(300)).await }
+    });
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!(error.msg, "timed out waiting for ovn-controller to install the port (external_ids:ovn-installed)");
+    assert!(error.details.contains("default_web"), "{}", error.details);
+    assert_eq!((lab.ports().len(), lab.net.veths().len()), (0, 0), "what a failed ADD made is taken back");
+}
+
+#[tokio::test]
+async fn errors_of_add_name_their_cause() {
+    let Some(lab) = lab().await else { return };
+    let error = lab.plug.add(add("c1", "/ns/a", "u1"), soon()).await.unwrap_err();
+    assert_eq!((error.code, error.msg.as_str()), (Code::UnknownContainer, "pod default/web does not exist"));
+    lab.pods.apply("default/web".into(), pod("u1"));
+    let error = lab.plug.add(add("c1", "/ns/nowhere", "u1"), soon()).await.unwrap_err();
+    assert_eq!((error.code, error.msg.as_str()), (Code::UnknownContainer, "CNI_NETNS /ns/nowhere cannot be opened"));
+}
+
+#[tokio::test]
+async fn del_ends_an_add_under_way() {
+    let Some(lab) = lab().await else { return };
+    lab.pods.apply("default/web".into(), pod("u1"));
+    let adding = tokio::spawn({
+        let plug = lab.plug.clone();
+        async move { plug.add(add("c1", "/ns/a", "u1"), soon()).await }
+    });
+    lab.plug.vswitch.wait(&owner("c1"), |row| row.map(|_| ())).await.unwrap();
+    lab.plug.del(Del { attachment: attachment("c1"), netns: None }, soon()).await.unwrap();
+    assert_eq!(adding.await.unwrap().unwrap_err().msg, "DEL came while ADD was under way");
+    assert_eq!((lab.ports().len(), lab.net.veths().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn gc_removes_what_is_not_named() {
+    let Some(lab) = lab().await else { return };
+    lab.pods.apply("default/web".into(), pod("u1"));
+    for id in ["c1", "c2", "c3"] {
+        lab.net.add_netns(&format!("/ns/{id}"));
+        lab.add_installed(add(id, &format!("/ns/{id}"), "u1")).await;
+    }
+    lab.plug.gc(vec![attachment("c2")], soon()).await.unwrap();
+    assert_eq!(lab.ports(), [PodPort::host_name(&attachment("c2"))]);
+    assert_eq!(lab.net.veths().len(), 1);
+}
+
+#[tokio::test]
+async fn ports_that_come_together_are_committed_together() {
+    let Some(lab) = lab().await else { return };
+    lab.pods.apply("default/web".into(), pod("u1"));
+    let before = lab.plug.vswitch.until(|s| s.bridge).await.unwrap().transactions;
+    let ids: Vec<String> = (0..20).map(|i| format!("c{i}")).collect();
+    for id in &ids {
+        lab.net.add_netns(&format!("/ns/{id}"));
+    }
+    let adds = ids.iter().map(|id| lab.add_installed(add(id, &format!("/ns/{id}"), "u1")));
+    futures::future::join_all(adds).await;
+    let transactions = lab.plug.vswitch.state().borrow().transactions - before;
+    assert!(transactions <= 5, "{transactions} transactions for 20 ports that came at once");
+    assert_eq!(lab.ports().len(), 20);
+}
+
+#[tokio::test]
+async fn a_limit_that_cannot_be_enforced_is_told() {
+    let Some(lab) = lab().await else { return };
+    lab.pods.apply("default/web".into(), Pod { limits: [Some("10M".into()), Some("5M".into())], ..pod("u1") });
+    lab.add_installed(add("c1", "/ns/a", "u1")).await;
+    assert_eq!(lab.told.lock().unwrap()[0].reason, "BandwidthNotEnforced");
+    let name = PodPort::host_name(&attachment("c1"));
+    assert_eq!(
+        lab.ovsdb.vsctl(&format!("get Interface {name} ingress_policing_rate ingress_policing_burst")),
+        "5000\n500"
+    );
+    assert_eq!(lab.ovsdb.vsctl("--bare --columns=type,other_config list QoS"), "linux-htb\nmax-rate=10000000");
+    lab.plug.del(Del { attachment: attachment("c1"), netns: None }, soon()).await.unwrap();
+    lab.plug.vswitch.until(|s| s.synced).await.unwrap();
+    assert_eq!(lab.ovsdb.vsctl("--bare list QoS"), "", "the queue goes with the port");
+}
+
+#[tokio::test]
+async fn a_database_that_comes_back_is_brought_up_to_date() {
+    let Some(mut lab) = lab().await else { return };
+    lab.pods.apply("default/web".into(), pod("u1"));
+    lab.add_installed(add("c1", "/ns/a", "u1")).await;
+    lab.ovsdb.restart();
+    lab.plug.vswitch.until(|s| !s.synced).await.unwrap();
+    lab.plug.vswitch.until(|s| s.synced).await.unwrap();
+    let name = PodPort::host_name(&attachment("c1"));
+    lab.ovsdb.vsctl(&format!("--no-wait del-port {name}"));
+    lab.plug.vswitch.wait(&owner("c1"), |row| row.is_none().then_some(())).await.unwrap();
+    lab.plug.vswitch.wait(&owner("c1"), |row| row.map(|_| ())).await.expect("a deleted port is made again");
+}
