@@ -92,6 +92,7 @@ impl<'a> Line<'a> {
 #[derive(Debug)]
 pub(crate) struct Log {
     file: File,
+    length: u64,
     line: Vec<u8>,
 }
 
@@ -133,13 +134,19 @@ impl Log {
         out.flush().map_err(fail("write"))?;
         fs::rename(&temporary, path).map_err(fail("replace"))?;
         let file = OpenOptions::new().append(true).open(path).map_err(fail("open"))?;
-        Ok(Self { file, line })
+        let length = file.metadata().map_err(fail("open"))?.len();
+        Ok(Self { file, length, line })
     }
 
-    /// Appends one record.
+    /// Appends one record, or nothing: what a failed write left behind is cut off.
     pub(crate) fn append(&mut self, record: Record, collection: &str, json: &[u8]) -> io::Result<()> {
         encode(&mut self.line, record, collection, json);
-        self.file.write_all(&self.line)
+        if let Err(error) = self.file.write_all(&self.line) {
+            self.file.set_len(self.length)?;
+            return Err(error);
+        }
+        self.length += self.line.len() as u64;
+        Ok(())
     }
 }
 

@@ -59,6 +59,9 @@ impl Resource {
     }
 }
 
+/// The collection whose objects declare further resources.
+pub(crate) const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+
 const POD_FIELDS: &[&str] = &[
     "spec.nodeName",
     "spec.restartPolicy",
@@ -231,14 +234,9 @@ impl Registry {
 
     /// A CRD was stored: serves what it declares instead of what it declared before. Built-in resources win.
     pub(crate) fn add_crd(&mut self, crd: &Value) {
-        for resource in of_crd(crd) {
-            let same = |r: &Arc<Resource>| r.id == resource.id && r.version == resource.version;
-            match self.resources.iter().position(same) {
-                Some(at) if self.resources[at].custom => self.resources[at] = Arc::new(resource),
-                Some(_) => {}
-                None => self.resources.push(Arc::new(resource)),
-            }
-        }
+        self.remove_crd(crd);
+        let builtin = |id: &str| BUILTIN.iter().any(|(group, _, plural, ..)| collection(group, plural) == id);
+        self.resources.extend(of_crd(crd).into_iter().filter(|resource| !builtin(&resource.id)).map(Arc::new));
     }
 
     pub(crate) fn remove_crd(&mut self, crd: &Value) {

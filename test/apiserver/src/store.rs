@@ -19,9 +19,7 @@ use crate::error::ApiError;
 use crate::history::{Event, History};
 use crate::log::{Line, Log, LogError, Record};
 use crate::object::{Key, Object, metadata, object};
-use crate::resource::{Registry, Resource};
-
-const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+use crate::resource::{CRDS, Registry, Resource};
 
 /// The objects of one resource.
 #[derive(Debug)]

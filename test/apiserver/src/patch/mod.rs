@@ -62,8 +62,9 @@ impl Patch {
         object: &mut Value,
     ) -> Result<(), ApiError> {
         match self {
-            Self::Json(patch) => json_patch::patch(object, patch)
-                .map_err(|error| ApiError::invalid(resource, name, "patch", &error.to_string())),
+            Self::Json(patch) => {
+                apply_json(patch, object).map_err(|why| ApiError::invalid(resource, name, "patch", &why))
+            }
             Self::Merge(patch) => {
                 json_patch::merge(object, patch);
                 Ok(())
@@ -72,6 +73,33 @@ impl Patch {
             Self::Apply(configuration) => apply::apply(resource, name, manager, object, configuration),
         }
     }
+}
+
+/// Operation by operation, because a few copies of copies can make a tree that no stack and no memory holds.
+fn apply_json(patch: &json_patch::Patch, object: &mut Value) -> Result<(), String> {
+    for operation in &patch.0 {
+        json_patch::patch_unsafe(object, std::slice::from_ref(operation)).map_err(|error| error.to_string())?;
+        let mut nodes = 0;
+        if !fits(object, MAX_DEPTH, &mut nodes) {
+            return Err(format!("the result has more than {MAX_DEPTH} levels or {MAX_NODES} values"));
+        }
+    }
+    if object.is_object() { Ok(()) } else { Err("the result is not an object".to_owned()) }
+}
+
+/// Deeper trees could not be read back.
+const MAX_DEPTH: usize = 100;
+const MAX_NODES: usize = 100_000;
+
+fn fits(value: &Value, depth: usize, nodes: &mut usize) -> bool {
+    *nodes += 1;
+    depth > 0
+        && *nodes <= MAX_NODES
+        && match value {
+            Value::Object(map) => map.values().all(|value| fits(value, depth - 1, nodes)),
+            Value::Array(items) => items.iter().all(|value| fits(value, depth - 1, nodes)),
+            _ => true,
+        }
 }
 
 /// A YAML (or JSON, which is YAML) document as a tree.

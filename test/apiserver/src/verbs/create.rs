@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Outcome, check_type, event, store};
 use crate::error::ApiError;
 use crate::object::{Key, child, is_terminating, metadata, object, timestamp};
-use crate::resource::Resource;
+use crate::resource::{CRDS, Resource, of_crd};
 use crate::route::{Options, Target};
 use crate::store::State;
 
@@ -32,7 +32,7 @@ pub(super) fn create(
     fields.insert("uid".into(), Uuid::new_v4().to_string().into());
     fields.insert("creationTimestamp".into(), timestamp(0).into());
     first_status(resource, &mut value);
-    defaults(resource, &mut value);
+    complete(resource, &name, &mut value)?;
     store(state, resource, options, 201, value)
 }
 
@@ -109,7 +109,7 @@ fn first_status(resource: &Resource, value: &mut Value) {
             value["spec"] = json!({"finalizers": ["kubernetes"]});
             value["status"] = json!({"phase": "Active"});
         }
-        "customresourcedefinitions.apiextensions.k8s.io" => value["status"] = established(value),
+        CRDS => value["status"] = established(value),
         _ if resource.custom && resource.status => drop(object(value).shift_remove("status")),
         _ => {}
     }
@@ -131,14 +131,23 @@ fn established(crd: &Value) -> Value {
     })
 }
 
-/// The few defaults that clients rely on. Applied on every write.
-pub(super) fn defaults(resource: &Resource, value: &mut Value) {
+/// The few defaults that clients rely on and the few checks that the server itself relies on. Done on every write.
+pub(super) fn complete(resource: &Resource, name: &str, value: &mut Value) -> Result<(), ApiError> {
     match resource.id.as_str() {
         "namespaces" => {
             let name = value["metadata"]["name"].clone();
             child(metadata(value), "labels").insert("kubernetes.io/metadata.name".into(), name);
         }
         "events" => event::mirror(resource, value),
+        CRDS if of_crd(value).is_empty() => {
+            let why = "Invalid value: group, names.plural, names.kind and a served version are required";
+            return Err(ApiError::invalid(resource, name, "spec", why));
+        }
+        CRDS if of_crd(value).iter().any(|custom| custom.id != name) => {
+            let why = "Invalid value: must be spec.names.plural+\".\"+spec.group";
+            return Err(ApiError::invalid(resource, name, "metadata.name", why));
+        }
         _ => {}
     }
+    Ok(())
 }

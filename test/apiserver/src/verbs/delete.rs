@@ -12,8 +12,8 @@ use super::update::success;
 use super::{Outcome, mark_deleted};
 use crate::error::ApiError;
 use crate::list::List;
-use crate::object::{Key, Object, has_finalizers, is_terminating};
-use crate::resource::Resource;
+use crate::object::{Key, Object, child, has_finalizers, is_terminating, object};
+use crate::resource::{CRDS, Resource, of_crd};
 use crate::route::{Options, Target};
 use crate::store::{Collection, State};
 
@@ -93,7 +93,7 @@ fn delete_value(
     if !is_terminating(&value) || known.is_some_and(|known| grace < known) {
         mark_deleted(&mut value, grace);
         if namespace {
-            value["status"]["phase"] = "Terminating".into();
+            child(object(&mut value), "status").insert("phase".into(), "Terminating".into());
         }
         state.put(resource, &mut value)?;
     }
@@ -115,8 +115,8 @@ fn grace_period(resource: &Resource, value: &Value, asked: Option<i64>) -> i64 {
 
 /// Takes an object away for good, with what cannot outlive it.
 pub(super) fn remove(state: &mut State, resource: &Resource, mut value: Value) -> Result<Arc<Object>, ApiError> {
-    if resource.id == "customresourcedefinitions.apiextensions.k8s.io" {
-        for custom in crate::resource::of_crd(&value) {
+    if resource.id == CRDS {
+        for custom in of_crd(&value) {
             remove_all(state, &custom)?;
         }
     }

@@ -76,7 +76,7 @@ fn replace(
     check_type(resource, &mut new)?;
     check_identity(resource, stored, old, &mut new)?;
     restore(resource, target.subresource.as_deref(), old, &mut new);
-    create::defaults(resource, &mut new);
+    create::complete(resource, &stored.key.name, &mut new)?;
     if let Some(manager) = manager {
         record(resource, &manager, old, &mut new);
     }

@@ -15,6 +15,9 @@ async fn nonsense_is_refused() {
     Api::<Pod>::namespaced(client.clone(), "default").create(&PostParams::default(), &pod("p")).await.unwrap();
     let (json, merge) = ("application/json", "application/merge-patch+json");
     let deep = "[".repeat(100_000);
+    let copies: Vec<_> =
+        (0..60).map(|n| json!({"op": "copy", "from": "/spec", "path": format!("/spec/x{n}")})).collect();
+    let bomb = serde_json::to_string(&copies).unwrap();
     let cases: &[(&str, &str, &str, &str, u16)] = &[
         ("GET", "/nowhere", json, "", 404),
         ("GET", "/api/v2/pods", json, "", 404),
@@ -52,6 +55,14 @@ async fn nonsense_is_refused() {
             r#"[{"op": "remove", "path": "/x/y"}]"#,
             422,
         ),
+        (
+            "PATCH",
+            "/api/v1/namespaces/default/pods/p",
+            "application/json-patch+json",
+            r#"[{"op": "replace", "path": "", "value": 7}]"#,
+            422,
+        ),
+        ("PATCH", "/api/v1/namespaces/default/pods/p", "application/json-patch+json", &bomb, 422),
         ("PATCH", "/api/v1/namespaces/default/pods/p", "application/apply-patch+yaml", "{}", 400),
         ("PATCH", "/api/v1/namespaces/default/pods/p?fieldManager=m", "application/apply-patch+yaml", "a: [b", 400),
         (
@@ -85,6 +96,17 @@ async fn odd_objects_are_data() {
         let answer = client.request::<Value>(request.body(body).unwrap()).await.unwrap();
         assert_eq!(answer["metadata"]["name"], "x");
     }
+}
+
+#[tokio::test]
+async fn a_namespace_with_an_odd_status_can_be_deleted() {
+    let (_server, client) = start().await;
+    let path = "/api/v1/namespaces/kube-public";
+    let patch = serde_json::to_vec(&json!({"status": "odd"})).unwrap();
+    let request = Request::patch(format!("{path}/status")).header("content-type", "application/merge-patch+json");
+    client.request::<Value>(request.body(patch).unwrap()).await.unwrap();
+    client.request::<Value>(Request::delete(path).body(Vec::new()).unwrap()).await.unwrap();
+    assert_eq!(refused(client.request::<Value>(Request::get(path).body(Vec::new()).unwrap()).await).0, 404);
 }
 
 #[tokio::test]
