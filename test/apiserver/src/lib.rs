@@ -20,6 +20,7 @@ mod log;
 mod object;
 mod openapi;
 mod patch;
+mod protobuf;
 mod resource;
 mod route;
 mod selector;

@@ -22,6 +22,7 @@ use crate::error::ApiError;
 use crate::list::List;
 use crate::object::{Key, Object, metadata, timestamp};
 use crate::patch::{self, Patch};
+use crate::protobuf;
 use crate::resource::Resource;
 use crate::route::{Options, Target};
 use crate::store::State;
@@ -96,10 +97,16 @@ pub(crate) fn seed(app: &App) -> Result<(), ApiError> {
 }
 
 fn decode(media: &str, body: &[u8]) -> Result<Value, ApiError> {
+    let refused = || ApiError::unsupported_media_type(media, "application/json and application/yaml");
     let value = match media {
         "application/json" | "" => serde_json::from_slice(body).map_err(|error| error.to_string()),
         "application/yaml" => patch::from_yaml(body),
-        _ => return Err(ApiError::unsupported_media_type(media, "application/json and application/yaml")),
+        protobuf::MEDIA_TYPE => match protobuf::decode(body) {
+            Err(None) => return Err(refused()),
+            Err(Some(why)) => Err(why),
+            Ok(value) => Ok(value),
+        },
+        _ => return Err(refused()),
     };
     let value = value.map_err(|error| ApiError::bad_request(format!("the body cannot be decoded: {error}")))?;
     if !Value::is_object(&value) {

@@ -40,7 +40,7 @@ async fn nonsense_is_refused() {
         ("POST", pods, json, r#"{"metadata": 7, "spec": [], "kind": {}}"#, 422),
         ("POST", pods, json, r#"{"kind": "Node", "metadata": {"name": "x"}}"#, 400),
         ("POST", pods, json, r#"{"metadata": {"name": "x", "namespace": "other"}}"#, 400),
-        ("POST", pods, "application/vnd.kubernetes.protobuf", "k8s", 415),
+        ("POST", pods, "application/vnd.kubernetes.protobuf", "k8s", 400),
         ("POST", "/api/v1/pods", json, r#"{"metadata": {"name": "x"}}"#, 400),
         ("POST", "/api/v1/namespaces/default/pods/p", json, "{}", 405),
         ("PUT", "/api/v1/namespaces/default/pods/p", json, r#"{"metadata": {"name": "q"}}"#, 400),

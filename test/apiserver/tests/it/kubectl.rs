@@ -100,6 +100,21 @@ async fn kubectl_sees_what_is_served() {
     assert!(names.starts_with("namespace/default\n"), "{names}");
 }
 
+/// These verbs of kubectl send protobuf.
+#[tokio::test]
+async fn kubectl_creates_without_a_file() {
+    let Some(kubectl) = Kubectl::start().await else { return };
+    assert_eq!(kubectl.ok("create namespace team", "").await, "namespace/team created\n");
+    kubectl.ok("create configmap c -n team --from-literal=k=v", "").await;
+    assert_eq!(kubectl.ok("get configmap c -n team -o jsonpath={.data.k}", "").await, "v");
+    kubectl.ok("create secret generic s -n team --from-literal=k=v", "").await;
+    assert_eq!(kubectl.ok("get secret s -n team -o jsonpath={.data.k}", "").await, "dg==");
+    kubectl.ok("create serviceaccount a -n team", "").await;
+    let refusal = kubectl.run("create deployment d --image=x", "").await.unwrap_err();
+    assert!(refusal.contains("accepts application/json"), "{refusal}");
+    assert_eq!(kubectl.ok("delete namespace team", "").await, "namespace \"team\" deleted\n");
+}
+
 #[tokio::test]
 async fn kubectl_watches() {
     let Some(kubectl) = Kubectl::start().await else { return };
