@@ -7,8 +7,15 @@
 //!                    +--- list, watch <---+   (bytes as stored)
 //! ```
 //!
-//! It must not grow controllers: nothing is scheduled, garbage collected or defaulted beyond what clients wait for. No
-//! authentication, no admission, no schemas. In tests, start it in the process with [`ApiServer::start`].
+//! It must not grow controllers: nothing is scheduled, garbage collected or defaulted beyond what clients wait for. In
+//! tests, start it in the process with [`ApiServer::start`].
+//!
+//! What a real API server does otherwise:
+//! - authentication, authorisation, admission, quotas, schemas (every field is accepted; `kubectl explain` finds none);
+//! - defaults and allocations (a Service gets no cluster IP); `/scale`, `/log`, `/exec`, `/token`;
+//! - protobuf, but for the bodies of `kubectl create namespace|configmap|secret|serviceaccount`, deletions and evictions;
+//! - field ownership from an object's first write on: here from its first server-side apply on;
+//! - a bounded database: the log is compacted at start only.
 
 mod discovery;
 mod error;

@@ -26,7 +26,7 @@ pub(super) fn create(
         return Err(ApiError::already_exists(resource, &name));
     }
     let fields = metadata(&mut value);
-    for server_side in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+    for server_side in ["deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"] {
         fields.shift_remove(server_side);
     }
     fields.insert("uid".into(), Uuid::new_v4().to_string().into());

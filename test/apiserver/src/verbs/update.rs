@@ -82,7 +82,7 @@ fn replace(
     }
     if new.get("spec") != old.get("spec") {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
-        metadata(&mut new).insert("generation".into(), (generation + 1).into());
+        metadata(&mut new).insert("generation".into(), generation.saturating_add(1).into());
     }
     if new == *old {
         return Ok(Outcome::Object(200, stored.clone()));
@@ -94,8 +94,8 @@ fn replace(
     }
     let outcome = store(state, resource, options, 200, new)?;
     if resource.id == "namespaces" {
+        // The answer is the namespace as it was stored last, even if this takes it away.
         delete::finish_namespace(state, &stored.key.name)?;
-        // A namespace whose last finalizer just went is answered as it was stored last.
     }
     Ok(outcome)
 }
@@ -104,7 +104,7 @@ fn check_identity(resource: &Resource, stored: &Object, old: &Value, new: &mut V
     let name = &*stored.key.name;
     let metadata = metadata(new);
     let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or("");
-    if !matches!(text("name"), "") && text("name") != name {
+    if !text("name").is_empty() && text("name") != name {
         let message = format!("the name of the object ({}) does not match the name on the URL ({name})", text("name"));
         return Err(ApiError::bad_request(message));
     }
