@@ -12,6 +12,7 @@ mod framing;
 mod intern;
 mod message;
 mod oneshot;
+pub mod replay;
 mod replica;
 mod reply;
 mod row;
