@@ -45,13 +45,13 @@ pub fn replay<'a>(
     let mut out = Output { bytes: &mut replay.sent, events: &mut replay.events };
     let mut session = Session::start("replay", &lasting, &mut out);
     let mut framer = Framer::new(max_message);
-    let mut feed = |piece: &[u8]| {
+    let feed = |piece: &[u8]| {
         framer.space().extend_from_slice(piece);
         while let Some(message) = framer.next().map_err(SessionError::Frame)? {
             session.on_message(message, &mut lasting, &mut out)?;
         }
         Ok(())
     };
-    replay.error = pieces.into_iter().try_for_each(|piece| feed(piece)).err();
+    replay.error = pieces.into_iter().try_for_each(feed).err();
     replay
 }

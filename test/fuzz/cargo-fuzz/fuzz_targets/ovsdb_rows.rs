@@ -1,0 +1,5 @@
+//! `ovenbird_fuzz::ovsdb_rows` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ovenbird_fuzz::ovsdb_rows(bytes));
