@@ -1,4 +1,13 @@
 //! `ovenbird-schema-generate`: `record` asks a server for a schema, `generate` writes the source (`make gen`).
+//!
+//! To support another version, let its server run the recorder (the server ends with it), name the version in `SOURCES`, and
+//! `make gen`; the generator then asks for texts of what is new:
+//!
+//! ```sh
+//! ovsdb-tool create nb.db ovn-nb.ovsschema
+//! ovsdb-server --remote=punix:$PWD/nb.sock --unixctl=$PWD/nb.ctl \
+//!     --run="ovenbird-schema-generate record --from unix:$PWD/nb.sock --db ovn-nb --version 26.03" nb.db
+//! ```
 
 use std::path::{Path, PathBuf};
 
