@@ -33,7 +33,7 @@ impl<'a> RowBuilder<'a> {
         extra: &[(&str, Atom)],
     ) -> RowBuilder<'a> {
         let id = RowId::Ours(id(table, owner, role));
-        let row = DesiredRow { zone: ZONE, table, id, columns: Vec::with_capacity(6) };
+        let row = DesiredRow { zone: ZONE, table, id, columns: Vec::with_capacity(5) };
         let name = if owner.key.is_empty() { "cluster".to_owned() } else { owner.key.replace('/', ":") };
         let keys = if role.is_empty() { &[][..] } else { &[role][..] };
         let mut pairs = ownership::external_ids(DEFAULT_CONTROLLER, owner.kind.name, &name, keys);
@@ -58,6 +58,7 @@ impl<'a> RowBuilder<'a> {
         let shared = |key: Atom| key.as_str().map_or(key.clone(), |text| self.view.text(text).into());
         let mut pairs: Vec<_> = pairs.into_iter().map(|(key, value)| (shared(key.into()), value)).collect();
         pairs.sort_unstable();
+        pairs.shrink_to_fit();
         self.row.columns.push((column, Want::Keys(pairs)));
         self
     }
@@ -71,6 +72,7 @@ impl<'a> RowBuilder<'a> {
     /// The row.
     pub fn build(mut self) -> DesiredRow {
         self.row.columns.sort_unstable_by_key(|(column, _)| *column);
+        self.row.columns.shrink_to_fit();
         self.row
     }
 }

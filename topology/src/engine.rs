@@ -11,10 +11,10 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use ovenbird_reconcile::{Output, Owner};
-use rustc_hash::FxHashMap;
 
 use crate::bucket::Bucket;
 use crate::facts::Change;
+use crate::reads::Reads;
 use crate::snapshot::Snapshot;
 use crate::view::View;
 use crate::{Config, Interner, cluster, kinds, node, pod};
@@ -26,10 +26,7 @@ pub struct Engine {
     snapshot: Snapshot,
     texts: RefCell<Interner>,
     dirty: BTreeSet<Owner>,
-    /// Buckets that each owner's last translation read; owners that read none are left out.
-    reads: FxHashMap<Owner, Box<[Bucket]>>,
-    /// The inverse of `reads`.
-    readers: FxHashMap<Bucket, Vec<Owner>>,
+    reads: Reads,
 }
 
 impl Engine {
@@ -40,8 +37,7 @@ impl Engine {
             snapshot: Snapshot::default(),
             texts: RefCell::default(),
             dirty: BTreeSet::from([kinds::cluster()]),
-            reads: FxHashMap::default(),
-            readers: FxHashMap::default(),
+            reads: Reads::default(),
         }
     }
 
@@ -80,7 +76,7 @@ impl Engine {
             _ => Output::default(),
         };
         let reads = view.into_reads();
-        self.record(owner, reads);
+        self.reads.record(owner, reads);
         output
     }
 
@@ -90,31 +86,8 @@ impl Engine {
     }
 
     fn mark(&mut self, buckets: &[Bucket]) {
-        for owner in buckets.iter().filter_map(|bucket| self.readers.get(bucket)).flatten() {
-            self.dirty.insert(owner.clone());
-        }
-    }
-
-    fn record(&mut self, owner: &Owner, reads: Box<[Bucket]>) {
-        let before = self.reads.get(owner).map(|r| &**r).unwrap_or_default();
-        if *before == *reads {
-            return;
-        }
-        for bucket in before {
-            if let Some(readers) = self.readers.get_mut(bucket) {
-                readers.retain(|reader| reader != owner);
-                if readers.is_empty() {
-                    self.readers.remove(bucket);
-                }
-            }
-        }
-        for bucket in &reads {
-            self.readers.entry(*bucket).or_insert_with(|| Vec::with_capacity(1)).push(owner.clone());
-        }
-        if reads.is_empty() {
-            self.reads.remove(owner);
-        } else {
-            self.reads.insert(owner.clone(), reads);
+        for owner in buckets.iter().flat_map(|bucket| self.reads.of(*bucket)) {
+            self.dirty.insert(Owner::clone(owner));
         }
     }
 }

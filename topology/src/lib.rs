@@ -17,6 +17,7 @@ mod intern;
 pub mod kinds;
 mod node;
 mod pod;
+mod reads;
 mod snapshot;
 pub mod text;
 mod view;

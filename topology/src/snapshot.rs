@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 use crate::allocate::{NodeSubnets, SubnetError};
 use crate::bucket::Bucket;
-use crate::facts::{Change, Fact, FactKey, NamespaceFact, NodeFact, PodFact};
+use crate::facts::{Change, Fact, FactKey, NamespaceFact, NodeFact, PodAddresses, PodFact};
 use crate::{Config, kinds};
 
 /// Facts and derived buckets.
@@ -23,8 +23,8 @@ pub(crate) struct Snapshot {
     nodes: BTreeMap<Str, NodeFact>,
     pods: FxHashMap<Str, Box<PodFact>>,
     namespaces: FxHashMap<Str, NamespaceFact>,
-    /// Keys of the pods that claim an address on a node: one, or a conflict.
-    claims: FxHashMap<(Str, IpAddr), Vec<Str>>,
+    /// By node: (address, key of a pod that claims it), sorted. Two entries with one address are a conflict.
+    claims: FxHashMap<Str, Vec<(IpAddr, Str)>>,
     subnets: FxHashMap<Str, Subnets>,
     /// `subnets` does not yet follow from `nodes`.
     unsettled: bool,
@@ -62,9 +62,11 @@ impl Snapshot {
     }
 
     /// The pod that has an address of a node: of those that claim it the oldest, then the first by key.
-    pub fn holder(&self, node: &Str, address: IpAddr) -> Option<&Str> {
-        let claims = self.claims.get(&(node.clone(), address))?;
-        claims.iter().min_by_key(|key| (self.pods.get(*key).map(|pod| pod.created), *key))
+    pub fn holder(&self, node: &str, address: IpAddr) -> Option<&Str> {
+        let claims = self.claims.get(node)?;
+        let first = claims.partition_point(|(claimed, _)| *claimed < address);
+        let claimants = claims[first..].iter().take_while(|(claimed, _)| *claimed == address).map(|(_, key)| key);
+        claimants.min_by_key(|key| (self.pods.get(*key).map(|pod| pod.created), *key))
     }
 
     /// Owners that there are, sorted.
@@ -127,9 +129,9 @@ impl Snapshot {
             return Touched::default();
         }
         let mut touched = Touched { owner: Some(Owner::new(kinds::POD, key.clone())), buckets: Vec::new() };
-        // The key of the map is the fact's own text, so that a pod's key is held once.
-        if let Some((key, before)) = self.pods.remove_entry(key) {
-            self.unclaim(&key, &before, &mut touched.buckets);
+        // The map's key is the fact's own text, so that it is held once: hence no insertion over an older fact.
+        if let Some(before) = self.pods.remove(key) {
+            self.unclaim(&before, &mut touched.buckets);
         }
         if let Some(pod) = pod {
             self.claim(&pod, &mut touched.buckets);
@@ -139,30 +141,32 @@ impl Snapshot {
     }
 
     fn claim(&mut self, pod: &PodFact, buckets: &mut Vec<Bucket>) {
-        for place in claims_of(pod) {
-            buckets.push(Bucket::claims(&place.0, place.1));
-            self.claims.entry(place).or_insert_with(|| Vec::with_capacity(1)).push(pod.key.clone());
+        let Some((node, addresses)) = claim_of(pod) else { return };
+        let claims = self.claims.entry(node.clone()).or_default();
+        for address in addresses.iter() {
+            buckets.push(Bucket::claims(node, address));
+            let claim = (address, pod.key.clone());
+            if let Err(at) = claims.binary_search(&claim) {
+                claims.insert(at, claim);
+            }
         }
     }
 
-    fn unclaim(&mut self, key: &Str, pod: &PodFact, buckets: &mut Vec<Bucket>) {
-        for place in claims_of(pod) {
-            buckets.push(Bucket::claims(&place.0, place.1));
-            if let Some(keys) = self.claims.get_mut(&place) {
-                keys.retain(|other| other != key);
-                if keys.is_empty() {
-                    self.claims.remove(&place);
-                }
+    fn unclaim(&mut self, pod: &PodFact, buckets: &mut Vec<Bucket>) {
+        let Some((node, addresses)) = claim_of(pod) else { return };
+        buckets.extend(addresses.iter().map(|address| Bucket::claims(node, address)));
+        if let Some(claims) = self.claims.get_mut(node) {
+            claims.retain(|(_, key)| *key != pod.key);
+            if claims.is_empty() {
+                self.claims.remove(node);
             }
         }
     }
 }
 
-/// (node, address) for each address that the pod claims: none without a port.
-fn claims_of(pod: &PodFact) -> impl Iterator<Item = (Str, IpAddr)> + use<> {
-    let node = pod.attached_to().cloned();
-    let addresses = pod.network.as_ref().and_then(|n| n.as_ref().ok()).map(|a| a.iter());
-    addresses.into_iter().flatten().filter_map(move |address| Some((node.clone()?, address)))
+/// The node and the addresses that a pod claims on it: none without a port.
+fn claim_of(pod: &PodFact) -> Option<(&Str, &PodAddresses)> {
+    Some((pod.attached_to()?, pod.network.as_ref()?.as_ref().ok()?))
 }
 
 /// Gives each node the subnets it names; of two nodes that name overlapping ones, to the older.

@@ -55,7 +55,7 @@ impl<'a> View<'a> {
     }
 
     /// Key of the pod that has an address of a node: the oldest that claims it.
-    pub fn holder(&self, node: &Str, address: IpAddr) -> Option<&'a Str> {
+    pub fn holder(&self, node: &str, address: IpAddr) -> Option<&'a Str> {
         self.read(Bucket::claims(node, address));
         self.snapshot.holder(node, address)
     }
