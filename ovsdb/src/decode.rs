@@ -16,7 +16,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 
 use crate::desc::{AtomKind, BaseType, ColumnId, ColumnType, Shape, TableDesc};
 use crate::intern::Interner;
-use crate::row::Row;
+use crate::row::{MAX_COLUMNS, Row, is_default};
 use crate::value::{Atom, Datum, Uuid};
 
 /// Text that is not what the schema says.
@@ -98,7 +98,7 @@ impl Decoder {
     fn take_row(&mut self) -> Row {
         self.columns.sort_unstable_by_key(|(c, _)| *c);
         self.columns.dedup_by_key(|(c, _)| *c);
-        Row::from_sorted(self.columns.drain(..).collect())
+        Row::from_sorted(&mut self.columns)
     }
 
     fn error(&self, error: &serde_json::Error) -> DecodeError {
@@ -282,8 +282,11 @@ impl<'de> Visitor<'de> for Columns<'_> {
             };
             let column = &table.columns[usize::from(id.0)];
             decoder.place.column = Some(column.name);
+            if id.0 >= MAX_COLUMNS {
+                return Err(A::Error::custom("is beyond the columns that a row can hold"));
+            }
             let value = map.next_value_seed(Value { decoder, ty: &column.ty })?;
-            if !whole || !crate::row::is_default(&column.ty, &value) {
+            if !whole || !is_default(&column.ty, &value) {
                 decoder.columns.push((id, value));
             }
             decoder.place.column = None;

@@ -7,6 +7,8 @@
 //! Inputs: [`ServerInfo`] and [`Update`]s in the order of their events; nothing else, so tests need no server. Must not: do
 //! I/O, or write to the database.
 
+use std::collections::hash_map::Entry;
+
 use rustc_hash::FxHashMap;
 
 use crate::decode::{DecodeError, Decoder, RowSink, RowUpdate};
@@ -175,19 +177,30 @@ impl Table {
 
     /// Sets a whole row; `None` when nothing changed.
     fn put(&mut self, uuid: Uuid, row: Row) -> Option<ChangeKind> {
-        let old = self.before.remove(&uuid).or_else(|| self.take(&uuid));
-        let kind = match &old {
-            None => Some(ChangeKind::Inserted),
-            Some(old) if *old == row => None,
-            Some(old) => Some(ChangeKind::Modified(difference(self.desc, old, &row))),
-        };
-        self.enter(uuid, &row);
-        self.rows.insert(uuid, row);
-        kind
+        let before = if self.before.is_empty() { None } else { self.before.remove(&uuid) };
+        self.leave(&uuid);
+        enter(&mut self.indexes, uuid, &row);
+        match self.rows.entry(uuid) {
+            Entry::Vacant(entry) => {
+                let kind = match before {
+                    None => Some(ChangeKind::Inserted),
+                    Some(old) if old == row => None,
+                    Some(old) => Some(ChangeKind::Modified(difference(self.desc, &old, &row))),
+                };
+                entry.insert(row);
+                kind
+            }
+            Entry::Occupied(mut entry) => {
+                let old = entry.insert(row);
+                let new = entry.get();
+                (old != *new).then(|| ChangeKind::Modified(difference(self.desc, &old, new)))
+            }
+        }
     }
 
     fn delete(&mut self, uuid: Uuid) -> bool {
-        self.take(&uuid).is_some()
+        self.leave(&uuid);
+        self.rows.remove(&uuid).is_some()
     }
 
     /// Applies differences, and returns them sorted.
@@ -197,34 +210,35 @@ impl Table {
         mut difference: Vec<(ColumnId, Datum)>,
         replaced: impl Fn(ColumnId) -> bool,
     ) -> Result<Vec<(ColumnId, Datum)>, &'static str> {
-        let mut row = self.take(&uuid).ok_or("is modified but was never inserted")?;
+        self.leave(&uuid);
+        let row = self.rows.get_mut(&uuid).ok_or("is modified but was never inserted")?;
         for (id, change) in &mut difference {
             let ty = &self.desc.columns[usize::from(id.0)].ty;
-            apply_column(&mut row, *id, ty, change, ty.max == 1 || replaced(*id));
+            apply_column(row, *id, ty, change, ty.max == 1 || replaced(*id));
         }
-        self.enter(uuid, &row);
-        self.rows.insert(uuid, row);
+        enter(&mut self.indexes, uuid, row);
         difference.sort_unstable_by_key(|(id, _)| *id);
         Ok(difference)
     }
 
-    fn take(&mut self, uuid: &Uuid) -> Option<Row> {
-        let row = self.rows.remove(uuid)?;
-        for (column, index) in &mut self.indexes {
-            if let Some(Datum::Atom(atom)) = row.get(*column)
+    /// Takes a row out of the indexes.
+    fn leave(&mut self, uuid: &Uuid) {
+        let Table { rows, indexes, .. } = self;
+        for (column, index) in indexes {
+            if let Some(Datum::Atom(atom)) = rows.get(uuid).and_then(|row| row.get(*column))
                 && index.get(atom) == Some(uuid)
             {
                 index.remove(atom);
             }
         }
-        Some(row)
     }
+}
 
-    fn enter(&mut self, uuid: Uuid, row: &Row) {
-        for (column, index) in &mut self.indexes {
-            if let Some(Datum::Atom(atom)) = row.get(*column) {
-                index.insert(atom.clone(), uuid);
-            }
+/// Takes a row into the indexes.
+fn enter(indexes: &mut [(ColumnId, FxHashMap<Atom, Uuid>)], uuid: Uuid, row: &Row) {
+    for (column, index) in indexes {
+        if let Some(Datum::Atom(atom)) = row.get(*column) {
+            index.insert(atom.clone(), uuid);
         }
     }
 }

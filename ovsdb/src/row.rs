@@ -6,66 +6,88 @@
 use crate::desc::{AtomKind, ColumnId, ColumnType, Shape};
 use crate::value::{Atom, Datum, Uuid};
 
+/// Most columns that a table may have: one bit each.
+pub(crate) const MAX_COLUMNS: u16 = 64;
+
 /// Column values of one row. A column that is absent has its default: nothing for an optional scalar, the empty set or map,
 /// and 0, 0.0, false, "" or the nil UUID for a scalar. (So an optional boolean that holds `false` is present.)
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
-    columns: Vec<(ColumnId, Datum)>,
+    /// One bit for each column that is set.
+    present: u64,
+    /// Their values, by column.
+    values: Box<[Datum]>,
 }
 
 impl Row {
     /// A row of defaults.
-    pub const fn new() -> Row {
-        Row { columns: Vec::new() }
+    pub fn new() -> Row {
+        Row::default()
     }
 
-    /// A row of columns that are sorted, unique, and none of them default.
-    pub(crate) fn from_sorted(columns: Vec<(ColumnId, Datum)>) -> Row {
-        Row { columns }
+    /// A row of columns that are sorted, unique, below [`MAX_COLUMNS`], and none of them default; they are drained.
+    pub(crate) fn from_sorted(columns: &mut Vec<(ColumnId, Datum)>) -> Row {
+        let present = columns.iter().fold(0, |bits, (id, _)| bits | bit(*id));
+        Row { present, values: columns.drain(..).map(|(_, value)| value).collect() }
     }
 
     /// Value of a column, `None` for its default.
     pub fn get(&self, column: ColumnId) -> Option<&Datum> {
-        self.position(column).ok().map(|i| &self.columns[i].1)
+        self.values.get(self.position(column).ok()?)
     }
 
     /// Mutable value of a column, `None` for its default. The caller keeps it canonical.
     pub fn get_mut(&mut self, column: ColumnId) -> Option<&mut Datum> {
         let at = self.position(column).ok()?;
-        Some(&mut self.columns[at].1)
+        self.values.get_mut(at)
     }
 
     /// Sets a column. A default value removes it, so that equality of rows is equality of states.
+    ///
+    /// A row holds the first 64 columns of a table; no described table has more than 34.
     pub fn set(&mut self, column: ColumnId, ty: &ColumnType, value: Datum) {
-        let default = is_default(ty, &value);
-        match (self.position(column), default) {
-            (Ok(i), true) => drop(self.columns.remove(i)),
-            (Ok(i), false) => self.columns[i].1 = value,
-            (Err(_), true) => {}
-            (Err(i), false) => self.columns.insert(i, (column, value)),
+        match (self.position(column), is_default(ty, &value)) {
+            (_, true) => self.clear(column),
+            (Ok(at), false) => self.values[at] = value,
+            (Err(at), false) if column.0 < MAX_COLUMNS => {
+                self.present |= bit(column);
+                self.resize(|values| values.insert(at, value));
+            }
+            (Err(_), false) => {}
         }
     }
 
     /// Resets a column to its default.
     pub fn clear(&mut self, column: ColumnId) {
-        if let Ok(i) = self.position(column) {
-            self.columns.remove(i);
+        if let Ok(at) = self.position(column) {
+            self.present &= !bit(column);
+            self.resize(|values| drop(values.remove(at)));
         }
     }
 
     /// The columns that are set, in order.
     pub fn iter(&self) -> impl Iterator<Item = (ColumnId, &Datum)> {
-        self.columns.iter().map(|(c, d)| (*c, d))
+        let ids = (0..MAX_COLUMNS).map(ColumnId).filter(|id| self.present & bit(*id) != 0);
+        ids.zip(&self.values)
     }
 
-    /// Gives unused capacity back; called once a row has been decoded.
-    pub fn shrink(&mut self) {
-        self.columns.shrink_to_fit();
-    }
-
+    /// Where the value of a column is, or would be.
     fn position(&self, column: ColumnId) -> Result<usize, usize> {
-        self.columns.binary_search_by_key(&column, |(c, _)| *c)
+        let bit = bit(column);
+        let before = (self.present & bit.wrapping_sub(1)).count_ones() as usize;
+        if self.present & bit != 0 { Ok(before) } else { Err(before) }
     }
+
+    fn resize(&mut self, change: impl FnOnce(&mut Vec<Datum>)) {
+        let mut values = std::mem::take(&mut self.values).into_vec();
+        change(&mut values);
+        self.values = values.into_boxed_slice();
+    }
+}
+
+/// The bit of a column; none beyond [`MAX_COLUMNS`].
+fn bit(column: ColumnId) -> u64 {
+    1_u64.checked_shl(u32::from(column.0)).unwrap_or(0)
 }
 
 /// True for the value that RFC 7047 section 5.2.1 gives a column of this type when an insert leaves it out.
