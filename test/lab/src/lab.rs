@@ -3,6 +3,7 @@
 //! In: options or a folder. Out: methods. It must not outlive its value: dropping it takes the lab down, unless it is kept.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -31,7 +32,7 @@ use crate::{down, up};
 const RUN_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// A running lab.
+/// A running lab. With `LAB_LOGS=DIR` in the environment, the logs are copied there before it goes down.
 #[derive(Debug)]
 pub struct Lab {
     layout: Layout,
@@ -203,12 +204,29 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if self.owned
-            && let Err(error) = down::down(self.layout.dir())
+        if !self.owned {
+            return;
+        }
+        if let Some(folder) = std::env::var_os("LAB_LOGS")
+            && let Err(error) = keep_logs(&self.layout, Path::new(&folder))
         {
+            eprintln!("keeping the lab's logs: {error:#}");
+        }
+        if let Err(error) = down::down(self.layout.dir()) {
             eprintln!("taking the lab down: {error:#}");
         }
     }
+}
+
+/// Copies the logs to a folder that outlives the lab, named as the lab.
+fn keep_logs(layout: &Layout, folder: &Path) -> Result<()> {
+    let target = folder.join(layout.options.prefix()?);
+    fs::create_dir_all(&target).with_context(|| format!("creating {}", target.display()))?;
+    for file in fs::read_dir(layout.dir().join("logs")).context("listing logs")?.flatten() {
+        fs::copy(file.path(), target.join(file.file_name()))
+            .with_context(|| format!("copying to {}", target.display()))?;
+    }
+    Ok(())
 }
 
 /// Where commands of a person or a test run: a place and its environment.

@@ -37,6 +37,6 @@ pub use layout::Layout;
 pub use matrix::{Cell, Check, Destination, Matrix, Source};
 pub use options::{Api, DEFAULT_DIR, Encap, Family, Options};
 pub use place::Place;
-pub use process::{ProcessId, Processes, wait_for};
+pub use process::{ProcessId, Processes, Record, Spec, wait_for};
 pub use progress::Progress;
 pub use status::Status;

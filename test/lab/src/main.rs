@@ -2,6 +2,7 @@
 //!
 //! In: a command line. Out: data on stdout, progress and errors on stderr, an exit code. It must not do more than call the library.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -107,7 +108,8 @@ enum Action {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter()).init();
+    let ansi = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(ansi).with_env_filter(filter()).init();
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {

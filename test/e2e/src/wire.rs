@@ -1,0 +1,117 @@
+//! What travels on the fabric between two nodes, seen on the cables themselves.
+//!
+//! In: the fabric's namespace. Out: the kinds of packets whose outer addresses are both nodes', and any that carry another's.
+//! It must not look into tunnels.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use ovenbird_lab::{Lab, Place};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// ETH_P_ALL in network byte order (packet(7)).
+const EVERY_PROTOCOL: i32 = 0x0300;
+/// How often the reader looks whether it should end.
+const TICK: Duration = Duration::from_millis(20);
+
+/// A running capture.
+#[derive(Debug)]
+pub struct Capture {
+    end: Arc<AtomicBool>,
+    reader: JoinHandle<Result<BTreeSet<String>>>,
+}
+
+impl Capture {
+    /// Starts to listen on all cables of the fabric.
+    ///
+    /// # Errors
+    /// When a packet socket cannot be opened.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let place = Place::netns(lab.layout().netns("fabric"));
+        let socket = place.run(|| {
+            Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(EVERY_PROTOCOL)))
+                .context("opening a packet socket")
+        })?;
+        socket.set_read_timeout(Some(TICK)).context("setting a time limit")?;
+        // The default holds a moment of traffic only.
+        socket.set_recv_buffer_size(8 << 20).context("enlarging the buffer")?;
+        let options = &lab.layout().options;
+        let nodes: BTreeSet<_> = (1..=options.nodes).flat_map(|index| options.node_addresses(index)).collect();
+        let central: BTreeSet<_> = options.central_addresses().into_iter().collect();
+        let end = Arc::new(AtomicBool::new(false));
+        let flag = end.clone();
+        let reader = std::thread::spawn(move || read(socket, &flag, &nodes, &central));
+        Ok(Self { end, reader })
+    }
+
+    /// Stops, and returns the kinds of packets seen: `udp 6081`, `icmpv6 135`, or `foreign SOURCE DESTINATION`.
+    ///
+    /// # Errors
+    /// When reading failed.
+    pub fn stop(self) -> Result<BTreeSet<String>> {
+        self.end.store(true, Ordering::Relaxed);
+        self.reader.join().map_err(|_| anyhow!("the capture panicked"))?
+    }
+}
+
+fn read(
+    mut socket: Socket,
+    end: &AtomicBool,
+    nodes: &BTreeSet<IpAddr>,
+    central: &BTreeSet<IpAddr>,
+) -> Result<BTreeSet<String>> {
+    let mut kinds = BTreeSet::new();
+    let mut frame = [0; 2048];
+    while !end.load(Ordering::Relaxed) {
+        match socket.read(&mut frame) {
+            Ok(length) => kinds.extend(classify(&frame[..length], nodes, central)),
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error).context("reading from the fabric"),
+        }
+    }
+    Ok(kinds)
+}
+
+/// The kind of an Ethernet frame; nothing for what a node says to the central namespace, to a group, or by ARP.
+fn classify(frame: &[u8], nodes: &BTreeSet<IpAddr>, central: &BTreeSet<IpAddr>) -> Option<String> {
+    let (source, destination, protocol, payload) = match frame.get(12..14)? {
+        [0x08, 0x00] => {
+            let header = frame.get(14..34)?;
+            let address = |at: usize| Some(IpAddr::from(<[u8; 4]>::try_from(&header[at..at + 4]).ok()?));
+            (address(12)?, address(16)?, header[9], frame.get(14 + usize::from(header[0] & 0x0f) * 4..)?)
+        }
+        [0x86, 0xdd] => {
+            let header = frame.get(14..54)?;
+            let address = |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(&header[at..at + 16]).ok()?));
+            (address(8)?, address(24)?, header[6], frame.get(54..)?)
+        }
+        _ => return None,
+    };
+    let local = |ip: &IpAddr| ip.is_unspecified() || matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let known = |ip: &IpAddr| nodes.contains(ip) || central.contains(ip) || local(ip);
+    if destination.is_multicast()
+        || (known(&source) && known(&destination) && !(nodes.contains(&source) && nodes.contains(&destination)))
+    {
+        return None;
+    }
+    if !known(&source) || !known(&destination) {
+        return Some(format!("foreign {source} {destination}"));
+    }
+    Some(match protocol {
+        6 => format!("tcp {}", port(payload)?),
+        17 => format!("udp {}", port(payload)?),
+        58 => format!("icmpv6 {}", payload.first()?),
+        other => format!("ip protocol {other}"),
+    })
+}
+
+/// The destination port.
+fn port(payload: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(payload.get(2..4)?.try_into().ok()?))
+}

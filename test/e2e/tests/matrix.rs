@@ -1,0 +1,97 @@
+//! Every pod and every node reaches every pod, in every family, over Geneve or VXLAN and nothing else; with the names that people
+//! know, and nothing in the Northbound that nobody answers for.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use ovenbird_e2e::wire::Capture;
+use ovenbird_e2e::{northbound, pods};
+use ovenbird_lab::demo::matrix;
+use ovenbird_lab::{Encap, Family, Lab, Options, Status, testing};
+
+const NAMESPACE: &str = "matrix";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dual_stack_over_geneve() -> Result<()> {
+    let options = Options { nodes: 3, family: Family::Dual, encap: Encap::Geneve, ..Options::default() };
+    let Some(lab) = testing::lab("e2e-dual", options).await? else { return Ok(()) };
+    lab.apply(&(manifest(&lab) + &portless_pods())).await?;
+    reach_everything(&lab, 4, "udp 6081").await?;
+    has_the_known_names(&lab)?;
+    northbound::equals_from_scratch(&lab)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipv4_over_vxlan() -> Result<()> {
+    let options = Options { nodes: 2, family: Family::V4, encap: Encap::Vxlan, ..Options::default() };
+    let Some(lab) = testing::lab("e2e-v4", options).await? else { return Ok(()) };
+    lab.apply(&manifest(&lab)).await?;
+    reach_everything(&lab, 2, "udp 4789").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipv6_over_geneve() -> Result<()> {
+    let options = Options { nodes: 2, family: Family::V6, encap: Encap::Geneve, ..Options::default() };
+    let Some(lab) = testing::lab("e2e-v6", options).await? else { return Ok(()) };
+    lab.apply(&manifest(&lab)).await?;
+    reach_everything(&lab, 2, "udp 6081").await
+}
+
+/// Two pods on each node.
+fn manifest(lab: &Lab) -> String {
+    let nodes = lab.layout().options.node_names();
+    let two = |node: &String| {
+        pods::pod(NAMESPACE, &format!("a-{node}"), node) + &pods::pod(NAMESPACE, &format!("b-{node}"), node)
+    };
+    nodes.iter().map(two).fold(pods::namespace(NAMESPACE), |text, two| text + &two)
+}
+
+/// A host-network pod and one that finishes: neither may have a port.
+fn portless_pods() -> String {
+    "---\n{apiVersion: v1, kind: Pod, metadata: {name: on-host}, spec: {hostNetwork: true, nodeName: node1, containers: [{name: c, image: none}]}}\n\
+     ---\n{apiVersion: v1, kind: Pod, metadata: {name: finished}, spec: {nodeName: node1, restartPolicy: Never, containers: [{name: c, image: none, command: ['true']}]}}\n"
+        .into()
+}
+
+/// The whole matrix works, and the fabric saw only the tunnel (and IPv6's own neighbour discovery) between nodes.
+async fn reach_everything(lab: &Lab, checks_per_cell: usize, tunnel: &str) -> Result<()> {
+    lab.await_running(NAMESPACE).await?;
+    let status = Status::of(lab).await?;
+    let capture = Capture::start(lab)?;
+    let matrix = matrix(lab, &status, NAMESPACE)?;
+    let kinds = capture.stop()?;
+    let nodes = lab.layout().options.node_names().len();
+    ensure!(matrix.cells.len() == 3 * nodes * 2 * nodes, "{} cells", matrix.cells.len());
+    ensure!(matrix.cells.iter().all(|cell| cell.checks.len() == checks_per_cell), "{}", matrix.table());
+    ensure!(matrix.failures().is_empty(), "{}\n{}", matrix.table(), matrix.failures().join("\n"));
+    let neighbour_discovery = ["icmpv6 135", "icmpv6 136"];
+    let seen: BTreeSet<_> =
+        kinds.iter().map(String::as_str).filter(|kind| !neighbour_discovery.contains(kind)).collect();
+    ensure!(seen == BTreeSet::from([tunnel]), "between nodes: {seen:?}");
+    let dump = northbound::dump(lab)?;
+    ensure!(northbound::unowned(&dump).is_empty(), "{:?}", northbound::unowned(&dump));
+    Ok(())
+}
+
+fn has_the_known_names(lab: &Lab) -> Result<()> {
+    let dump = northbound::dump(lab)?;
+    let has = |table: &str, wanted: &[String]| {
+        let names = northbound::names(&dump, table);
+        ensure!(wanted.iter().all(|name| names.contains(name)), "{table}: wanted {wanted:?} among {names:?}");
+        Ok(())
+    };
+    let nodes = lab.layout().options.node_names();
+    let per_node = |prefix: &str| nodes.iter().map(|node| format!("{prefix}{node}")).collect::<Vec<_>>();
+    has("Logical_Router", &["ovn_cluster_router".into()])?;
+    has("Logical_Switch", &[per_node(""), vec!["join".into()]].concat())?;
+    has("Logical_Router_Port", &[per_node("rtos-"), vec!["rtoj-ovn_cluster_router".into()]].concat())?;
+    let pods = [per_node(&format!("{NAMESPACE}_a-")), per_node(&format!("{NAMESPACE}_b-"))].concat();
+    let ports = [per_node("stor-"), per_node("k8s-"), vec!["jtor-ovn_cluster_router".into()], pods.clone()].concat();
+    has("Logical_Switch_Port", &ports)?;
+    let pod_ports: Vec<_> =
+        northbound::names(&dump, "Logical_Switch_Port").into_iter().filter(|name| name.contains('_')).collect();
+    let unexpected: Vec<_> =
+        pod_ports.iter().filter(|name| !pods.contains(name) && *name != "jtor-ovn_cluster_router").collect();
+    ensure!(unexpected.is_empty(), "ports that nobody asked for: {unexpected:?}");
+    Ok(())
+}
