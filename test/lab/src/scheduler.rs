@@ -129,3 +129,44 @@ async fn bind(client: &Client, (namespace, name): &(String, String), node: &str)
         Err(error) => warn!(namespace, name, node, %error, "binding"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(name: &str, ready: &str, zone: &str) -> Node {
+        let conditions = json!([{"type": "Ready", "status": ready}]);
+        let object =
+            json!({"metadata": {"name": name, "labels": {"zone": zone}}, "status": {"conditions": conditions}});
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn pod(name: &str, spec: &serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec})).unwrap()
+    }
+
+    fn nodes_of(scheduler: &mut Scheduler) -> Vec<String> {
+        scheduler.assign().into_iter().map(|((_, pod), node)| format!("{pod} {node}")).collect()
+    }
+
+    #[test]
+    fn ready_nodes_take_turns_and_selectors_hold() {
+        let mut scheduler = Scheduler::default();
+        let containers = json!([{"name": "c"}]);
+        for name in ["a", "b", "c"] {
+            scheduler.note_pod(Apply(pod(name, &json!({"containers": containers}))));
+        }
+        assert!(nodes_of(&mut scheduler).is_empty(), "no node is ready");
+        scheduler.note_node(Apply(node("n1", "True", "east")));
+        scheduler.note_node(Apply(node("n2", "True", "west")));
+        scheduler.note_node(Apply(node("n3", "False", "west")));
+        assert_eq!(nodes_of(&mut scheduler), ["a n1", "b n2", "c n1"]);
+        assert!(nodes_of(&mut scheduler).is_empty(), "each is bound once");
+        let picky = json!({"containers": containers, "nodeSelector": {"zone": "west"}});
+        scheduler.note_pod(Apply(pod("d", &picky)));
+        scheduler.note_pod(Apply(pod("e", &json!({"containers": containers, "nodeSelector": {"zone": "north"}}))));
+        assert_eq!(nodes_of(&mut scheduler), ["d n2"]);
+    }
+}

@@ -166,6 +166,21 @@ async fn down_leaves_nothing_after_a_crash_and_works_twice() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_given_api_server_is_reached_from_every_namespace() -> Result<()> {
+    let Some(server) = testing::lab("lab-api", bare(1, Encap::Geneve)).await? else { return Ok(()) };
+    let api = ovenbird_lab::Api::Kubeconfig(server.layout().kubeconfig());
+    let Some(lab) = testing::lab("lab-guest", Options { api, ..bare(2, Encap::Geneve) }).await? else { return Ok(()) };
+    // node2 exists only because the guest's kubelet, in a namespace of the guest's, has reached the other lab's server.
+    for place in ["central", "node2"] {
+        let names = lab.exec_node(place, &["kubectl", "get", "nodes", "-o", "name"])?;
+        ensure!(names.contains("node/node2"), "{names}");
+    }
+    let records = lab.layout().processes().all();
+    ensure!(records.iter().all(|record| record.spec.name != "scheduler"), "a given API server has its own scheduler");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn exit_codes_and_unknown_names_are_passed_on() -> Result<()> {
     let Some(lab) = testing::lab("lab-exec", bare(1, Encap::Geneve)).await? else { return Ok(()) };
     let program = lab.layout().bin_dir.join("ovenbird-lab");
