@@ -69,7 +69,7 @@ async fn each_pod(
 
 fn pod(n: usize) -> (String, String) {
     let pod = json!({
-        "metadata": {"name": format!("pod-{n:05}"), "labels": {"app": "load"}, "annotations": {"filler": "x".repeat(3_000)}},
+        "metadata": {"name": format!("pod-{n:05}"), "labels": {"app": "load"}, "annotations": {"filler": "x".repeat(3_300)}},
         "spec": {"nodeName": format!("node-{:03}", n % 100), "containers": [{"name": "c", "image": "busybox"}]},
     });
     (PATH.to_owned(), pod.to_string())

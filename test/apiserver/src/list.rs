@@ -1,7 +1,7 @@
 //! LIST: a consistent snapshot, whole or in pages, streamed from the stored bytes.
 //!
 //! ```text
-//! state (locked: copy pointers) --> selected objects --> chunks of about 64 KB --> body
+//! state (locked: copy pointers) --> selected objects --> chunks of about 256 KB --> body
 //! ```
 //!
 //! A continue token carries the version of its first page and the last key served: later pages show the collection as it
@@ -23,7 +23,7 @@ use crate::selector::Selector;
 use crate::store::{Collection, State};
 
 /// Bytes of one chunk of a streamed body, about.
-pub(crate) const CHUNK: usize = 64 << 10;
+pub(crate) const CHUNK: usize = 256 << 10;
 
 /// The answer to a LIST, before it is written.
 #[derive(Debug)]

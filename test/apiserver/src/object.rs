@@ -77,9 +77,7 @@ impl Object {
 fn field(value: &Value, path: &str) -> Option<Box<str>> {
     match path.split('.').try_fold(value, |value, step| value.get(step))? {
         Value::String(text) => Some(text.as_str().into()),
-        Value::Bool(_) | Value::Number(_) => {
-            Some(path.split('.').try_fold(value, |value, step| value.get(step))?.to_string().into())
-        }
+        scalar @ (Value::Bool(_) | Value::Number(_)) => Some(scalar.to_string().into()),
         _ => None,
     }
 }

@@ -15,7 +15,7 @@ use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::App;
 use crate::error::ApiError;
@@ -81,14 +81,8 @@ impl Watcher {
             let version = if with_state { current } else { asked.unwrap_or(current) };
             (initial, version, collection.changes())
         };
-        let bookmarks = bookmarks.then(|| {
-            let mut ticks = interval(BOOKMARK_INTERVAL);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks.reset();
-            ticks
-        });
         Ok(Self {
-            announce: send_initial == Some(true) && bookmarks.is_some(),
+            announce: send_initial == Some(true) && bookmarks,
             closing: app.faults.closing(),
             app: app.clone(),
             namespace: target.namespace.clone(),
@@ -100,7 +94,7 @@ impl Watcher {
             initial,
             version,
             changes,
-            bookmarks,
+            bookmarks: bookmarks.then(ticks),
         })
     }
 
@@ -236,6 +230,13 @@ fn write_event(kind: &str, object: &[u8], out: &mut BytesMut) {
     start_event(kind, out);
     out.put_slice(object);
     out.put_slice(b"}\n");
+}
+
+/// The moments at which a bookmark is due; the first comes after one interval.
+fn ticks() -> Interval {
+    let mut ticks = interval_at(Instant::now() + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 async fn tick(bookmarks: &mut Option<Interval>) {
