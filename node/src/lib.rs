@@ -1,15 +1,25 @@
 //! The node daemon: chassis settings, management port, pod ports.
 //!
 //! ```text
-//! kubelet -> ovenbird-cni (shim) -> [cni-server] -> Attach -> [pipeline]
-//!   -> desired {veth in the pod's netns, Port, Interface} -> [net] and [diff on Open_vSwitch] -> ovn-installed -> result
+//! kubelet -> ovenbird-cni (shim) -> [cni-server] -> [plug] -> desired {veth in the pod's netns, Port, Interface}
+//!   -> [net] and [vswitch: diff on Open_vSwitch] -> ovn-installed -> result
 //! ```
+//!
+//! `daemon` puts the parts together; each file's header says what it is for.
 
+pub mod chassis;
+pub mod cluster;
+pub mod cni_conf;
+pub mod config;
+pub mod daemon;
+pub mod http;
+pub mod management;
 pub mod metrics;
 pub mod net;
 pub mod plug;
 pub mod pods;
 pub mod readiness;
+pub mod restore;
 pub mod rows;
 pub mod step;
 #[cfg(test)]

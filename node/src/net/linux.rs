@@ -7,20 +7,25 @@
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::RouteMessage;
 use ovenbird_api::Mac;
-use rtnetlink::{Error, Handle, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{Error, Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
+use tokio::sync::watch;
 
 use super::{HostLink, HostNetwork, Link, NetError, NetOps, NetnsId, Route, Veth, ethtool, message, netns};
 
 /// The kernel of this host.
 pub struct Linux {
     host: Handle,
+    /// Index of the link that [`NetOps::apply_host_link`] looks after; 0 before the first call.
+    managed: Arc<AtomicU32>,
 }
 
 impl Linux {
@@ -29,7 +34,27 @@ impl Linux {
     /// # Errors
     /// When the socket cannot be opened.
     pub fn new() -> Result<Linux, NetError> {
-        Ok(Linux { host: connect()? })
+        Ok(Linux { host: connect()?, managed: Arc::default() })
+    }
+
+    /// A counter that rises when an address of the host, its default route, or the link that is looked after changes.
+    ///
+    /// # Errors
+    /// When the netlink socket cannot be opened.
+    pub fn changes(&self) -> Result<watch::Receiver<u64>, NetError> {
+        use MulticastGroup::{Ipv4Ifaddr, Ipv4Route, Ipv6Ifaddr, Ipv6Route, Link};
+        let groups = [Link, Ipv4Ifaddr, Ipv6Ifaddr, Ipv4Route, Ipv6Route];
+        let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups).map_err(NetError::Socket)?;
+        tokio::spawn(connection);
+        let (managed, (tx, rx)) = (self.managed.clone(), watch::channel(0));
+        tokio::spawn(async move {
+            while let Some((message, _)) = messages.next().await {
+                if message::concerns(&message.payload, managed.load(Ordering::Relaxed)) {
+                    tx.send_modify(|count| *count += 1);
+                }
+            }
+        });
+        Ok(rx)
     }
 
     async fn try_create(&self, veth: &Veth) -> Result<(), Error> {
@@ -116,6 +141,7 @@ impl NetOps for Linux {
 
     async fn apply_host_link(&self, want: &HostLink) -> Result<bool, NetError> {
         let have = self.host_link(&want.name).await?.ok_or_else(|| NetError::NoLink(want.name.clone()))?;
+        self.managed.store(have.index, Ordering::Relaxed);
         let mut changed = false;
         if have.mac != Some(want.mac) || have.mtu != want.mtu || !have.up {
             if want.checksum_in_software {

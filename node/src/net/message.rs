@@ -3,13 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use ovenbird_api::Mac;
+use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::{LinkUnspec, LinkVeth};
 
 use super::{Link, Route, Veth};
@@ -117,6 +118,19 @@ pub fn route(message: &RouteMessage) -> Option<(u32, Route)> {
     }
     let dst = IpNet::new(dst, message.header.destination_prefix_length).ok()?;
     Some((index?, Route { dst, via, src }))
+}
+
+/// True for news of the host's addresses, of its default routes, and of the link with index `managed`. Pods come and go without.
+pub fn concerns(news: &NetlinkPayload<RouteNetlinkMessage>, managed: u32) -> bool {
+    let NetlinkPayload::InnerMessage(news) = news else { return false };
+    match news {
+        RouteNetlinkMessage::NewLink(m) | RouteNetlinkMessage::DelLink(m) => m.header.index == managed,
+        RouteNetlinkMessage::NewAddress(m) | RouteNetlinkMessage::DelAddress(m) => address(m).is_some(),
+        RouteNetlinkMessage::NewRoute(m) | RouteNetlinkMessage::DelRoute(m) => {
+            route(m).is_some_and(|(index, route)| index == managed || route.dst.prefix_len() == 0)
+        }
+        _ => false,
+    }
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

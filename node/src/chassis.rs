@@ -1,0 +1,177 @@
+//! What this host is to OVN and to the cluster: tunnel endpoint, MTU, chassis settings, annotations of the Node.
+//!
+//! ```text
+//! HostNetwork, Config, State --> Chassis rows --> Open_vSwitch
+//!                            --> annotations  --> PATCH of the Node, when different
+//! ```
+//!
+//! The functions are pure; [`run`] feeds them with what changes. Must not: attach anything.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use ipnet::IpNet;
+use kube::Client;
+use ovenbird_api::node::{self, PrimaryIfaddr};
+use ovenbird_api::{Mac, address, annotation, name};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::cluster::{NodeFact, annotate};
+use crate::config::Config;
+use crate::net::{HostNetwork, Link, NetOps};
+use crate::rows::Chassis;
+use crate::vswitch::Vswitch;
+
+/// A host that cannot be a node as configured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// No default route to take the address from.
+    #[error(
+        "no interface with a default route has an address; give the address of the tunnel endpoint with --encap-ip"
+    )]
+    NoEndpoint,
+    /// The address is not ours.
+    #[error("no interface of this host has the address {0} of --encap-ip")]
+    NotOurs(IpAddr),
+    /// Too little is left for pods.
+    #[error(
+        "interface {link} has MTU {mtu}: less {overhead} bytes of tunnel too little is left for pods; raise it or give --mtu"
+    )]
+    SmallMtu {
+        /// Uplink.
+        link: String,
+        /// Its MTU.
+        mtu: u32,
+        /// Tunnel overhead.
+        overhead: u32,
+    },
+}
+
+/// The tunnel endpoint: as configured, else the address of the interface with the default route.
+///
+/// # Errors
+/// When there is none.
+pub fn encap_ip(config: &Config, host: &HostNetwork) -> Result<IpAddr, HostError> {
+    let primary = primary(host, None);
+    let found = primary.ipv4.map(|a| a.addr().into()).or(primary.ipv6.map(|a| a.addr().into()));
+    config.encap_ip.or(found).ok_or(HostError::NoEndpoint)
+}
+
+/// MTU of pods: as configured, else that of the interface with the tunnel endpoint less the overhead.
+///
+/// # Errors
+/// When no interface has the endpoint, or too little is left.
+pub fn pod_mtu(config: &Config, endpoint: IpAddr, host: &HostNetwork) -> Result<u32, HostError> {
+    if let Some(mtu) = config.mtu {
+        return Ok(mtu);
+    }
+    let uplink = with_address(host, endpoint).ok_or(HostError::NotOurs(endpoint))?;
+    let overhead = config.encap.overhead(endpoint);
+    let small = || HostError::SmallMtu { link: uplink.name.clone(), mtu: uplink.mtu, overhead };
+    uplink.mtu.checked_sub(overhead).filter(|mtu| *mtu >= 576).ok_or_else(small)
+}
+
+/// Addresses of the management port, one for each subnet of the node: (address, router, subnet).
+pub fn management_addresses(subnets: &[IpNet]) -> Vec<(IpNet, IpAddr)> {
+    let of = |subnet: &IpNet| {
+        let own = address::on_subnet(address::management(*subnet)?, *subnet);
+        Some((own, address::router(*subnet)?))
+    };
+    subnets.iter().filter_map(of).collect()
+}
+
+/// Annotations of the Node.
+pub fn annotations(
+    system_id: &str,
+    endpoint: IpAddr,
+    host: &HostNetwork,
+    subnets: &[IpNet],
+) -> BTreeMap<&'static str, String> {
+    let mut all = BTreeMap::from([
+        (annotation::NODE_CHASSIS_ID, system_id.to_owned()),
+        (annotation::NODE_ENCAP_IPS, node::format_encap_ips(&[endpoint])),
+        (annotation::NODE_PRIMARY_IFADDR, node::format_primary_ifaddr(&primary(host, Some(endpoint)))),
+        (annotation::HOST_CIDRS, node::format_host_cidrs(&host_cidrs(host))),
+    ]);
+    let own = management_addresses(subnets).into_iter().map(|(own, _)| own.addr());
+    if let Some(mac) = Mac::of_any(own) {
+        all.insert(annotation::NODE_MGMT_PORT_MACS, node::format_management_mac(mac));
+    }
+    all
+}
+
+/// Addresses of the interfaces with the default routes; without a default route, of the one with the tunnel endpoint.
+fn primary(host: &HostNetwork, endpoint: Option<IpAddr>) -> PrimaryIfaddr {
+    let by_index = |index: Option<u32>| host.links.iter().find(|l| Some(l.index) == index);
+    let fallback = endpoint.and_then(|ip| with_address(host, ip));
+    let addresses = |index| by_index(index).or(fallback).map_or(&[][..], |l| &l.addresses);
+    PrimaryIfaddr {
+        ipv4: addresses(host.default_v4).iter().find_map(|a| if let IpNet::V4(a) = a { Some(*a) } else { None }),
+        ipv6: addresses(host.default_v6).iter().find_map(|a| if let IpNet::V6(a) = a { Some(*a) } else { None }),
+    }
+}
+
+fn with_address(host: &HostNetwork, ip: IpAddr) -> Option<&Link> {
+    host.links.iter().find(|l| l.addresses.iter().any(|a| a.addr() == ip))
+}
+
+/// All addresses of the host, without loopback and the management port, sorted.
+fn host_cidrs(host: &HostNetwork) -> Vec<IpNet> {
+    let of_host = host.links.iter().filter(|l| l.name != name::MANAGEMENT_INTERFACE);
+    let mut all: Vec<IpNet> = of_host.flat_map(|l| &l.addresses).filter(|a| !a.addr().is_loopback()).copied().collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Keeps chassis rows and annotations as they should be, until the daemon stops.
+pub async fn run<N: NetOps>(
+    config: Config,
+    net: Arc<N>,
+    vswitch: Vswitch,
+    client: Client,
+    mut node: watch::Receiver<NodeFact>,
+    mut host_changes: watch::Receiver<u64>,
+) -> anyhow::Result<()> {
+    let mut state = vswitch.state();
+    // Kept when the host has one already, here or from an earlier run.
+    let invented = uuid::Uuid::new_v4().to_string();
+    loop {
+        let now = state.wait_for(|s| s.synced).await?.clone();
+        let host = net.host_network().await?;
+        let endpoint = encap_ip(&config, &host)?;
+        let system_id = now.system_id.unwrap_or_else(|| invented.clone());
+        let chassis = Chassis {
+            system_id: system_id.clone(),
+            node: config.node.clone(),
+            sb_address: config.sb_address.clone(),
+            encap_type: config.encap.as_str(),
+            encap_ip: endpoint,
+            bridge_mappings: config.bridge_mappings.clone(),
+            monitor_all: config.monitor_all,
+            userspace: now.userspace,
+        };
+        vswitch.set(Chassis::owner(), chassis.output());
+        let fact = node.borrow_and_update().clone();
+        let want = annotations(&system_id, endpoint, &host, &fact.subnets);
+        let write = || annotate(&client, &config.node, &fact.annotations, &want);
+        let retry = ExponentialBuilder::default().with_max_delay(Duration::from_secs(10)).without_max_times();
+        let told = |e: &kube::Error, _| warn!("writing annotations of the Node: {e}");
+        if write.retry(retry).notify(told).await? {
+            info!("annotations of the Node written");
+        }
+        tokio::select! {
+            changed = node.changed() => changed?,
+            changed = host_changes.changed() => changed?,
+            changed = state.changed() => changed?,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "chassis_tests.rs"]
+mod tests;

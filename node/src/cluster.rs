@@ -1,0 +1,184 @@
+//! The rim to Kubernetes: watches of this Node and its pods, annotations of the Node, Events on pods.
+//!
+//! ```text
+//! watch Node --> NodeFact (subnets, annotations)       watch Pods of the node --> PodBook
+//! wanted annotations --> PATCH, only when different     Diagnostic --> Event
+//! ```
+//!
+//! Must not: decide what an annotation holds (`chassis`), or keep a pod's full object.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod as KubePod};
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::watcher::{self, watcher};
+use kube::{Client, ResourceExt};
+use ovenbird_api::{annotation, name, node};
+use ovenbird_reconcile::{Diagnostic, Severity};
+use tokio::sync::watch;
+use tracing::{error, warn};
+
+use crate::plug::Tell;
+use crate::pods::{Lookup, Pod, PodBook};
+
+/// Manager name of our writes and Events.
+const MANAGER: &str = "ovenbird-node";
+
+/// What the API says of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFact {
+    /// Its annotations of ours (`k8s.ovn.org/`).
+    pub annotations: BTreeMap<String, String>,
+    /// `node-subnets`, once the master has written it.
+    pub subnets: Vec<IpNet>,
+}
+
+/// Connects as the configuration says.
+///
+/// # Errors
+/// When there is no usable kubeconfig or service account.
+pub async fn connect(kubeconfig: Option<&std::path::Path>) -> anyhow::Result<Client> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let file = kube::config::Kubeconfig::read_from(path)?;
+            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?
+        }
+        None => kube::Config::infer().await?,
+    };
+    Ok(Client::try_from(config)?)
+}
+
+/// Watches this Node. The receiver holds what was seen last.
+pub fn watch_node(client: Client, node: &str) -> watch::Receiver<NodeFact> {
+    let (tx, rx) = watch::channel(NodeFact::default());
+    let settings = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    tokio::spawn(async move {
+        let mut nodes = std::pin::pin!(watcher(Api::<Node>::all(client), settings).default_backoff());
+        while let Some(event) = nodes.next().await {
+            match event {
+                Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) => {
+                    let fact = node_fact(&node);
+                    tx.send_if_modified(|old| std::mem::replace(old, fact.clone()) != fact);
+                }
+                Ok(watcher::Event::Delete(_) | watcher::Event::Init | watcher::Event::InitDone) => {}
+                Err(e) => warn!("watching the Node: {e}"),
+            }
+        }
+    });
+    rx
+}
+
+fn node_fact(node: &Node) -> NodeFact {
+    let annotations = node.annotations();
+    let subnets = match annotations.get(annotation::NODE_SUBNETS).map(|text| node::parse_subnets(text)) {
+        Some(Ok(subnets)) => subnets,
+        Some(Err(e)) => {
+            error!("{e}");
+            Vec::new()
+        }
+        None => Vec::new(),
+    };
+    let ours = annotations.iter().filter(|(key, _)| key.starts_with("k8s.ovn.org/"));
+    NodeFact { annotations: ours.map(|(k, v)| (k.clone(), v.clone())).collect(), subnets }
+}
+
+/// Watches the pods of a node into a book.
+pub fn watch_pods(client: Client, node: &str, book: Arc<PodBook>) {
+    let settings = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    tokio::spawn(async move {
+        let mut pods = std::pin::pin!(watcher(Api::<KubePod>::all(client), settings).default_backoff());
+        while let Some(event) = pods.next().await {
+            match event {
+                Ok(watcher::Event::Init) => book.begin(),
+                Ok(watcher::Event::InitApply(pod)) => book.listed(key(&pod), slim(&pod)),
+                Ok(watcher::Event::InitDone) => book.complete(),
+                Ok(watcher::Event::Apply(pod)) => book.apply(key(&pod), slim(&pod)),
+                Ok(watcher::Event::Delete(pod)) => book.delete(&key(&pod)),
+                Err(e) => warn!("watching pods: {e}"),
+            }
+        }
+    });
+}
+
+fn key(pod: &KubePod) -> String {
+    name::key(&pod.namespace().unwrap_or_default(), &pod.name_any())
+}
+
+fn slim(pod: &KubePod) -> Pod {
+    let text = |key| pod.annotations().get(key).cloned();
+    Pod {
+        uid: pod.uid().unwrap_or_default(),
+        // The mirror of a static pod names the UID under which the kubelet runs it.
+        static_uid: text("kubernetes.io/config.mirror"),
+        node: pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default(),
+        network: text(annotation::POD_NETWORKS),
+        limits: [text(annotation::INGRESS_BANDWIDTH), text(annotation::EGRESS_BANDWIDTH)],
+    }
+}
+
+/// Asks the API for one pod.
+pub fn lookup(client: Client) -> Lookup {
+    Box::new(move |namespace, name| {
+        let (pods, name) = (Api::<KubePod>::namespaced(client.clone(), namespace), name.to_owned());
+        Box::pin(async move {
+            let found = pods.get_opt(&name).await.map_err(|e| e.to_string())?;
+            Ok(found.as_ref().map(slim))
+        })
+    })
+}
+
+/// Writes the annotations that differ from what the Node has; true when there was something to write.
+///
+/// # Errors
+/// Those of the API.
+pub async fn annotate(
+    client: &Client,
+    node: &str,
+    have: &BTreeMap<String, String>,
+    want: &BTreeMap<&'static str, String>,
+) -> Result<bool, kube::Error> {
+    let changed: BTreeMap<_, _> = want.iter().filter(|(key, value)| have.get(**key) != Some(*value)).collect();
+    if changed.is_empty() {
+        return Ok(false);
+    }
+    let patch = serde_json::json!({"metadata": {"annotations": changed}});
+    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+    Api::<Node>::all(client.clone()).patch_metadata(node, &params, &Patch::Merge(patch)).await?;
+    Ok(true)
+}
+
+/// Turns diagnostics into Events on pods, in the background.
+pub fn events(client: Client, node: &str) -> Tell {
+    let recorder = Recorder::new(client, Reporter { controller: MANAGER.into(), instance: Some(node.into()) });
+    Box::new(move |namespace, name, uid, diagnostic: Diagnostic| {
+        let recorder = recorder.clone();
+        let reference = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            namespace: Some(namespace.into()),
+            name: Some(name.into()),
+            uid: Some(uid.into()),
+            ..ObjectReference::default()
+        };
+        tokio::spawn(async move {
+            let event = Event {
+                type_: match diagnostic.severity {
+                    Severity::Note => EventType::Normal,
+                    Severity::Warning | Severity::Error => EventType::Warning,
+                },
+                reason: diagnostic.reason.into(),
+                note: Some(format!("{}: {}", diagnostic.field, diagnostic.message)),
+                action: "Attach".into(),
+                secondary: None,
+            };
+            if let Err(e) = recorder.publish(&event, &reference).await {
+                warn!("Event {} cannot be published: {e}", event.reason);
+            }
+        });
+    })
+}

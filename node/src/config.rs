@@ -1,0 +1,407 @@
+//! The configuration of the node daemon: one validated struct from flags, environment, a YAML file and defaults.
+//!
+//! ```text
+//! flag  >  environment (OVENBIRD_*)  >  file (--config)  >  default
+//! ```
+//!
+//! Flag names are those of ovn-kubernetes where the meaning is the same. The file has the flags' names as keys. Every error
+//! names the flag and says what to do. Must not: open a connection, or be asked twice.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Parser;
+use ipnet::IpNet;
+use ovenbird_api::path;
+use ovsdb::Endpoint;
+use serde::{Deserialize, Serialize};
+
+const EXAMPLES: &str = "\
+Examples:
+  A node of a cluster whose Southbound is on 10.0.0.1:
+    ovenbird-node --node-name $(hostname) --sb-address tcp:10.0.0.1:6642 --cluster-subnets 10.128.0.0/14/23
+
+  The same from a file:
+    ovenbird-node --config /etc/ovenbird/node.yaml
+
+  The flags' names serve in the file (sb-address: tcp:10.0.0.1:6642) and in the environment (OVENBIRD_SB_ADDRESS=...).";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "ovenbird-node", version, about = "Attaches the pods of one node to OVN", after_help = EXAMPLES)]
+pub struct Args {
+    /// YAML file with settings; its keys are the names of the flags.
+    #[arg(long, env = "OVENBIRD_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// All other settings.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Settings as they are written by people: each optional, none validated.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize, clap::Args)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    /// kubeconfig file; without it $KUBECONFIG, ~/.kube/config or the service account of the pod.
+    #[arg(long, env = "OVENBIRD_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Name of this host's Node object [default: the host name].
+    #[arg(long, env = "OVENBIRD_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// Open_vSwitch database of this host [default: unix:/run/openvswitch/db.sock].
+    #[arg(long, env = "OVENBIRD_OVS_ADDRESS", value_name = "ADDRESS")]
+    pub ovs_address: Option<String>,
+
+    /// Southbound servers for ovn-controller, separated by commas: unix:PATH, tcp:HOST:PORT, ssl:HOST:PORT
+    /// [default: unix:/var/run/ovn/ovnsb_db.sock].
+    #[arg(long, env = "OVENBIRD_SB_ADDRESS", value_name = "ADDRESS,...")]
+    pub sb_address: Option<String>,
+
+    /// Tunnels between nodes: geneve or vxlan [default: geneve].
+    #[arg(long, env = "OVENBIRD_ENCAP_TYPE", value_name = "TYPE")]
+    pub encap_type: Option<String>,
+
+    /// Address of this host's tunnel endpoint [default: the address of the interface with the default route].
+    #[arg(long, env = "OVENBIRD_ENCAP_IP", value_name = "IP")]
+    pub encap_ip: Option<String>,
+
+    /// MTU of pods [default: that of the interface with the tunnel endpoint, less the tunnel's overhead].
+    #[arg(long, env = "OVENBIRD_MTU", value_name = "BYTES")]
+    pub mtu: Option<u32>,
+
+    /// Pod networks as CIDR/HOST-PREFIX, separated by commas [default: 10.128.0.0/14/23].
+    #[arg(long, env = "OVENBIRD_CLUSTER_SUBNETS", value_name = "CIDR/LEN,...")]
+    pub cluster_subnets: Option<String>,
+
+    /// Service networks, separated by commas [default: 10.96.0.0/16].
+    #[arg(long, env = "OVENBIRD_K8S_SERVICE_CIDRS", value_name = "CIDR,...")]
+    pub k8s_service_cidrs: Option<String>,
+
+    /// Physical networks and their bridges, e.g. physnet:br-ex; without it the setting of OVS is left alone.
+    #[arg(long, env = "OVENBIRD_BRIDGE_MAPPINGS", value_name = "NETWORK:BRIDGE,...")]
+    pub bridge_mappings: Option<String>,
+
+    /// Whether ovn-controller replicates the whole Southbound: quicker, at the price of memory [default: true].
+    #[arg(long, env = "OVENBIRD_MONITOR_ALL", value_name = "BOOL")]
+    pub monitor_all: Option<bool>,
+
+    /// Unix socket for the CNI plugin [default: /run/ovenbird/cni.sock].
+    #[arg(long, env = "OVENBIRD_CNI_SOCKET", value_name = "PATH")]
+    pub cni_socket: Option<PathBuf>,
+
+    /// Folder of CNI configurations [default: /etc/cni/net.d].
+    #[arg(long, env = "OVENBIRD_CNI_CONF_DIR", value_name = "PATH")]
+    pub cni_conf_dir: Option<PathBuf>,
+
+    /// Name of ours in it [default: 10-ovenbird.conflist].
+    #[arg(long, env = "OVENBIRD_CNI_CONF_NAME", value_name = "NAME")]
+    pub cni_conf_name: Option<String>,
+
+    /// Seconds that a CNI request may take [default: 120].
+    #[arg(long, env = "OVENBIRD_CNI_TIMEOUT", value_name = "SECONDS")]
+    pub cni_timeout: Option<u32>,
+
+    /// Address of /metrics, /healthz and /readyz; "" turns them off [default: 127.0.0.1:9410].
+    #[arg(long, env = "OVENBIRD_METRICS_BIND_ADDRESS", value_name = "IP:PORT")]
+    pub metrics_bind_address: Option<String>,
+
+    /// Seconds between comparisons of everything in Open_vSwitch; each should find nothing [default: 300].
+    #[arg(long, env = "OVENBIRD_AUDIT_INTERVAL", value_name = "SECONDS")]
+    pub audit_interval: Option<u32>,
+
+    /// Log filter: error, warn, info, debug, trace, or per module as `info,ovsdb=debug` [default: info].
+    #[arg(long, env = "OVENBIRD_LOGLEVEL", value_name = "FILTER")]
+    pub loglevel: Option<String>,
+}
+
+/// Tunnel protocols that OVN speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encap {
+    /// Geneve, UDP port 6081.
+    Geneve,
+    /// VXLAN, UDP port 4789.
+    Vxlan,
+}
+
+/// The validated configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// kubeconfig file, `None` to infer.
+    pub kubeconfig: Option<PathBuf>,
+    /// Name of the Node.
+    pub node: String,
+    /// The host's Open_vSwitch.
+    pub ovs: Vec<Endpoint>,
+    /// Southbound, for ovn-controller.
+    pub sb_address: String,
+    /// Tunnel protocol.
+    pub encap: Encap,
+    /// Tunnel endpoint, `None` to find it.
+    pub encap_ip: Option<IpAddr>,
+    /// MTU of pods, `None` to compute it.
+    pub mtu: Option<u32>,
+    /// Pod networks.
+    pub cluster_subnets: Vec<IpNet>,
+    /// Service networks.
+    pub service_cidrs: Vec<IpNet>,
+    /// `ovn-bridge-mappings`.
+    pub bridge_mappings: Option<String>,
+    /// `ovn-monitor-all`.
+    pub monitor_all: bool,
+    /// CNI socket.
+    pub cni_socket: PathBuf,
+    /// CNI configuration file.
+    pub cni_conf: PathBuf,
+    /// Deadline of a CNI request.
+    pub cni_timeout: Duration,
+    /// Address of the HTTP server, `None` for none.
+    pub metrics: Option<SocketAddr>,
+    /// Time between audits.
+    pub audit_interval: Duration,
+    /// Log filter.
+    pub loglevel: String,
+}
+
+/// Why a configuration was refused. The text names the setting and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the file of --config ({path}); give the path of a readable YAML file")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// The file is not what we expect.
+    #[error("cannot use the file of --config ({path}); its keys are the names of the flags, see --help")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// One setting is wrong.
+    #[error("--{flag}: {problem}; {advice}")]
+    Setting {
+        /// Name of the flag.
+        flag: &'static str,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        advice: &'static str,
+    },
+}
+
+impl Encap {
+    /// As ovn-controller spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Encap::Geneve => "geneve",
+            Encap::Vxlan => "vxlan",
+        }
+    }
+
+    /// Bytes that a tunnel adds to a packet. VXLAN in OVN is used as for IPv4; an IPv6 header has 20 bytes more.
+    pub const fn overhead(self, endpoint: IpAddr) -> u32 {
+        let v4 = match self {
+            Encap::Geneve => 58,
+            Encap::Vxlan => 50,
+        };
+        if endpoint.is_ipv4() { v4 } else { v4 + 20 }
+    }
+}
+
+impl Args {
+    /// Reads the file, merges it under the flags and the environment, and validates the whole.
+    ///
+    /// # Errors
+    /// When the file or a setting cannot be used.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let settings = match &self.config {
+            Some(path) => self.settings.or(Settings::read(path)?),
+            None => self.settings,
+        };
+        Config::new(settings)
+    }
+}
+
+impl Settings {
+    /// Reads a YAML file.
+    ///
+    /// # Errors
+    /// When it cannot be read or has unknown keys.
+    pub fn read(path: &Path) -> Result<Settings, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        serde_saphyr::from_str::<Option<Settings>>(&text)
+            .map(Option::unwrap_or_default)
+            .map_err(|e| ConfigError::Parse { path: path.into(), source: Box::new(e) })
+    }
+
+    /// These settings, and those of `under` where these have none.
+    pub fn or(self, under: Settings) -> Settings {
+        macro_rules! merge {
+            ($($field:ident)*) => { Settings { $($field: self.$field.or(under.$field),)* } };
+        }
+        merge! {
+            kubeconfig node_name ovs_address sb_address encap_type encap_ip mtu cluster_subnets k8s_service_cidrs bridge_mappings
+            monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel
+        }
+    }
+}
+
+impl Config {
+    /// Validates settings and fills in the defaults.
+    ///
+    /// # Errors
+    /// The first setting that is wrong.
+    pub fn new(s: Settings) -> Result<Config, ConfigError> {
+        let metrics = match s.metrics_bind_address.as_deref().unwrap_or("127.0.0.1:9410") {
+            "" => None,
+            text => Some(parse("metrics-bind-address", text, "write IP:PORT, or \"\" to turn it off")?),
+        };
+        let conf_name = s.cni_conf_name.unwrap_or_else(|| "10-ovenbird.conflist".into());
+        if conf_name.contains('/') || !conf_name.ends_with(".conflist") {
+            let problem = format!("{conf_name:?} is no file name that ends in .conflist");
+            return Err(wrong(
+                "cni-conf-name",
+                problem,
+                "runtimes read lists by that ending, e.g. 10-ovenbird.conflist",
+            ));
+        }
+        let ovs = s.ovs_address.as_deref().unwrap_or(path::OVS_SOCKET);
+        let sb_address = s.sb_address.unwrap_or_else(|| "unix:/var/run/ovn/ovnsb_db.sock".into());
+        let endpoints = |flag, text| {
+            Endpoint::parse_list(text)
+                .map_err(|e| wrong(flag, e.to_string(), "write unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT"))
+        };
+        endpoints("sb-address", &sb_address)?;
+        Ok(Config {
+            kubeconfig: s.kubeconfig,
+            node: s.node_name.map_or_else(host_name, Ok)?,
+            ovs: endpoints("ovs-address", ovs)?,
+            sb_address,
+            encap: match s.encap_type.as_deref().unwrap_or("geneve") {
+                "geneve" => Encap::Geneve,
+                "vxlan" => Encap::Vxlan,
+                other => return Err(wrong("encap-type", format!("{other:?} is unknown"), "choose geneve or vxlan")),
+            },
+            encap_ip: s.encap_ip.map(|ip| parse("encap-ip", &ip, "write an address of this host")).transpose()?,
+            mtu: s.mtu.map(checked_mtu).transpose()?,
+            cluster_subnets: list(s.cluster_subnets.as_deref().unwrap_or("10.128.0.0/14/23"))
+                .map(cluster_subnet)
+                .collect::<Result<_, _>>()?,
+            service_cidrs: list(s.k8s_service_cidrs.as_deref().unwrap_or("10.96.0.0/16"))
+                .map(|text| parse("k8s-service-cidrs", text, "write CIDRs such as 10.96.0.0/16"))
+                .collect::<Result<_, _>>()?,
+            bridge_mappings: s.bridge_mappings,
+            monitor_all: s.monitor_all.unwrap_or(true),
+            cni_socket: s.cni_socket.unwrap_or_else(|| path::CNI_SOCKET.into()),
+            cni_conf: s.cni_conf_dir.unwrap_or_else(|| path::CNI_CONF_DIR.into()).join(conf_name),
+            cni_timeout: seconds("cni-timeout", s.cni_timeout.unwrap_or(120))?,
+            metrics,
+            audit_interval: seconds("audit-interval", s.audit_interval.unwrap_or(300))?,
+            loglevel: s.loglevel.unwrap_or_else(|| "info".into()),
+        })
+    }
+}
+
+fn host_name() -> Result<String, ConfigError> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase();
+    (!name.is_empty())
+        .then_some(name)
+        .ok_or_else(|| wrong("node-name", "this host has no name".into(), "give the name of its Node object"))
+}
+
+fn checked_mtu(mtu: u32) -> Result<u32, ConfigError> {
+    match mtu {
+        // IPv6 needs 1280 (RFC 8200 section 5); IPv4 alone could do with less, and no network has it.
+        1280..=65535 => Ok(mtu),
+        _ => Err(wrong("mtu", format!("{mtu} is out of range"), "choose 1280 to 65535")),
+    }
+}
+
+/// `CIDR` or `CIDR/HOST-PREFIX`; the node needs only the first.
+fn cluster_subnet(text: &str) -> Result<IpNet, ConfigError> {
+    let cidr = text.match_indices('/').nth(1).map_or(text, |(at, _)| &text[..at]);
+    parse("cluster-subnets", cidr, "write CIDR/HOST-PREFIX, e.g. 10.128.0.0/14/23 or fd00:10:128::/48/64")
+}
+
+fn wrong(flag: &'static str, problem: String, advice: &'static str) -> ConfigError {
+    ConfigError::Setting { flag, problem, advice }
+}
+
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|t| !t.is_empty())
+}
+
+fn parse<T: FromStr>(flag: &'static str, text: &str, advice: &'static str) -> Result<T, ConfigError>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|e: T::Err| wrong(flag, format!("{text:?}: {e}"), advice))
+}
+
+fn seconds(flag: &'static str, value: u32) -> Result<Duration, ConfigError> {
+    match value {
+        0 => Err(wrong(flag, "0 is not a duration".into(), "give seconds, 1 or more")),
+        s => Ok(Duration::from_secs(s.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(settings: Settings) -> String {
+        Config::new(settings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn defaults_are_valid_and_flags_win_over_the_file() {
+        let file: Settings = serde_saphyr::from_str("node-name: file\nmtu: 1400\nencap-type: vxlan").unwrap();
+        let flags = Settings { node_name: Some("flag".into()), ..Settings::default() };
+        let config = Config::new(flags.or(file)).unwrap();
+        assert_eq!((config.node.as_str(), config.mtu, config.encap), ("flag", Some(1400), Encap::Vxlan));
+        assert_eq!(config.cni_conf, Path::new("/etc/cni/net.d/10-ovenbird.conflist"));
+        assert_eq!(config.cluster_subnets, ["10.128.0.0/14".parse().unwrap()]);
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_error_names_the_flag_and_the_way_out() {
+        let s = Settings::default;
+        let some = |text: &str| Some(text.to_owned());
+        for (settings, flag) in [
+            (Settings { encap_type: some("gre"), ..s() }, "--encap-type: \"gre\" is unknown; choose geneve or vxlan"),
+            (Settings { encap_ip: some("x"), ..s() }, "--encap-ip: \"x\""),
+            (Settings { mtu: Some(576), ..s() }, "--mtu: 576 is out of range; choose 1280"),
+            (Settings { cluster_subnets: some("10.0.0.0"), ..s() }, "--cluster-subnets: \"10.0.0.0\""),
+            (Settings { k8s_service_cidrs: some("y"), ..s() }, "--k8s-service-cidrs: \"y\""),
+            (Settings { ovs_address: some("/run/db.sock"), ..s() }, "--ovs-address: "),
+            (Settings { sb_address: some("udp:1.2.3.4:5"), ..s() }, "--sb-address: "),
+            (Settings { cni_conf_name: some("../x.conflist"), ..s() }, "--cni-conf-name: "),
+            (Settings { cni_timeout: Some(0), ..s() }, "--cni-timeout: 0 is not a duration"),
+            (Settings { metrics_bind_address: some("9410"), ..s() }, "--metrics-bind-address: \"9410\""),
+        ] {
+            let text = refused(settings);
+            assert!(text.starts_with(flag), "{text}");
+        }
+        assert!(serde_saphyr::from_str::<Settings>("no-such-flag: 1").is_err());
+    }
+
+    #[test]
+    fn overheads_of_tunnels() {
+        let (v4, v6) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
+        assert_eq!((Encap::Geneve.overhead(v4), Encap::Geneve.overhead(v6), Encap::Vxlan.overhead(v4)), (58, 78, 50));
+    }
+}

@@ -1,0 +1,123 @@
+//! Puts the parts together and runs them until the daemon is told to stop. Nothing of the data path is undone at the end.
+//!
+//! ```text
+//! [cluster] --> PodBook, NodeFact --> [chassis] [management] [restore] --> Vswitch, kernel
+//!                                     [plug] <-- CNI socket                    all ready --> CNI configuration file
+//! ```
+//!
+//! Must not: hold logic; a part that ends with an error ends the daemon, and whoever runs it starts it again.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use ovenbird_cni_server::{Server, ServerConfig};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::config::Config;
+use crate::management::Management;
+use crate::metrics::Metrics;
+use crate::net::NetOps;
+use crate::net::linux::Linux;
+use crate::plug::{Parts, Plug};
+use crate::pods::PodBook;
+use crate::readiness::{Part, Readiness};
+use crate::vswitch::{State, Vswitch};
+use crate::{chassis, cluster, cni_conf, http, restore};
+
+/// Runs the daemon.
+///
+/// # Errors
+/// When the host cannot be a node as configured, or a part fails for good.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let client = cluster::connect(config.kubeconfig.as_deref()).await.context("connecting to the Kubernetes API")?;
+    let net = Arc::new(Linux::new().context("reaching the kernel's network")?);
+    let host_changes = net.changes().context("watching the kernel's network")?;
+    let host = net.host_network().await.context("reading the host's network")?;
+    let mtu = chassis::pod_mtu(&config, chassis::encap_ip(&config, &host)?, &host)?;
+    info!(node = config.node, mtu, "starting");
+
+    let (readiness, metrics) = (Arc::new(Readiness::default()), Arc::new(Metrics::default()));
+    let pods = Arc::new(PodBook::new(config.node.clone(), cluster::lookup(client.clone())));
+    let vswitch = Vswitch::spawn(config.ovs.clone(), config.audit_interval);
+    let node = cluster::watch_node(client.clone(), &config.node);
+    cluster::watch_pods(client.clone(), &config.node, pods.clone());
+
+    let plug = Arc::new(Plug::new(Parts {
+        net: net.clone(),
+        vswitch: vswitch.clone(),
+        pods: pods.clone(),
+        readiness: readiness.clone(),
+        metrics: metrics.clone(),
+        tell: cluster::events(client.clone(), &config.node),
+        mtu,
+    }));
+    let server = Server::bind(ServerConfig { socket: config.cni_socket.clone(), deadline: config.cni_timeout })?;
+    readiness.set(Part::Socket, true);
+    let declared = CancellationToken::new();
+    let management = Management {
+        config: config.clone(),
+        mtu,
+        net: net.clone(),
+        vswitch: vswitch.clone(),
+        node: node.clone(),
+        host_changes: host_changes.clone(),
+        readiness: readiness.clone(),
+        metrics: metrics.clone(),
+        declared: declared.clone(),
+    };
+    let shown = http::Shown { metrics, readiness: readiness.clone(), vswitch: vswitch.clone() };
+    let parts = async {
+        tokio::try_join!(
+            async { server.serve(plug.clone(), stop.clone()).await.context("serving CNI") },
+            async { serve_http(&config, shown, stop.clone()).await.context("serving metrics") },
+            async {
+                let run = chassis::run(config.clone(), net.clone(), vswitch.clone(), client, node, host_changes);
+                run.await.context("keeping the chassis")
+            },
+            async { management.run().await.context("keeping the management port") },
+            async {
+                let run = restore::run(&*net, &vswitch, &plug, &pods, &readiness, &declared);
+                run.await.context("taking over existing ports")
+            },
+            follow_bridge(&vswitch, &readiness),
+            announce(&config, &readiness),
+        )
+    };
+    tokio::select! {
+        ended = parts => ended.map(|_| ()),
+        () = stop.cancelled() => {
+            info!("stopping; the data path stays as it is");
+            Ok(())
+        }
+    }
+}
+
+async fn serve_http(config: &Config, shown: http::Shown, stop: CancellationToken) -> anyhow::Result<()> {
+    let Some(address) = config.metrics else { return Ok(()) };
+    let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+    Ok(http::serve(listener, shown, stop).await?)
+}
+
+async fn follow_bridge(vswitch: &Vswitch, readiness: &Readiness) -> anyhow::Result<()> {
+    let mut state = vswitch.state();
+    loop {
+        let ready = |s: &State| s.synced && s.bridge;
+        readiness.set(Part::Vswitch, ready(&state.borrow_and_update()));
+        state.changed().await?;
+    }
+}
+
+/// Writes the CNI configuration file once the node can serve.
+async fn announce(config: &Config, readiness: &Readiness) -> anyhow::Result<()> {
+    readiness.wait_all().await;
+    let file = &config.cni_conf;
+    if cni_conf::write(file, &cni_conf::text(&config.cni_socket))
+        .with_context(|| format!("writing {}", file.display()))?
+    {
+        info!("{} written", file.display());
+    }
+    info!("ready");
+    Ok(())
+}

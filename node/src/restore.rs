@@ -1,0 +1,73 @@
+//! Start of a daemon on a host that already has pods: takes over what lives, drops what is gone.
+//!
+//! ```text
+//! our Interfaces --> sandbox and host link still there? --yes--> adopted: the port is not touched
+//!                                                       --no---> not wanted: goes with the first deletes
+//! list of pods complete --> adopted, but its pod is gone: unplugged --> deletes allowed
+//! ```
+//!
+//! Must not: delete anything before both lists are complete, or the chassis' own rows are wanted.
+
+use std::sync::Arc;
+
+use ovenbird_cni_server::{Attach, Del};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::net::NetOps;
+use crate::plug::Plug;
+use crate::pods::PodBook;
+use crate::readiness::{Part, Readiness};
+use crate::rows::PodPort;
+use crate::vswitch::{RowError, Vswitch};
+
+/// Runs once. `declared` is cancelled when the rows of the management port are wanted.
+///
+/// # Errors
+/// When the daemon is stopping.
+pub async fn run<N: NetOps>(
+    net: &N,
+    vswitch: &Vswitch,
+    plug: &Arc<Plug<N>>,
+    pods: &PodBook,
+    readiness: &Readiness,
+    declared: &CancellationToken,
+) -> Result<(), RowError> {
+    for port in vswitch.ports().await? {
+        if lives(net, &port).await {
+            plug.adopt(port);
+        } else {
+            warn!("sandbox {} of {} is gone: its port goes", port.attachment.container_id, port.lsp);
+            let host = PodPort::host_name(&port.attachment);
+            if let Err(e) = net.delete_link(&host).await {
+                warn!("{e}");
+            }
+        }
+    }
+    let adopted = plug.attachments();
+    info!(ports = adopted.len(), "ports of the previous run taken over");
+    readiness.set(Part::Restored, true);
+
+    pods.until_complete().await;
+    readiness.set(Part::Pods, true);
+    for port in adopted {
+        let (namespace, name) = port.pod();
+        if pods.get(namespace, name).is_some_and(|pod| pod.uid == port.uid) {
+            continue;
+        }
+        warn!("pod {namespace}/{name} ({}) is gone: its port goes", port.uid);
+        let del = Del { attachment: port.attachment.clone(), netns: None };
+        if let Err(e) = plug.del(del, Instant::now()).await {
+            warn!("removing it: {e}");
+        }
+    }
+    declared.cancelled().await;
+    vswitch.allow_deletes();
+    Ok(())
+}
+
+async fn lives<N: NetOps>(net: &N, port: &PodPort) -> bool {
+    let same = net.netns_id(&port.netns).is_ok_and(|id| id == port.netns_id);
+    same && matches!(net.host_link(&PodPort::host_name(&port.attachment)).await, Ok(Some(_)))
+}
