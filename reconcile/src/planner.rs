@@ -115,18 +115,19 @@ impl Planner<'_> {
             }
             return false;
         }
-        while let Some(owner) = self.desired.dirty.adds.first_key_value().map(|(o, _)| o.clone()) {
+        while !self.desired.dirty.adds.is_empty() {
             if self.is_full() {
                 return true;
             }
-            self.visit_adds(&owner);
+            let Some((owner, items)) = self.desired.dirty.adds.pop_first() else { break };
+            self.draw_adds(&owner, items);
         }
-        while self.limits.removals {
-            let Some(owner) = self.desired.dirty.removes.last_key_value().map(|(o, _)| o.clone()) else { break };
+        while self.limits.removals && !self.desired.dirty.removes.is_empty() {
             if self.is_full() {
                 return true;
             }
-            self.visit_removes(&owner);
+            let Some((owner, items)) = self.desired.dirty.removes.pop_last() else { break };
+            self.draw_removes(&owner, items);
         }
         false
     }
@@ -135,10 +136,8 @@ impl Planner<'_> {
         self.rows >= self.limits.rows || self.bytes >= self.limits.bytes
     }
 
-    /// Takes an owner's items out of a queue; `None` when there are none or the owner is held.
-    fn take(&mut self, owner: &Arc<Owner>, wanted: bool) -> Option<Draft> {
-        let queue = if wanted { &mut self.desired.dirty.adds } else { &mut self.desired.dirty.removes };
-        let mut items = queue.remove(owner)?;
+    /// Begins a group with an owner's items; `None` when the owner is held, and its items are set aside.
+    fn draft(&mut self, owner: &Arc<Owner>, mut items: Vec<Dirt>, wanted: bool) -> Option<Draft> {
         if (self.limits.held)(owner, &items) {
             self.desired.benched.entry(owner.clone()).or_default()[usize::from(!wanted)].append(&mut items);
             return None;
@@ -156,29 +155,28 @@ impl Planner<'_> {
     }
 
     fn visit_adds(&mut self, owner: &Arc<Owner>) {
-        let Some(mut draft) = self.take(owner, true) else { return };
-        self.drain(&mut draft);
-        self.finish(draft);
+        if let Some(items) = self.desired.dirty.adds.remove(owner) {
+            self.draw_adds(owner, items);
+        }
     }
 
-    fn drain(&mut self, draft: &mut Draft) {
-        while let Some((item, cause)) = draft.todo.pop_front() {
-            match &item {
-                Item::Row(uuid) => drop(self.add_row(draft, *uuid, cause)),
-                Item::Sets(uuid) => self.desired.compare_sets(self.replica, *uuid, cause),
-                Item::Member(row, column, member) => self.add_member(draft, *row, *column, member, cause),
-                Item::Stray(..) => {}
+    fn draw_adds(&mut self, owner: &Arc<Owner>, items: Vec<Dirt>) {
+        let Some(mut draft) = self.draft(owner, items, true) else { return };
+        loop {
+            while let Some((item, cause)) = draft.todo.pop_front() {
+                match &item {
+                    Item::Row(uuid) => drop(self.add_row(&mut draft, *uuid, cause)),
+                    Item::Sets(uuid) => self.desired.compare_sets(self.replica, *uuid, cause),
+                    Item::Member(row, column, member) => self.add_member(&mut draft, *row, *column, member, cause),
+                    Item::Stray(..) => {}
+                }
+                draft.group.items.push((true, (item, cause)));
             }
-            self.requeue_own(draft);
-            draft.group.items.push((true, (item, cause)));
+            // Items that the owner's own items led to belong into the same transaction.
+            let Some(more) = self.desired.dirty.adds.remove(owner) else { break };
+            draft.todo.extend(more);
         }
-    }
-
-    /// Items that the owner's own items led to belong into the same transaction.
-    fn requeue_own(&mut self, draft: &mut Draft) {
-        if let Some(items) = self.desired.dirty.adds.remove(&draft.group.owner) {
-            draft.todo.extend(items);
-        }
+        self.finish(draft);
     }
 
     fn push(&mut self, draft: &mut Draft, table: &'static TableDesc, uuid: Uuid, action: Action, why: Why) {
@@ -448,7 +446,13 @@ impl Planner<'_> {
     }
 
     fn visit_removes(&mut self, owner: &Arc<Owner>) {
-        let Some(mut draft) = self.take(owner, false) else { return };
+        if let Some(items) = self.desired.dirty.removes.remove(owner) {
+            self.draw_removes(owner, items);
+        }
+    }
+
+    fn draw_removes(&mut self, owner: &Arc<Owner>, items: Vec<Dirt>) {
+        let Some(mut draft) = self.draft(owner, items, false) else { return };
         while let Some((item, cause)) = draft.todo.pop_front() {
             let why = Why::of(cause, false);
             if self.seen.insert(item.clone()) {

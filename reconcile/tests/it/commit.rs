@@ -30,7 +30,7 @@ fn one_transaction_is_in_flight_and_the_rest_gathers() {
     world.set(Object::Pod(0), 1);
     assert!(world.committer.next(&mut world.desired, &world.replica, world.now).is_none());
     assert!(world.committer.in_flight().is_some());
-    let (reply, _) = world.model.transact(&first.ops);
+    let (reply, _) = world.db.transact(&first.ops);
     assert!(reply.is_committed());
     world.committer.on_reply(&mut world.desired, Ok(&reply), world.now);
     world.reconnect(true);
@@ -84,11 +84,11 @@ fn nothing_is_removed_before_all_watches_are_complete() {
     world.remove(Object::Selector(0));
     world.set(Object::Selector(1), 0);
     world.settle();
-    assert_eq!(world.model.rows(&port::TABLE).len(), PODS);
-    assert_eq!(world.model.rows(&ovenbird_schema::northbound::acl::TABLE).len(), 2);
+    assert_eq!(world.db.rows(&port::TABLE).len(), PODS);
+    assert_eq!(world.db.rows(&ovenbird_schema::northbound::acl::TABLE).len(), 2);
     world.committer.allow_deletes(&mut world.desired, true);
     world.settle();
-    assert!(world.model.rows(&port::TABLE).is_empty());
+    assert!(world.db.rows(&port::TABLE).is_empty());
     world.assert_converged();
 }
 
@@ -111,7 +111,7 @@ fn a_mass_delete_is_held_until_released_or_justified() {
     (0..8).for_each(|n| world.set(Object::Pod(n), 0));
     world.settle();
     assert_eq!(world.committer.held(), None);
-    assert_eq!(world.model.rows(&port::TABLE).len(), 8);
+    assert_eq!(world.db.rows(&port::TABLE).len(), 8);
     world.assert_converged();
     // Held once more, now released.
     (0..8).for_each(|n| world.remove(Object::Pod(n)));
@@ -145,9 +145,9 @@ fn a_new_leader_fences_the_old_one() {
     assert!(!world.edit(&late), "the slower one must look again");
     // The old leader wakes up.
     world.set(Object::Pod(0), 2);
-    let before = world.model.tables.clone();
+    let before = world.db.tables.clone();
     assert_eq!(world.step(), Some(Outcome::Fenced));
-    assert_eq!(world.model.tables, before);
+    assert_eq!(world.db.tables, before);
     assert!(world.committer.is_fenced());
     assert_eq!(world.step(), None, "it writes nothing more");
     assert_eq!(world.committer.next_wake(), None);
@@ -196,7 +196,7 @@ fn transient_errors_accuse_nobody() {
 #[test]
 fn quarantine_doubles_its_delay_and_ends_at_once_when_the_object_changes() {
     let mut world = filled(CommitConfig { retry_last: Duration::from_secs(5), ..CommitConfig::default() });
-    world.model.forbidden.insert("default_pod3".into());
+    world.db.forbidden.insert("default_pod3".into());
     world.settle();
     let mut delays = Vec::new();
     for _ in 0..5 {
@@ -215,7 +215,7 @@ fn quarantine_doubles_its_delay_and_ends_at_once_when_the_object_changes() {
     world.settle();
     assert_eq!(world.batches.len(), transactions + 1);
     // A change of the object is.
-    world.model.forbidden.clear();
+    world.db.forbidden.clear();
     world.set(Object::Pod(3), 1);
     world.settle();
     assert_eq!(world.committer.quarantined().count(), 0);
@@ -225,13 +225,13 @@ fn quarantine_doubles_its_delay_and_ends_at_once_when_the_object_changes() {
 #[test]
 fn what_depends_on_a_quarantined_row_waits() {
     let mut world = filled(CommitConfig::default());
-    world.model.forbidden.insert("sw1".into());
+    world.db.forbidden.insert("sw1".into());
     world.settle();
     let guilty: Vec<String> = world.committer.quarantined().map(|(o, _)| o.to_string()).collect();
     assert_eq!(guilty, ["Switch sw1"], "the pods of the switch are innocent");
-    assert_eq!(world.model.rows(&port::TABLE).len(), PODS - PODS / 3);
+    assert_eq!(world.db.rows(&port::TABLE).len(), PODS - PODS / 3);
     assert!(world.desired.waiting().iter().any(|w| w.row == switch_uuid(1)));
-    world.model.forbidden.clear();
+    world.db.forbidden.clear();
     world.settle_for(Duration::from_secs(2));
     world.assert_converged();
 }
@@ -239,13 +239,13 @@ fn what_depends_on_a_quarantined_row_waits() {
 #[test]
 fn an_owner_removed_while_in_quarantine_leaves_nothing() {
     let mut world = filled(CommitConfig::default());
-    world.model.forbidden.insert("default_pod3".into());
+    world.db.forbidden.insert("default_pod3".into());
     world.settle();
     world.remove(Object::Pod(3));
     world.settle_for(Duration::from_secs(10));
     assert_eq!(world.committer.quarantined().count(), 0);
     assert_eq!(world.committer.next_wake(), None);
-    assert!(!world.model.rows(&port::TABLE).contains_key(&port_uuid(3)));
+    assert!(!world.db.rows(&port::TABLE).contains_key(&port_uuid(3)));
     world.assert_converged();
 }
 

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod commit;
+mod live;
 mod model;
 mod plan;
 mod properties;
+mod server;
 mod universe;
 mod world;

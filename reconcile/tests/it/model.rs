@@ -11,7 +11,7 @@ use ovsdb::{
     TableDesc, TxnReply, Until, Uuid,
 };
 
-type Tables = Vec<BTreeMap<Uuid, Row>>;
+use crate::world::Tables;
 
 /// The database.
 #[derive(Clone)]

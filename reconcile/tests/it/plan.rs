@@ -76,7 +76,7 @@ fn hand_edits_are_healed_and_said_to_be() {
     world.settle();
     assert_eq!(world.batches.len(), 1);
     assert_eq!(world.committer.counters().healed, 1);
-    let row = &world.model.rows(&port::TABLE)[&port_uuid(3)];
+    let row = &world.db.rows(&port::TABLE)[&port_uuid(3)];
     assert_eq!(port::Ref(row).name(), "default_pod3");
     assert_eq!(port::Ref(row).enabled(), Some(false), "a column that we do not own stays as others set it");
 }
@@ -108,7 +108,7 @@ fn many_pods_of_a_switch_are_one_mutate() {
 fn a_member_lives_as_long_as_one_owner_contributes_it() {
     let mut world = settled([0, 1]);
     let addresses = |w: &World| {
-        let row = &w.model.rows(&address_set::TABLE)[&addresses_uuid(1)];
+        let row = &w.db.rows(&address_set::TABLE)[&addresses_uuid(1)];
         address_set::Ref(row).addresses().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(addresses(&world), ["10.244.9.9"], "pods 0 and 1 share an address");
@@ -159,7 +159,7 @@ fn the_first_claim_wins_and_the_other_is_told() {
     assert_eq!(told.len(), 1);
     assert!(told[0].message.contains("already belongs to Switch sw0"), "{}", told[0].message);
     world.settle();
-    let name = |w: &World| switch::Ref(&w.model.rows(&switch::TABLE)[&switch_uuid(0)]).name().to_owned();
+    let name = |w: &World| switch::Ref(&w.db.rows(&switch::TABLE)[&switch_uuid(0)]).name().to_owned();
     assert_eq!(name(&world), "first");
     for _ in 0..2 {
         assert_eq!(world.desired.set(&thief, claim("third")).len(), 1);
@@ -272,7 +272,7 @@ fn map_keys_are_set_changed_and_removed_one_by_one() {
     world.settle();
     world.desired.set(&owner, output(&[("subnet", Some("10.9.0.0/24")), ("new", None)]));
     world.settle();
-    let config: Vec<_> = switch::Ref(&world.model.rows(&switch::TABLE)[&switch_uuid(0)])
+    let config: Vec<_> = switch::Ref(&world.db.rows(&switch::TABLE)[&switch_uuid(0)])
         .other_config()
         .iter()
         .map(|(k, _)| k.to_owned())

@@ -11,11 +11,11 @@ use ovsdb::{Condition, Datum, Mutation, Mutator, Op, Row, TableDesc, Uuid};
 use proptest::prelude::*;
 
 use crate::universe::{Object, PODS, SELECTORS, SWITCHES, addresses_uuid, port_uuid, ports_uuid, switch_uuid};
-use crate::world::World;
+use crate::world::{Database, Tables, World};
 
 /// Something that happens.
 #[derive(Clone, Debug)]
-enum Event {
+pub enum Event {
     Set(Object, usize),
     Remove(Object),
     Edit(Edit),
@@ -26,7 +26,7 @@ enum Event {
 
 /// Something that another client does.
 #[derive(Clone, Debug)]
-enum Edit {
+pub enum Edit {
     DeleteSwitch(usize),
     DropPort(usize),
     RenamePort(usize),
@@ -67,7 +67,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
-fn event() -> impl Strategy<Value = Event> {
+pub fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         10 => (object(), 0..3usize).prop_map(|(o, v)| Event::Set(o, v)),
         4 => object().prop_map(Event::Remove),
@@ -79,7 +79,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 /// UUIDs that strangers use.
-fn stranger(n: u128) -> Uuid {
+pub fn stranger(n: u128) -> Uuid {
     Uuid::from_u128(0x5742_0000_0000_4000_8000_0000_0000_0000 + n)
 }
 
@@ -88,7 +88,7 @@ fn mutate(table: &TableDesc, uuid: Uuid, column: &'static str, mutator: Mutator,
     Op::Mutate { table: table.name, conditions: vec![Condition::uuid(uuid)], mutations }
 }
 
-fn insert(table: &TableDesc, uuid: Uuid, row: Vec<(&'static str, Datum)>) -> Op {
+pub fn insert(table: &TableDesc, uuid: Uuid, row: Vec<(&'static str, Datum)>) -> Op {
     Op::Insert { table: table.name, uuid: Some(uuid), row }
 }
 
@@ -146,10 +146,10 @@ fn edit_ops(edit: &Edit) -> Vec<Op> {
 }
 
 /// What strangers own: their rows (references to rows of ours left out) and the key that they set.
-fn strangers(world: &World) -> BTreeMap<(String, Uuid), Row> {
+pub fn strangers(tables: &Tables) -> BTreeMap<(String, Uuid), Row> {
     let mut all = BTreeMap::new();
     for table in DATABASE.tables {
-        for (uuid, row) in world.model.rows(table).iter().filter(|(u, _)| !is_ours(u)) {
+        for (uuid, row) in tables[usize::from(table.index)].iter().filter(|(u, _)| !is_ours(u)) {
             let mut kept = Row::new();
             for (column, value) in row.iter() {
                 let ty = &table.column(column).ty;
@@ -172,7 +172,7 @@ fn strangers(world: &World) -> BTreeMap<(String, Uuid), Row> {
     all
 }
 
-fn run(world: &mut World, events: &[Event]) {
+pub fn run<D: Database>(world: &mut World<D>, events: &[Event]) {
     for event in events {
         match event {
             Event::Set(object, variant) => world.set(*object, *variant),
@@ -185,7 +185,23 @@ fn run(world: &mut World, events: &[Event]) {
     }
 }
 
-fn small() -> CommitConfig {
+/// Lets the writer come to rest, and compares with what a from-scratch run would make.
+pub fn assert_ends_like_a_fresh_start<D: Database>(world: &mut World<D>) {
+    let before = without_band(strangers(&world.db.tables()));
+    world.settle();
+    assert_eq!(before, without_band(strangers(&world.db.tables())), "strangers' rows were touched");
+    // An audit catches what only a comparison of everything can (a stranger's reference to a row that became unwanted).
+    world.committer.reset(&mut world.desired);
+    world.settle();
+    world.assert_converged();
+    let mut fresh = Desired::new(Zone(0), &DATABASE);
+    for (object, variant) in &world.wanted {
+        fresh.set(&object.owner(), object.output(*variant));
+    }
+    assert_eq!(fresh.rows(), world.desired.rows(), "incremental differs from scratch");
+}
+
+pub fn small() -> CommitConfig {
     CommitConfig { rows: 4, bytes: 2000, brake_rows: 10_000, ..CommitConfig::default() }
 }
 
@@ -196,7 +212,7 @@ fn without_band(mut rows: BTreeMap<(String, Uuid), Row>) -> BTreeMap<(String, Uu
 }
 
 /// Wanted objects whose rows have nothing to wait for.
-fn complete(world: &mut World) {
+pub fn complete<D: Database>(world: &mut World<D>) {
     (0..SWITCHES).for_each(|n| {
         if !world.wanted.contains_key(&Object::Switch(n)) {
             world.set(Object::Switch(n), 0);
@@ -218,18 +234,7 @@ proptest! {
         let mut world = World::new(small());
         run(&mut world, &events);
         complete(&mut world);
-        let before = without_band(strangers(&world));
-        world.settle();
-        prop_assert_eq!(before, without_band(strangers(&world)), "strangers' rows were touched");
-        // An audit catches what only a comparison of everything can (a stranger's reference to a row that became unwanted).
-        world.committer.reset(&mut world.desired);
-        world.settle();
-        world.assert_converged();
-        let mut fresh = Desired::new(Zone(0), &DATABASE);
-        for (object, variant) in &world.wanted {
-            fresh.set(&object.owner(), object.output(*variant));
-        }
-        prop_assert_eq!(fresh.rows(), world.desired.rows(), "incremental differs from scratch");
+        assert_ends_like_a_fresh_start(&mut world);
     }
 
     /// The same without any audit or edit: marks alone must suffice.
@@ -254,12 +259,12 @@ proptest! {
         (0..SWITCHES).filter(|s| *s != late).for_each(|s| world.set(Object::Switch(s), 0));
         world.settle();
         let late_pods = pods.iter().filter(|p| **p % SWITCHES == late).count();
-        prop_assert_eq!(world.model.rows(&port::TABLE).len(), pods.len() - late_pods);
+        prop_assert_eq!(world.db.rows(&port::TABLE).len(), pods.len() - late_pods);
         world.set(Object::Switch(late), 0);
         complete(&mut world);
         world.settle();
         world.assert_converged();
-        prop_assert_eq!(world.model.rows(&port::TABLE).len(), pods.len());
+        prop_assert_eq!(world.db.rows(&port::TABLE).len(), pods.len());
     }
 
     /// Exactly the owners whose rows the database rejects are quarantined; all others are committed.
@@ -277,7 +282,7 @@ proptest! {
                     insert(&switch::TABLE, stranger(50 + *n as u128), vec![("name", "x".into()), ("ports", Datum::Set(vec![theirs.into()]))]),
                 ]));
             } else {
-                world.model.forbidden.insert(format!("default_pod{n}"));
+                world.db.forbidden.insert(format!("default_pod{n}"));
             }
         }
         (0..PODS).for_each(|p| world.set(Object::Pod(p), 0));
@@ -287,10 +292,10 @@ proptest! {
         let mut expected: Vec<String> = guilty.iter().map(|n| format!("default/pod{n}")).collect();
         expected.sort();
         prop_assert_eq!(found, expected);
-        let ours = world.model.rows(&port::TABLE).keys().filter(|u| is_ours(u)).count();
+        let ours = world.db.rows(&port::TABLE).keys().filter(|u| is_ours(u)).count();
         prop_assert_eq!(ours, PODS - guilty.len());
         // The obstacle goes; the next retry succeeds.
-        world.model.forbidden.clear();
+        world.db.forbidden.clear();
         for n in &guilty {
             world.edit(&[Op::Delete { table: switch::TABLE.name, conditions: vec![Condition::uuid(stranger(50 + *n as u128))] }]);
         }

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use ovenbird_reconcile::{Batch, CommitConfig, Committer, Desired, Outcome, Scope, WholeRow, Zone, is_ours, plan};
 use ovenbird_schema::northbound::{self as nb, DATABASE, meter};
-use ovsdb::{Atom, Datum, MonitorSpec, Op, Replica, Row, TableDesc, TableSpec, Update, Uuid};
+use ovsdb::{Atom, Datum, MonitorSpec, Op, Replica, Row, ServerInfo, TableDesc, TableSpec, TxnReply, Update, Uuid};
 
 use crate::model::Model;
 use crate::universe::Object;
 
-pub struct World {
+pub struct World<D = Model> {
     pub wanted: BTreeMap<Object, usize>,
     pub desired: Desired,
     pub replica: Replica,
     pub committer: Committer,
-    pub model: Model,
+    pub db: D,
     pub now: Duration,
     pub config: CommitConfig,
     /// Transactions that the model has run for the committer.
@@ -36,19 +36,63 @@ pub fn spec() -> MonitorSpec {
     })
 }
 
+/// The contents of a database by table index.
+pub type Tables = Vec<BTreeMap<Uuid, Row>>;
+
+/// What the writer writes to.
+pub trait Database {
+    /// Runs a transaction; the reply, and the updates that a monitor got before it.
+    fn transact(&mut self, ops: &[Op]) -> (TxnReply, Vec<String>);
+    /// The whole contents as an update.
+    fn contents(&mut self) -> String;
+    /// What the server has, if that is not all.
+    fn server(&self) -> Option<ServerInfo>;
+    /// The whole contents.
+    fn tables(&mut self) -> Tables {
+        let mut replica = Replica::new(&DATABASE, &spec());
+        replica.apply_json(&self.contents(), &mut Vec::new()).unwrap();
+        DATABASE.tables.iter().map(|t| replica.rows(t).map(|(u, r)| (u, r.clone())).collect()).collect()
+    }
+}
+
+impl Database for Model {
+    fn transact(&mut self, ops: &[Op]) -> (TxnReply, Vec<String>) {
+        let (reply, update) = Model::transact(self, ops);
+        (reply, vec![update])
+    }
+
+    fn contents(&mut self) -> String {
+        Model::contents(self)
+    }
+
+    fn server(&self) -> Option<ServerInfo> {
+        None
+    }
+
+    fn tables(&mut self) -> Tables {
+        self.tables.clone()
+    }
+}
+
 impl World {
     pub fn new(config: CommitConfig) -> World {
+        World::over(Model::new(&DATABASE), config)
+    }
+}
+
+impl<D: Database> World<D> {
+    pub fn over(db: D, config: CommitConfig) -> World<D> {
         let mut world = World {
             wanted: BTreeMap::new(),
             desired: Desired::new(Zone(0), &DATABASE),
             replica: Replica::new(&DATABASE, &spec()),
             committer: Committer::new(config, None),
-            model: Model::new(&DATABASE),
+            db,
             now: Duration::ZERO,
             config,
             batches: Vec::new(),
         };
-        world.committer.allow_deletes(&mut world.desired, true);
+        world.restart();
         world
     }
 
@@ -64,8 +108,8 @@ impl World {
 
     /// Someone else's transaction; false when the database refuses it.
     pub fn edit(&mut self, ops: &[Op]) -> bool {
-        let (reply, update) = self.model.transact(ops);
-        self.feed(&update);
+        let (reply, updates) = self.db.transact(ops);
+        updates.iter().for_each(|u| self.feed(u));
         reply.is_committed()
     }
 
@@ -81,9 +125,9 @@ impl World {
     /// One turn of the loop: at most one transaction. `None` when there is nothing to do.
     pub fn step(&mut self) -> Option<Outcome> {
         let batch = self.committer.next(&mut self.desired, &self.replica, self.now)?;
-        let (reply, update) = self.model.transact(&batch.ops);
+        let (reply, updates) = self.db.transact(&batch.ops);
         self.batches.push(batch);
-        self.feed(&update);
+        updates.iter().for_each(|u| self.feed(u));
         let outcome = self.committer.on_reply(&mut self.desired, Ok(&reply), self.now);
         Some(outcome.unwrap())
     }
@@ -118,7 +162,8 @@ impl World {
             self.desired.set(&object.owner(), object.output(*variant));
         }
         self.replica = Replica::new(&DATABASE, &spec());
-        let contents = self.model.contents();
+        self.db.server().iter().for_each(|s| self.replica.set_server(s));
+        let contents = self.db.contents();
         self.feed(&contents);
         self.committer.reset(&mut self.desired);
         self.committer.allow_deletes(&mut self.desired, true);
@@ -128,9 +173,9 @@ impl World {
     pub fn reconnect(&mut self, committed: bool) {
         let batch = self.committer.next(&mut self.desired, &self.replica, self.now);
         if let Some(batch) = batch.filter(|_| committed) {
-            self.model.transact(&batch.ops);
+            self.db.transact(&batch.ops);
         }
-        let contents = self.model.contents();
+        let contents = self.db.contents();
         let contents = if contents.is_empty() { "{}".into() } else { contents };
         let mut changes = Vec::new();
         self.replica.apply(&Update::from_text(&contents).into_reset(), &mut changes).unwrap();
@@ -142,27 +187,34 @@ impl World {
     pub fn assert_converged(&mut self) {
         let waiting = self.desired.waiting();
         assert!(waiting.is_empty(), "waiting: {waiting:?}");
-        self.assert_rows(&self.desired.rows());
+        let tables = self.db.tables();
+        assert_rows(&tables, &self.without_lacking(self.desired.rows()));
         let audit = plan(&mut self.desired, &self.replica, Scope::All);
         assert!(audit.is_empty(), "a second plan is not empty:\n{audit}");
     }
 
-    pub fn assert_rows(&self, rows: &[WholeRow]) {
-        let mut ours: Vec<Uuid> =
-            self.model.tables.iter().flat_map(|t| t.keys()).filter(|u| is_ours(u)).copied().collect();
-        let mut adopted: BTreeMap<Uuid, Uuid> = BTreeMap::new();
-        for row in rows {
-            let found = self.model.rows(row.table);
-            let actual = if found.contains_key(&row.uuid) { row.uuid } else { lookup(row, found) };
-            adopted.insert(row.uuid, actual);
-            ours.retain(|u| *u != actual);
-        }
-        assert!(ours.is_empty(), "orphans: {ours:?}");
-        for row in rows {
-            let actual = &self.model.rows(row.table)[&adopted[&row.uuid]];
-            for (column, value) in &row.columns {
-                assert_column(row, &adopted, actual.get(*column), *column, value);
-            }
+    /// Desired rows without what the server has no place for.
+    fn without_lacking(&self, mut rows: Vec<WholeRow>) -> Vec<WholeRow> {
+        rows.iter_mut().for_each(|r| r.columns.retain(|(c, _)| self.replica.has_column(r.table, *c)));
+        rows
+    }
+}
+
+fn assert_rows(tables: &Tables, rows: &[WholeRow]) {
+    let of = |table: &TableDesc| &tables[usize::from(table.index)];
+    let mut ours: Vec<Uuid> = tables.iter().flat_map(|t| t.keys()).filter(|u| is_ours(u)).copied().collect();
+    let mut adopted: BTreeMap<Uuid, Uuid> = BTreeMap::new();
+    for row in rows {
+        let found = of(row.table);
+        let actual = if found.contains_key(&row.uuid) { row.uuid } else { lookup(row, found) };
+        adopted.insert(row.uuid, actual);
+        ours.retain(|u| *u != actual);
+    }
+    assert!(ours.is_empty(), "orphans: {ours:?}");
+    for row in rows {
+        let actual = &of(row.table)[&adopted[&row.uuid]];
+        for (column, value) in &row.columns {
+            assert_column(row, &adopted, actual.get(*column), *column, value);
         }
     }
 }
