@@ -5,6 +5,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
+use kube::discovery::Scope;
 use kube::{Client, ResourceExt};
 use ovenbird_apiserver::{ApiServer, Options};
 use serde_json::{Value, json};
@@ -82,4 +83,19 @@ async fn an_event_is_seen_by_both_apis() {
     let found = core.list(&ListParams::default().fields("involvedObject.name=p")).await.unwrap();
     assert_eq!(found.iter().map(|event| event.message.as_deref()).collect::<Vec<_>>(), [Some("text")]);
     assert_eq!(events.get("e").await.unwrap().name_any(), "e");
+}
+
+#[tokio::test]
+async fn discovery_names_every_resource() {
+    let (_server, client) = start().await;
+    let discovered = kube::discovery::Discovery::new(client).run().await.unwrap();
+    let kinds: Vec<_> = discovered.groups().flat_map(|group| group.recommended_resources()).collect();
+    for (kind, scope, status) in
+        [("Pod", Scope::Namespaced, true), ("Node", Scope::Cluster, true), ("Lease", Scope::Namespaced, false)]
+    {
+        let (_, capabilities) = kinds.iter().find(|(resource, _)| resource.kind == kind).unwrap();
+        assert_eq!(capabilities.scope, scope, "{kind}");
+        assert_eq!(capabilities.subresources.iter().any(|(resource, _)| resource.plural == "status"), status, "{kind}");
+        assert!(capabilities.supports_operation("watch"), "{kind}");
+    }
 }

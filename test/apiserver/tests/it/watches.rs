@@ -188,6 +188,18 @@ async fn a_streaming_list_watcher_survives_faults() {
 }
 
 #[tokio::test]
+async fn metadata_alone_can_be_watched() {
+    let (_server, client) = start().await;
+    create(&Api::namespaced(client.clone(), "default"), &["a"]).await;
+    let pods = Api::<PartialObjectMeta<Pod>>::namespaced(client, "default");
+    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
+        let mut stream = pin!(watcher(pods.clone(), config).applied_objects());
+        let object = stream.next().await.unwrap().unwrap();
+        assert_eq!(object.labels()["app"], "a");
+    }
+}
+
+#[tokio::test]
 async fn a_restarted_server_knows_its_objects() {
     let directory = tempfile::tempdir().unwrap();
     let data = Some(directory.path().join("data"));
