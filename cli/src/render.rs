@@ -4,8 +4,8 @@
 //! files -> [manifests] -> facts -> [allocate] -> engine -> desired rows -> text | JSON | ovn-nbctl script
 //! ```
 //!
-//! Annotations in the manifests are taken as they are; what they lack is allocated as the master would in an empty cluster,
-//! nodes and pods in order of their names. Complaints about objects go to stderr and leave the rest as it is.
+//! Annotations in the manifests are taken as they are; what they lack is allocated as the master would in an empty cluster.
+//! Complaints about objects go to stderr and leave the rest as it is.
 
 mod allocate;
 mod manifests;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use ovenbird_api::{PodNetwork, bandwidth, node};
 use ovenbird_reconcile::{Output, Owner};
 use ovenbird_topology::{Change, Config, Engine, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact};
 use proptest::prelude::*;
@@ -178,6 +179,30 @@ proptest! {
         for contribution in held.values().flat_map(|o| &o.contributions) {
             let container = format!("{:?}", contribution.row);
             prop_assert!(ids.contains(&container), "{}", container);
+        }
+    }
+
+    /// No annotation text makes a parser panic, nor its error longer than a screen.
+    #[test]
+    fn annotations_are_values_or_errors(text in prop_oneof![
+        any::<String>(),
+        r#"[\[{"]{0,3}(default|ipv4|ip_addresses|mac_address|routes|dest)?[":\[{]{0,3}[0-9a-f.:/]{0,20}["\]}]{0,4}"#,
+        "[+-]?[0-9.]{0,40}([numkMGTPE]i?|[eE][+-]?[0-9]{0,4})?",
+    ]) {
+        let results = [
+            PodNetwork::parse(&text).err(),
+            node::parse_subnets(&text).err(),
+            node::parse_id(&text).err(),
+            node::parse_chassis_id(&text).err(),
+            node::parse_primary_ifaddr(&text).err(),
+            node::parse_encap_ips(&text).err(),
+            node::parse_host_cidrs(&text).err(),
+            node::parse_management_mac(&text).err(),
+            node::parse_gateway_config(&text).err(),
+            bandwidth::parse_limit("kubernetes.io/ingress-bandwidth", &text).err(),
+        ];
+        for error in results.into_iter().flatten() {
+            prop_assert!(error.to_string().chars().count() < 1000, "{}", error);
         }
     }
 }

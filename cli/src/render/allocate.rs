@@ -1,6 +1,6 @@
 //! Fills what annotations lack: node subnets and pod addresses, in memory only.
 //!
-//! First everything that annotations say is reserved, then the rest is allocated in order of names. An annotation that cannot
+//! First everything that annotations say is reserved, then the rest is allocated, oldest first, then in order of names. An annotation that cannot
 //! be read or conflicts is left to the translation, which complains. Must not: change an annotation.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,11 @@ use ovsdb::Str;
 
 /// The facts with nothing missing, and what could not be allocated.
 pub fn fill(config: &Config, mut facts: Vec<Fact>) -> (Vec<Fact>, Vec<String>) {
+    facts.sort_by_key(|fact| match fact {
+        Fact::Node(node) => node.created,
+        Fact::Pod(pod) => pod.created,
+        Fact::Namespace(_) => 0,
+    });
     let mut problems = Vec::new();
     let mut subnets = NodeSubnets::new(config);
     let nodes: Vec<&mut NodeFact> = facts.iter_mut().filter_map(as_node).collect();

@@ -123,9 +123,17 @@ fn documents(text: &str) -> anyhow::Result<Vec<Value>> {
     if is_json && let Ok(documents) = serde_json::Deserializer::from_str(text).into_iter().collect() {
         return Ok(documents);
     }
-    // The limits guard servers against strangers; here the user reads a file of their own, which may hold a whole cluster.
-    // Strict booleans, so that a node may be called n.
-    let options = serde_saphyr::options! { budget: None, strict_booleans: true };
+    // A file may hold a whole cluster, so only the limits of depth and of anchors stay. Strict booleans, so that a node may be
+    // called n.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_documents: usize::MAX,
+            max_events: usize::MAX,
+            max_nodes: usize::MAX,
+            max_total_scalar_bytes: usize::MAX,
+        },
+        strict_booleans: true,
+    };
     Ok(serde_saphyr::from_multiple_with_options(text, options)?)
 }
 
@@ -181,6 +189,7 @@ mod tests {
                 "document 1: items[0]: Node n: metadata.labels: invalid type: integer `7`, expected a map",
             ),
             ("a: [", "error: line 1 column 4"),
+            (&"[".repeat(100_000), "recursion limit exceeded"),
         ] {
             let error = read_text(text).err().unwrap();
             assert!(error.contains(want), "{error}");
