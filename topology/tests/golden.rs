@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use ovenbird_reconcile::{Desired, Owner, Scope, Zone, plan};
+use ovenbird_reconcile::{Desired, Owner, Plan, Scope, Zone, plan};
 use ovenbird_schema::northbound::DATABASE;
 use ovenbird_topology::{Change, Config, Engine, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact, text};
 use ovsdb::{MonitorSpec, Replica, Update};
@@ -74,7 +74,7 @@ impl Pipeline {
         for (owner, found) in &self.diagnostics {
             found.iter().for_each(|text| writeln!(rows, "! {owner}: {text}").unwrap());
         }
-        let plan_text = plan(&mut self.desired, &self.replica, Scope::Dirty).to_string();
+        let plan_text = plan_text(&plan(&mut self.desired, &self.replica, Scope::Dirty));
 
         let mut tables = text::json(&whole);
         for row in tables.as_object_mut().unwrap().values_mut().flat_map(|t| t.as_object_mut().unwrap().values_mut()) {
@@ -85,6 +85,14 @@ impl Pipeline {
         assert!(second.is_empty(), "a second plan is empty, not:\n{second}");
         (rows, plan_text)
     }
+}
+
+/// What is done for whom, sorted: the order of a plan is for the tests of `reconcile`.
+fn plan_text(plan: &Plan) -> String {
+    let mut lines: Vec<String> = plan.ops().map(|(owner, op)| format!("{owner}: {op}\n")).collect();
+    lines.extend(plan.waiting.iter().map(|w| format!("waiting: {}: {w}\n", w.owner)));
+    lines.sort();
+    lines.concat()
 }
 
 fn run(case: &Path) -> Vec<String> {
