@@ -13,7 +13,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{Ipv4Net, Ipv6Net};
+use ovenbird_topology::config as topology;
 use serde::{Deserialize, Serialize};
 
 const EXAMPLES: &str = "\
@@ -135,7 +136,7 @@ pub struct Config {
     /// kubeconfig file, `None` to infer.
     pub kubeconfig: Option<PathBuf>,
     /// The cluster's networks.
-    pub cluster: Networks,
+    pub cluster: topology::Config,
     /// The Northbound.
     pub northbound: Northbound,
     /// Address of the HTTP server, `None` for none.
@@ -152,37 +153,13 @@ pub struct Config {
     pub loglevel: String,
 }
 
-/// The cluster's networks.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Networks {
-    /// Pod networks with the prefix length of a node's part; one or two, of different families.
-    pub subnets: Vec<(IpNet, u8)>,
-    /// Service networks; none, one, or two of different families.
-    pub services: Vec<IpNet>,
-    /// IPv4 network of the join switch.
-    pub join_v4: Ipv4Net,
-    /// IPv6 network of the join switch.
-    pub join_v6: Ipv6Net,
-}
-
 /// How the Northbound is reached.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Northbound {
-    /// Endpoints as OVS writes them, at least one.
-    pub addresses: Vec<String>,
+    /// Servers, at least one.
+    pub endpoints: Vec<ovsdb::Endpoint>,
     /// Key, certificate and authority, when an address is `ssl:`.
-    pub tls: Option<TlsFiles>,
-}
-
-/// PEM files for `ssl:` addresses.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TlsFiles {
-    /// Private key.
-    pub private_key: PathBuf,
-    /// Certificate.
-    pub certificate: PathBuf,
-    /// Authority.
-    pub ca_certificate: PathBuf,
+    pub tls: Option<ovsdb::TlsFiles>,
 }
 
 /// Leader election; `retry_period < renew_deadline < duration`.
@@ -221,6 +198,9 @@ pub enum ConfigError {
         /// Cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The networks contradict each other or themselves.
+    #[error("--{0}")]
+    Networks(String),
     /// One setting is wrong.
     #[error("--{flag}: {problem}; {advice}")]
     Setting {
@@ -277,9 +257,9 @@ impl Config {
         let admin_socket = s.admin_socket.unwrap_or_else(|| "/run/ovenbird/master.sock".into());
         Ok(Config {
             kubeconfig: s.kubeconfig,
-            cluster: Networks::new(
-                s.cluster_subnets.as_deref().unwrap_or("10.128.0.0/14/23"),
-                s.k8s_service_cidrs.as_deref().unwrap_or("10.96.0.0/16"),
+            cluster: networks(
+                s.cluster_subnets.as_deref().unwrap_or(topology::DEFAULT_CLUSTER_SUBNETS),
+                s.k8s_service_cidrs.as_deref().unwrap_or(topology::DEFAULT_SERVICE_CIDRS),
                 s.gateway_v4_join_subnet.as_deref().unwrap_or("100.64.0.0/16"),
                 s.gateway_v6_join_subnet.as_deref().unwrap_or("fd98::/64"),
             )?,
@@ -309,49 +289,25 @@ impl Config {
     }
 }
 
-impl Networks {
-    fn new(subnets: &str, services: &str, join_v4: &str, join_v6: &str) -> Result<Networks, ConfigError> {
-        let subnets = list(subnets).map(cluster_subnet).collect::<Result<Vec<_>, _>>()?;
-        let services: Vec<IpNet> = list(services)
-            .map(|text| parse("k8s-service-cidrs", text, "write CIDRs such as 10.96.0.0/16"))
-            .collect::<Result<_, _>>()?;
-        let nets: Vec<IpNet> = subnets.iter().map(|(net, _)| *net).collect();
-        if nets.is_empty() {
-            return Err(wrong("cluster-subnets", "no network given".into(), "give at least one, as 10.128.0.0/14/23"));
-        }
-        one_per_family("cluster-subnets", &nets)?;
-        one_per_family("k8s-service-cidrs", &services)?;
-        let join_v4: Ipv4Net = parse("gateway-v4-join-subnet", join_v4, "write an IPv4 CIDR such as 100.64.0.0/16")?;
-        let join_v6: Ipv6Net = parse("gateway-v6-join-subnet", join_v6, "write an IPv6 CIDR such as fd98::/64")?;
-        let named = nets
-            .iter()
-            .map(|n| ("cluster-subnets", *n))
-            .chain(services.iter().map(|n| ("k8s-service-cidrs", *n)))
-            .chain([("gateway-v4-join-subnet", join_v4.into()), ("gateway-v6-join-subnet", join_v6.into())]);
-        disjoint(&named.collect::<Vec<_>>())?;
-        Ok(Networks { subnets, services, join_v4, join_v6 })
-    }
+fn networks(subnets: &str, services: &str, join_v4: &str, join_v6: &str) -> Result<topology::Config, ConfigError> {
+    let join_v4: Ipv4Net = parse("gateway-v4-join-subnet", join_v4, "write an IPv4 CIDR such as 100.64.0.0/16")?;
+    let join_v6: Ipv6Net = parse("gateway-v6-join-subnet", join_v6, "write an IPv6 CIDR such as fd98::/64")?;
+    topology::Config::parse(subnets, services, &format!("{join_v4},{join_v6}"), topology::DEFAULT_MTU).map_err(|e| {
+        ConfigError::Networks(e.to_string().replace(topology::JOIN_SUBNETS, "gateway-v4-join-subnet (or -v6-)"))
+    })
 }
 
 impl Northbound {
     fn new(addresses: &str, [key, cert, ca]: [Option<PathBuf>; 3]) -> Result<Northbound, ConfigError> {
-        let addresses: Vec<String> = list(addresses).map(str::to_owned).collect();
-        for address in &addresses {
-            if !["unix:", "tcp:", "ssl:"].iter().any(|scheme| address.starts_with(scheme)) {
-                let problem = format!("{address:?} has no known scheme");
-                return Err(wrong("nb-address", problem, "write unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT"));
-            }
-        }
-        if addresses.is_empty() {
-            return Err(wrong("nb-address", "no address given".into(), "give at least one"));
-        }
-        let tls = if addresses.iter().any(|a| a.starts_with("ssl:")) {
+        let endpoints = ovsdb::Endpoint::parse_list(addresses)
+            .map_err(|e| wrong("nb-address", e.to_string(), "give at least one server"))?;
+        let tls = if endpoints.iter().any(|e| matches!(e, ovsdb::Endpoint::Ssl(..))) {
             let need = |flag, file: Option<PathBuf>| {
                 file.ok_or_else(|| {
                     wrong(flag, "missing".into(), "an ssl: address needs key, certificate and authority")
                 })
             };
-            Some(TlsFiles {
+            Some(ovsdb::TlsFiles {
                 private_key: need("nb-client-privkey", key)?,
                 certificate: need("nb-client-cert", cert)?,
                 ca_certificate: need("nb-client-cacert", ca)?,
@@ -359,7 +315,7 @@ impl Northbound {
         } else {
             None
         };
-        Ok(Northbound { addresses, tls })
+        Ok(Northbound { endpoints, tls })
     }
 }
 
@@ -389,10 +345,6 @@ fn wrong(flag: &'static str, problem: String, advice: &'static str) -> ConfigErr
     ConfigError::Setting { flag, problem, advice }
 }
 
-fn list(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|t| !t.is_empty())
-}
-
 fn parse<T: FromStr>(flag: &'static str, text: &str, advice: &'static str) -> Result<T, ConfigError>
 where
     T::Err: std::fmt::Display,
@@ -405,41 +357,6 @@ fn seconds(flag: &'static str, value: u32) -> Result<Duration, ConfigError> {
         0 => Err(wrong(flag, "0 is not a duration".into(), "give seconds, 1 or more")),
         s => Ok(Duration::from_secs(s.into())),
     }
-}
-
-/// `CIDR` or `CIDR/HOST-PREFIX`; a node gets a /24 or a /64 when nothing else is said.
-fn cluster_subnet(text: &str) -> Result<(IpNet, u8), ConfigError> {
-    const ADVICE: &str = "write CIDR/HOST-PREFIX, e.g. 10.128.0.0/14/23 or fd00:10:128::/48/64";
-    let (cidr, host) = match text.match_indices('/').nth(1) {
-        Some((at, _)) => (&text[..at], Some(&text[at + 1..])),
-        None => (text, None),
-    };
-    let net: IpNet = parse("cluster-subnets", cidr, ADVICE)?;
-    let (default, longest) = if net.addr().is_ipv4() { (24, 30) } else { (64, 126) };
-    let host: u8 = host.map_or(Ok(default), |h| parse("cluster-subnets", h, ADVICE))?;
-    if host < net.prefix_len() || host > longest {
-        let problem = format!("{text:?}: a node's prefix must be from /{} to /{longest}", net.prefix_len());
-        return Err(wrong("cluster-subnets", problem, ADVICE));
-    }
-    Ok((net.trunc(), host))
-}
-
-fn one_per_family(flag: &'static str, nets: &[IpNet]) -> Result<(), ConfigError> {
-    let v4 = nets.iter().filter(|n| n.addr().is_ipv4()).count();
-    if v4 > 1 || nets.len() - v4 > 1 {
-        return Err(wrong(flag, "two networks of one family".into(), "give at most one of IPv4 and one of IPv6"));
-    }
-    Ok(())
-}
-
-fn disjoint(named: &[(&'static str, IpNet)]) -> Result<(), ConfigError> {
-    for (i, (flag, net)) in named.iter().enumerate() {
-        if let Some((other, theirs)) = named[..i].iter().find(|(_, n)| n.contains(net) || net.contains(n)) {
-            let problem = format!("{net} overlaps with {theirs} of --{other}");
-            return Err(wrong(flag, problem, "choose networks that do not overlap"));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -12,6 +12,10 @@ fn refused(args: &[&str]) -> String {
     Config::new(settings(args)).expect_err("must be refused").to_string()
 }
 
+fn subnets(config: &Config) -> String {
+    config.cluster.cluster_subnets().iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
 #[test]
 fn the_command_line_is_well_formed() {
     Args::command().debug_assert();
@@ -20,8 +24,8 @@ fn the_command_line_is_well_formed() {
 #[test]
 fn defaults_are_valid() {
     let config = Config::new(Settings::default()).expect("valid");
-    assert_eq!(config.cluster.subnets, [("10.128.0.0/14".parse().expect("net"), 23)]);
-    assert_eq!(config.northbound.addresses, ["unix:/var/run/ovn/ovnnb_db.sock"]);
+    assert_eq!(subnets(&config), "10.128.0.0/14/23");
+    assert_eq!(config.northbound.endpoints, [ovsdb::Endpoint::Unix("/var/run/ovn/ovnnb_db.sock".into())]);
     assert_eq!(config.lease.duration, Duration::from_secs(8));
 }
 
@@ -32,7 +36,7 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     std::fs::write(&file, "cluster-subnets: 10.1.0.0/16/24\naudit-interval: 7\n").expect("write");
     let args = ["ovenbird-master", "--config", file.to_str().expect("path"), "--audit-interval", "9"];
     let config = Args::parse_from(args).resolve().expect("valid");
-    assert_eq!(config.cluster.subnets, [("10.1.0.0/16".parse().expect("net"), 24)]);
+    assert_eq!(subnets(&config), "10.1.0.0/16/24");
     assert_eq!(config.audit_interval, Duration::from_secs(9));
     assert_eq!(config.patch_concurrency, 24);
 }
@@ -59,24 +63,16 @@ fn an_unknown_key_of_the_file_is_named() {
 #[test]
 fn bad_networks_name_the_flag() {
     assert!(refused(&["--cluster-subnets", "10.128.0.0/14/8"]).starts_with("--cluster-subnets: "));
-    assert!(refused(&["--cluster-subnets", "10.0.0.0/8/24,10.128.0.0/14/24"]).contains("two networks of one family"));
-    assert!(refused(&["--cluster-subnets", ""]).contains("no network given"));
+    assert!(refused(&["--cluster-subnets", ""]).starts_with("--cluster-subnets: "));
     assert!(refused(&["--k8s-service-cidrs", "10.96.0.0"]).starts_with("--k8s-service-cidrs: "));
-    assert!(refused(&["--k8s-service-cidrs", "10.128.0.0/20"]).contains("overlaps with 10.128.0.0/14"));
+    assert!(refused(&["--k8s-service-cidrs", "10.128.0.0/20"]).starts_with("--cluster-subnets 10.128.0.0/14 and "));
     assert!(refused(&["--gateway-v4-join-subnet", "fd98::/64"]).starts_with("--gateway-v4-join-subnet: "));
-}
-
-#[test]
-fn a_host_prefix_may_be_left_out() {
-    let config = Config::new(settings(&["--cluster-subnets", "10.1.2.3/16, fd01::/48"])).expect("valid");
-    let expected = [("10.1.0.0/16", 24), ("fd01::/48", 64)].map(|(net, len)| (net.parse().expect("net"), len));
-    assert_eq!(config.cluster.subnets, expected);
 }
 
 #[test]
 fn ssl_needs_its_files() {
     assert!(refused(&["--nb-address", "ssl:1.2.3.4:6641"]).starts_with("--nb-client-privkey: "));
-    assert!(refused(&["--nb-address", "1.2.3.4:6641"]).contains("no known scheme"));
+    assert!(refused(&["--nb-address", "1.2.3.4:6641"]).contains("unknown method"));
 }
 
 #[test]

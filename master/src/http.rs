@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
@@ -40,20 +41,21 @@ struct Shared {
     readiness: Arc<Readiness>,
 }
 
-/// Binds `address` and serves until `stop`.
-pub async fn serve(
-    address: SocketAddr,
-    metrics: Arc<Metrics>,
-    readiness: Arc<Readiness>,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::bind(address).await?;
+/// Listens on `address`.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Serves until `stop`.
+pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, readiness: Arc<Readiness>, stop: CancellationToken) {
     let router = Router::new()
         .route("/metrics", get(metrics_text))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .with_state(Shared { metrics, readiness });
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
+        tracing::error!(%error, "the HTTP server ended");
+    }
 }
 
 async fn metrics_text(State(shared): State<Shared>) -> Response {

@@ -10,7 +10,7 @@
 //! not agree. [`Validity`] is what writers ask before each write: it ends by itself, also in a process that was paused.
 //! It does not fence the Northbound: the epoch of `reconcile` does. Must not: know what the leader does.
 //!
-//! Inputs: the Lease, time. Outputs: a watch channel that says whether we lead, and the validity.
+//! Inputs: the Lease, time. Outputs: a watch channel of [`Leading`], and the validity.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,11 +51,23 @@ impl Validity {
     }
 }
 
+/// Whether we lead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Leading {
+    /// Another does, or nobody.
+    #[default]
+    No,
+    /// The lease was free, or ours from before: whoever led has stopped.
+    Free,
+    /// Taken from a holder that let it expire, and that may wake up and believe it still leads.
+    Contested,
+}
+
 /// The running election.
 #[derive(Debug)]
 pub struct Election {
-    /// True while we lead.
-    pub leading: watch::Receiver<bool>,
+    /// Whether we lead, and how we came to it.
+    pub leading: watch::Receiver<Leading>,
     /// Asked before each write.
     pub validity: Validity,
     /// Who we are in the Lease.
@@ -65,21 +77,24 @@ pub struct Election {
 }
 
 impl Election {
-    /// Takes part in the election until [`Election::release`].
-    pub fn spawn(client: kube::Client, config: LeaseConfig) -> Election {
+    /// Takes part in the election until [`Election::release`]. Returns when the Lease was read once, so that whatever is listed
+    /// from then on holds all that was written by a leader who had stopped by then.
+    pub async fn start(client: kube::Client, config: LeaseConfig) -> Election {
         let identity = config.identity.clone().unwrap_or_else(random_identity);
-        let (leading_tx, leading) = watch::channel(false);
+        let (leading_tx, leading) = watch::channel(Leading::No);
         let validity = Validity::new();
         let stop = CancellationToken::new();
-        let candidate = Candidate {
+        let mut candidate = Candidate {
             api: Api::namespaced(client, &config.namespace),
             config,
             identity: identity.clone(),
             seen: None,
             leading: leading_tx,
             validity: validity.clone(),
+            contested: false,
         };
-        let task = tokio::spawn(candidate.run(stop.clone()));
+        let next = candidate.read().await;
+        let task = tokio::spawn(candidate.run(next, stop.clone()));
         Election { leading, validity, identity, stop, task }
     }
 
@@ -119,8 +134,10 @@ struct Candidate {
     config: LeaseConfig,
     identity: String,
     seen: Option<Seen>,
-    leading: watch::Sender<bool>,
+    leading: watch::Sender<Leading>,
     validity: Validity,
+    /// The lease, as we last wrote over it, was another's.
+    contested: bool,
 }
 
 /// The rule of the election, free of I/O.
@@ -139,10 +156,9 @@ fn next_move(seen: Option<&Seen>, identity: &str, now: Instant) -> Move {
 }
 
 impl Candidate {
-    async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, mut next: Instant, stop: CancellationToken) {
         let only_ours = watcher::Config::default().fields(&format!("metadata.name={}", self.config.name));
         let mut changes = watcher(self.api.clone(), only_ours).default_backoff().touched_objects().boxed();
-        let mut next = self.read().await;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -164,7 +180,7 @@ impl Candidate {
         let known = self.seen.as_ref().and_then(|s| s.lease.metadata.resource_version.as_deref());
         let foreign = lease.spec.as_ref().and_then(|s| s.holder_identity.as_ref()) != Some(&self.identity);
         let news = lease.metadata.resource_version.as_deref() != known;
-        if *self.leading.borrow() {
+        if self.leads() {
             return news && foreign;
         }
         if news {
@@ -187,6 +203,8 @@ impl Candidate {
         let vanished = |code| code == 404 && self.seen.is_some();
         match result {
             Ok(lease) => {
+                let holder = self.seen.as_ref().and_then(|s| s.lease.spec.as_ref()?.holder_identity.as_deref());
+                self.contested = holder.is_some_and(|h| !h.is_empty() && h != self.identity);
                 self.seen = Some(Seen { lease, at: now });
                 self.set_leading(Some(now + self.config.renew_deadline));
                 now + self.config.retry_period
@@ -252,7 +270,7 @@ impl Candidate {
 
     /// Gives the lease back: empty holder, one second, as client-go does.
     async fn hand_over(&mut self) {
-        let leading = *self.leading.borrow();
+        let leading = self.leads();
         self.set_leading(None);
         let Some(seen) = self.seen.take().filter(|_| leading) else { return };
         let mut lease = seen.lease;
@@ -284,12 +302,20 @@ impl Candidate {
         }
     }
 
+    fn leads(&self) -> bool {
+        *self.leading.borrow() != Leading::No
+    }
+
     fn set_leading(&self, until: Option<Instant>) {
         self.validity.set(until);
-        let changed =
-            self.leading.send_if_modified(|leading| std::mem::replace(leading, until.is_some()) != until.is_some());
-        if changed {
-            tracing::info!(leading = until.is_some(), identity = self.identity, "leadership");
+        let now = match until {
+            None => Leading::No,
+            Some(_) if self.leads() => return,
+            Some(_) if self.contested => Leading::Contested,
+            Some(_) => Leading::Free,
+        };
+        if self.leading.send_replace(now) != now {
+            tracing::info!(leading = ?now, identity = self.identity, "leadership");
         }
     }
 }

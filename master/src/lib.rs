@@ -1,8 +1,29 @@
 //! The central daemon: Kubernetes objects in, OVN Northbound rows out.
+//!
+//! ```text
+//! Kubernetes API --list, watch--> [pipeline] --transactions--> OVN_Northbound
+//!        ^---------annotations---------+
+//! ```
+//!
+//! The binary is [`config::Args`] and [`run`]. Must not: translate (that is `topology`), compare or order writes (that is
+//! `reconcile`), or speak OVSDB (that is `ovsdb`).
 
+pub mod admin;
+pub mod allocate;
+pub mod annotate;
 pub mod config;
+pub mod event;
 pub mod http;
 pub mod lease;
 pub mod metrics;
+pub mod monitor;
+pub mod northbound;
 pub mod object;
+pub mod pipeline;
+pub mod report;
+pub mod run;
+pub mod status;
 pub mod watch;
+
+pub use config::Config;
+pub use run::{RunError, run, run_with};

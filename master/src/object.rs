@@ -3,6 +3,8 @@
 //! A Pod of 3.7 KB JSON has about 300 bytes that matter. These types implement kube's `Resource`, so its list and watch
 //! machinery fills them straight from the wire: no full object is ever built, no managedFields parsed, no foreign annotation
 //! copied. Must not: interpret a value (that is `topology`'s part).
+//!
+//! Inputs: JSON. Outputs: [`Slim`] objects, and from those [`Told`]: a fact with what a guarded write needs.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,6 +14,8 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use kube::api::ObjectMeta;
+use ovenbird_topology::{Interner, NamespaceFact, NodeFact, PodFact};
+use ovsdb::Str;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 
@@ -31,7 +35,7 @@ pub trait Kind: Clone + fmt::Debug + Send + Sync + 'static {
 /// An object of kind `K`, without all that we do not read.
 #[derive(Clone, Debug)]
 pub struct Slim<K: Kind> {
-    /// name, namespace, uid, resourceVersion, labels, deletionTimestamp (its presence) and our annotations.
+    /// name, namespace, uid, resourceVersion, labels, both timestamps and our annotations.
     pub meta: ObjectMeta,
     /// Part of the spec.
     pub spec: K::Spec,
@@ -51,14 +55,10 @@ pub struct NamespaceKind;
 
 /// Part of Node.spec.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct NodeSpec {
     /// Networks that kube-controller-manager gave to the node, if it gives any.
-    #[serde(default, rename = "podCIDRs")]
+    #[serde(rename = "podCIDRs")]
     pub pod_cidrs: Option<Vec<String>>,
-    /// The first of them, from times of one family.
-    #[serde(default, rename = "podCIDR")]
-    pub pod_cidr: Option<String>,
 }
 
 /// Part of Pod.spec.
@@ -66,19 +66,33 @@ pub struct NodeSpec {
 #[serde(rename_all = "camelCase")]
 pub struct PodSpec {
     /// The node that the pod is bound to.
-    #[serde(default)]
     pub node_name: Option<String>,
     /// True when the pod shares the node's network.
-    #[serde(default)]
     pub host_network: Option<bool>,
 }
 
 /// Part of Pod.status.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
-    #[serde(default)]
     pub phase: Option<String>,
+    /// One for each container, once there are any.
+    pub container_statuses: Option<Vec<ContainerStatus>>,
+}
+
+/// Part of a container's status.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ContainerStatus {
+    /// Its state.
+    pub state: Option<ContainerState>,
+}
+
+/// Part of a container's state.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ContainerState {
+    /// There when the container is done.
+    pub terminated: Option<Nothing>,
 }
 
 /// No part at all.
@@ -141,6 +155,7 @@ impl<'de, K: Kind> Deserialize<'de> for Slim<K> {
             uid: wire.metadata.uid,
             resource_version: wire.metadata.resource_version,
             labels: wire.metadata.labels,
+            creation_timestamp: wire.metadata.creation_timestamp,
             deletion_timestamp: wire.metadata.deletion_timestamp,
             annotations: Some(wire.metadata.annotations.0),
             ..ObjectMeta::default()
@@ -164,6 +179,7 @@ struct Meta {
     uid: Option<String>,
     resource_version: Option<String>,
     labels: Option<BTreeMap<String, String>>,
+    creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
     #[serde(default)]
     annotations: Annotations,
@@ -207,6 +223,71 @@ impl<'de> Deserialize<'de> for Annotations {
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
+/// The fact of an object, and what a guarded write to it needs.
+#[derive(Clone, Debug)]
+pub struct Told<F> {
+    /// The fact.
+    pub fact: F,
+    /// Version and identity of the object that the fact is of.
+    pub guard: Guard,
+}
+
+/// Which version of which object was looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// `metadata.uid`.
+    pub uid: Str,
+    /// `metadata.resourceVersion`.
+    pub version: Str,
+}
+
+impl Guard {
+    fn of(meta: &ObjectMeta) -> Guard {
+        let text = |field: &Option<String>| field.as_deref().unwrap_or_default().into();
+        Guard { uid: text(&meta.uid), version: text(&meta.resource_version) }
+    }
+}
+
+impl Slim<NodeKind> {
+    /// The fact of a Node.
+    pub fn tell(self) -> Told<NodeFact> {
+        let spec = v1::NodeSpec { pod_cidrs: self.spec.pod_cidrs, ..v1::NodeSpec::default() };
+        let node = v1::Node { metadata: self.meta, spec: Some(spec), status: None };
+        Told { fact: NodeFact::from_k8s(&node), guard: Guard::of(&node.metadata) }
+    }
+}
+
+impl Slim<PodKind> {
+    /// The fact of a Pod.
+    pub fn tell(self, interner: &mut Interner) -> Told<PodFact> {
+        let PodSpec { node_name, host_network } = self.spec;
+        let state = |state: ContainerState| v1::ContainerState {
+            terminated: state.terminated.map(|_| v1::ContainerStateTerminated::default()),
+            ..v1::ContainerState::default()
+        };
+        let container =
+            |c: ContainerStatus| v1::ContainerStatus { state: c.state.map(state), ..v1::ContainerStatus::default() };
+        let containers = self.status.container_statuses.filter(|_| self.meta.deletion_timestamp.is_some());
+        let pod = v1::Pod {
+            metadata: self.meta,
+            spec: Some(v1::PodSpec { node_name, host_network, ..v1::PodSpec::default() }),
+            status: Some(v1::PodStatus {
+                phase: self.status.phase,
+                container_statuses: containers.map(|all| all.into_iter().map(container).collect()),
+                ..v1::PodStatus::default()
+            }),
+        };
+        Told { fact: PodFact::from_k8s(&pod, interner), guard: Guard::of(&pod.metadata) }
+    }
+}
+
+impl Slim<NamespaceKind> {
+    /// The fact of a Namespace; nothing is written to those.
+    pub fn tell(self, interner: &mut Interner) -> NamespaceFact {
+        NamespaceFact::from_k8s(&v1::Namespace { metadata: self.meta, spec: None, status: None }, interner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,6 +311,28 @@ mod tests {
         assert!(pod.meta.managed_fields.is_none() && pod.meta.deletion_timestamp.is_none());
         assert_eq!((pod.spec.node_name.as_deref(), pod.spec.host_network), (Some("n1"), Some(true)));
         assert_eq!(pod.status.phase.as_deref(), Some("Running"));
+    }
+
+    #[test]
+    fn the_fact_is_that_of_the_full_object() {
+        let done = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"x","namespace":"ns","uid":"u2","resourceVersion":"8",
+            "creationTimestamp":"2026-01-01T00:00:00Z","deletionTimestamp":"2026-01-01T00:01:00Z"},
+            "spec":{"nodeName":"n1","containers":[]},"status":{"phase":"Running","containerStatuses":[{"name":"c","ready":false,
+            "restartCount":0,"image":"i","imageID":"","state":{"terminated":{"exitCode":0}}}]}}"#;
+        for text in [POD, done] {
+            let full: v1::Pod = serde_json::from_str(text).expect("decodes");
+            let slim: Slim<PodKind> = serde_json::from_str(text).expect("decodes");
+            let told = slim.tell(&mut Interner::default());
+            assert_eq!(told.fact, PodFact::from_k8s(&full, &mut Interner::default()));
+            assert_eq!(Some(&*told.guard.uid), full.metadata.uid.as_deref());
+        }
+        assert!(
+            serde_json::from_str::<Slim<PodKind>>(done).expect("decodes").tell(&mut Interner::default()).fact.finished
+        );
+        let node = r#"{"metadata":{"name":"n","annotations":{"k8s.ovn.org/node-id":"7"}},"spec":{"podCIDRs":["10.1.0.0/24"]}}"#;
+        let full: v1::Node = serde_json::from_str(node).expect("decodes");
+        let slim: Slim<NodeKind> = serde_json::from_str(node).expect("decodes");
+        assert_eq!(slim.tell().fact, NodeFact::from_k8s(&full));
     }
 
     #[test]

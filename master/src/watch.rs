@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A relist after a gap is turned into plain changes here: what it no longer names is deleted. So the reader sees upserts
-//! and deletes only, and learns once (`complete`) that it has seen everything; before that, absence means nothing.
+//! and deletes only, and learns (`complete`) when it has seen everything; before that, absence means nothing.
 //! Must not: keep objects (only their keys), interpret them, or drop a change when the reader is slow: it waits.
 
 use std::hash::Hash;
@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use kube::Api;
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as kube_watcher};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Config, Event, watcher};
 use rustc_hash::FxHashSet;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::object::{Kind, Slim};
 
@@ -37,8 +37,10 @@ pub enum Change<T> {
 pub struct Batch<T> {
     /// The changes.
     pub changes: Vec<Change<T>>,
-    /// True when, with these changes, everything that exists has been told.
-    pub complete: bool,
+    /// With these changes everything is told that existed when the list of this generation began.
+    pub complete: Option<u64>,
+    /// Objects known after them.
+    pub objects: usize,
     /// The last failure of the watch since the batch before; the watch goes on by itself.
     pub error: Option<String>,
 }
@@ -52,27 +54,43 @@ pub fn key<K: Kind>(object: &Slim<K>) -> Arc<str> {
     }
 }
 
-/// Watches all objects that `api` names until the reader is gone. `slim` turns each into what the reader keeps.
+/// Watches all objects that `api` names until the reader is gone. `slim` turns each into what the reader keeps. A change of
+/// `generation` makes it list anew.
 pub async fn run<K: Kind, T, E>(
     api: Api<Slim<K>>,
-    slim: impl Fn(Slim<K>) -> T,
-    wrap: impl Fn(Batch<T>) -> E,
-    events: mpsc::Sender<E>,
-) {
-    let stream = kube_watcher(api, watcher::Config::default()).default_backoff();
-    follow(stream, slim, wrap, events).await;
-}
-
-async fn follow<K: Kind, T, E>(
-    stream: impl Stream<Item = watcher::Result<Event<Slim<K>>>>,
-    slim: impl Fn(Slim<K>) -> T,
+    mut generation: watch::Receiver<u64>,
+    mut slim: impl FnMut(Slim<K>) -> T,
     wrap: impl Fn(Batch<T>) -> E,
     events: mpsc::Sender<E>,
 ) {
     let mut keys = Keys::default();
+    loop {
+        let current = *generation.borrow_and_update();
+        let stream = watcher(api.clone(), Config::default()).default_backoff();
+        tokio::select! {
+            () = follow(stream, current, &mut keys, &mut slim, &wrap, &events) => return,
+            changed = generation.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Cancelling it loses no change that `keys` counts as told.
+async fn follow<K: Kind, T, E>(
+    stream: impl Stream<Item = watcher::Result<Event<Slim<K>>>>,
+    generation: u64,
+    keys: &mut Keys<Arc<str>>,
+    slim: &mut impl FnMut(Slim<K>) -> T,
+    wrap: &impl Fn(Batch<T>) -> E,
+    events: &mpsc::Sender<E>,
+) {
     let mut chunks = std::pin::pin!(stream.ready_chunks(BATCH));
     while let Some(chunk) = chunks.next().await {
-        let mut batch = Batch { changes: Vec::with_capacity(chunk.len()), complete: false, error: None };
+        let Ok(place) = events.reserve().await else { return };
+        let mut batch = Batch { changes: Vec::with_capacity(chunk.len()), complete: None, objects: 0, error: None };
         for event in chunk {
             match event {
                 Ok(Event::Init) => keys.begin(),
@@ -87,7 +105,7 @@ async fn follow<K: Kind, T, E>(
                 }
                 Ok(Event::InitDone) => {
                     batch.changes.extend(keys.finish().map(Change::Delete));
-                    batch.complete = true;
+                    batch.complete = Some(generation);
                 }
                 Err(error) => {
                     let kind = <Slim<K> as kube::Resource>::kind(&());
@@ -96,9 +114,8 @@ async fn follow<K: Kind, T, E>(
                 }
             }
         }
-        if events.send(wrap(batch)).await.is_err() {
-            return;
-        }
+        batch.objects = keys.known.len();
+        place.send(wrap(batch));
     }
 }
 
@@ -149,10 +166,12 @@ mod tests {
         serde_json::from_value(serde_json::json!({"metadata": {"namespace": "ns", "name": name}})).expect("decodes")
     }
 
-    async fn told(events: Vec<watcher::Result<Event<Slim<PodKind>>>>) -> (Vec<String>, Vec<bool>) {
+    async fn told(events: Vec<watcher::Result<Event<Slim<PodKind>>>>) -> (Vec<String>, Vec<Option<u64>>) {
         let (tx, mut rx) = mpsc::channel(16);
-        let name = |p: Slim<PodKind>| p.meta.name.unwrap_or_default();
-        follow(futures::stream::iter(events), name, |batch| batch, tx).await;
+        let mut name = |p: Slim<PodKind>| p.meta.name.unwrap_or_default();
+        let mut keys = Keys::default();
+        follow(futures::stream::iter(events), 7, &mut keys, &mut name, &|batch| batch, &tx).await;
+        drop(tx);
         let (mut changes, mut complete) = (Vec::new(), Vec::new());
         while let Some(batch) = rx.recv().await {
             complete.push(batch.complete);
@@ -180,7 +199,7 @@ mod tests {
         ];
         let (changes, complete) = told(events).await;
         assert_eq!(changes, ["+a", "+b", "+c", "-ns/a", "+c", "-ns/b"]);
-        assert_eq!(complete, [true]);
+        assert_eq!(complete, [Some(7)]);
     }
 
     #[tokio::test]
@@ -194,6 +213,6 @@ mod tests {
         ];
         let (changes, complete) = told(events).await;
         assert_eq!(changes, ["+a", "+b"]);
-        assert_eq!(complete, [false]);
+        assert_eq!(complete, [None]);
     }
 }

@@ -1,0 +1,338 @@
+//! Pods: addresses.
+
+use ovenbird_api::annotation::POD_NETWORKS;
+use ovenbird_topology::allocate::{AddressError, attachment};
+use ovenbird_topology::{Fact, PodAddresses, PodFact};
+use ovsdb::Str;
+
+use super::node::Node;
+use super::{Allocator, Effects, complaint, shown};
+use crate::annotate::{Outcome, Request, Target};
+use crate::event::Subject;
+use crate::object::{Guard, Told};
+
+/// A pod that must have a port.
+#[derive(Debug)]
+pub(super) struct Pod {
+    pub uid: Str,
+    pub node: Str,
+    pub created: i64,
+    /// As annotated, or as chosen.
+    addresses: Option<PodAddresses>,
+    /// The addresses are reserved in the node's pool.
+    pub held: bool,
+    /// There until the annotation has come by watch.
+    work: Option<Box<Work>>,
+    /// Why it has no address of its own.
+    problem: Option<Box<str>>,
+}
+
+/// What it takes to get an annotation written.
+#[derive(Debug)]
+struct Work {
+    /// The pod as it is, without the annotation.
+    fact: PodFact,
+    guard: Guard,
+    stage: Stage,
+}
+
+#[derive(Debug, PartialEq)]
+enum Stage {
+    /// Nothing is chosen.
+    Waiting,
+    /// Chosen and shown; the write based on this version is in flight or done.
+    Sent(Str),
+    /// Chosen, but another version of the pod is needed to write it.
+    Stale,
+    /// The write failed, maybe after it took effect: kept reserved, not shown, tried again.
+    Failed,
+}
+
+impl Pod {
+    /// It has no address of its own, or its annotation is not there yet.
+    pub fn is_waiting(&self) -> bool {
+        !self.held || self.work.is_some()
+    }
+
+    /// Why it waits.
+    pub fn why(&self, node: Option<&Node>) -> Option<String> {
+        if !self.is_waiting() {
+            return None;
+        }
+        if let Some(problem) = &self.problem {
+            return Some(problem.to_string());
+        }
+        let name = &self.node;
+        Some(match node.filter(|n| n.known) {
+            None => format!("node {name} does not exist"),
+            Some(node) if node.pool.is_none() => format!("node {name} has no subnet yet"),
+            Some(_) if self.held => "its annotation is being written".into(),
+            Some(_) => "no address is chosen yet".into(),
+        })
+    }
+}
+
+impl Allocator {
+    /// A pod is there, new or changed.
+    pub fn upsert_pod(&mut self, told: Told<PodFact>, fx: &mut Effects) {
+        let Told { fact, guard } = told;
+        let Some(node) = fact.attached_to().cloned() else {
+            self.forget_pod(&fact.key, fx);
+            return fx.facts.push(Fact::Pod(fact));
+        };
+        if self.pods.get(&fact.key).is_some_and(|old| old.uid != fact.uid || old.node != node) {
+            self.forget_pod(&fact.key, fx);
+        }
+        match fact.network {
+            Some(Ok(addresses)) => self.annotated(&fact, node, addresses, fx),
+            // The engine complains of it; it is not overwritten.
+            Some(Err(_)) => self.forget_pod(&fact.key, fx),
+            None => return self.bare(fact, node, guard, fx),
+        }
+        fx.facts.push(Fact::Pod(fact));
+    }
+
+    fn annotated(&mut self, fact: &PodFact, node: Str, addresses: PodAddresses, fx: &mut Effects) {
+        if let Some(pod) = self.pods.get_mut(&fact.key) {
+            if pod.held && pod.addresses == Some(addresses) {
+                pod.work = None;
+                return;
+            }
+            self.release(&fact.key, fx);
+        }
+        self.join(fact, node).addresses = Some(addresses);
+        if self.settled {
+            self.hold(&fact.key, fx);
+        }
+    }
+
+    fn bare(&mut self, fact: PodFact, node: Str, guard: Guard, fx: &mut Effects) {
+        let key = fact.key.clone();
+        match self.pods.get_mut(&key) {
+            Some(Pod { work: Some(work), .. }) => {
+                work.fact = fact;
+                work.guard = guard;
+            }
+            known => {
+                // New, or its annotation was removed.
+                if known.is_some() {
+                    self.release(&key, fx);
+                }
+                let pod = self.join(&fact, node);
+                pod.work = Some(Box::new(Work { fact, guard, stage: Stage::Waiting }));
+            }
+        }
+        self.choose(&key, fx);
+        self.resend_stale(&key, fx);
+        self.show(&key, fx);
+    }
+
+    /// The pod's record, made when there is none, without addresses.
+    fn join(&mut self, fact: &PodFact, node: Str) -> &mut Pod {
+        self.nodes.entry(node.clone()).or_default().pods.insert(fact.key.clone());
+        let new = Pod {
+            uid: fact.uid.clone(),
+            node,
+            created: fact.created,
+            addresses: None,
+            held: false,
+            work: None,
+            problem: None,
+        };
+        let pod = self.pods.entry(fact.key.clone()).or_insert(new);
+        pod.addresses = None;
+        pod.work = None;
+        pod
+    }
+
+    /// The pod needs no port any more: what it had is free at once.
+    pub(super) fn forget_pod(&mut self, key: &str, fx: &mut Effects) {
+        if !self.pods.contains_key(key) {
+            return;
+        }
+        self.release(key, fx);
+        self.complain(key, None, fx);
+        let Some(pod) = self.pods.remove(key) else { return };
+        if let Some(node) = self.nodes.get_mut(&pod.node) {
+            node.pods.remove(key);
+            if node.pods.is_empty() && !node.known {
+                self.nodes.remove(&pod.node);
+            }
+        }
+    }
+
+    /// Frees the pod's addresses; whoever waited for one takes it.
+    fn release(&mut self, key: &str, fx: &mut Effects) {
+        let Some(pod) = self.pods.get_mut(key) else { return };
+        let (held, addresses) = (std::mem::take(&mut pod.held), pod.addresses.take());
+        let Some(node) = self.nodes.get_mut(&pod.node) else { return };
+        if let (true, Some(addresses), Some(pool)) = (held, addresses, &mut node.pool) {
+            pool.release(addresses.iter());
+            let mut blocked = std::mem::take(&mut node.blocked).into_iter();
+            for next in blocked.by_ref() {
+                if *next == *key {
+                    continue;
+                }
+                self.hold(&next, fx);
+                let full = self.choose(&next, fx);
+                self.show(&next, fx);
+                if full {
+                    break;
+                }
+            }
+            if let Some(node) = self.pods.get(key).and_then(|pod| self.nodes.get_mut(&pod.node)) {
+                node.blocked.extend(blocked);
+            }
+        }
+    }
+
+    /// Reserves the addresses that the pod has by annotation, or was given before the pool was opened anew.
+    pub(super) fn hold(&mut self, key: &Str, fx: &mut Effects) {
+        let Some(pod) = self.pods.get_mut(key) else { return };
+        let Some(node) = self.nodes.get_mut(&pod.node) else { return };
+        let (Some(addresses), Some(pool), false) = (pod.addresses, &mut node.pool, pod.held) else { return };
+        match pool.reserve(key, addresses.iter()) {
+            Ok(()) => {
+                pod.held = true;
+                self.complain(key, None, fx);
+            }
+            Err(error) => match &mut pod.work {
+                // Ours to choose again.
+                Some(work) => {
+                    work.stage = Stage::Waiting;
+                    pod.addresses = None;
+                }
+                // Annotated; the engine complains of it.
+                None => {
+                    if matches!(error, AddressError::Taken { .. }) {
+                        node.blocked.push(key.clone());
+                    }
+                    pod.problem = Some(error.to_string().into());
+                }
+            },
+        }
+    }
+
+    /// Chooses for all pods of the node that wait.
+    pub(super) fn fill_pods(&mut self, node: &str, fx: &mut Effects) {
+        let Some(node) = self.nodes.get(node).filter(|n| self.active && n.pool.is_some()) else { return };
+        let waits = |key: &&Str| self.pods.get(*key).is_some_and(|p| p.work.is_some());
+        let mut keys: Vec<Str> = node.pods.iter().filter(waits).cloned().collect();
+        keys.sort_unstable();
+        for key in keys {
+            self.choose(&key, fx);
+            self.show(&key, fx);
+        }
+    }
+
+    /// Chooses addresses and has them written. True when the node has none left.
+    fn choose(&mut self, key: &Str, fx: &mut Effects) -> bool {
+        let Some(pod) = self.pods.get_mut(key).filter(|_| self.active) else { return false };
+        let Some(work) = pod.work.as_mut().filter(|w| w.stage == Stage::Waiting) else { return false };
+        let Some(node) = self.nodes.get_mut(&pod.node) else { return false };
+        let Some(pool) = &mut node.pool else { return false };
+        let chosen = match pool.allocate(key) {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                node.blocked.push(key.clone());
+                self.complain(key, Some(("NoFreeAddress", error.to_string())), fx);
+                return true;
+            }
+        };
+        // A pool without subnets gives no address, so there always is an attachment.
+        let Some(network) = attachment(&self.config, node.subnets(), &chosen) else { return false };
+        let annotations = vec![(POD_NETWORKS, network.format())];
+        pod.addresses = Some(network.into());
+        pod.held = true;
+        work.stage = Stage::Sent(work.guard.version.clone());
+        fx.requests.push(Request { target: Target::Pod(key.clone()), guard: work.guard.clone(), annotations });
+        self.complain(key, None, fx);
+        false
+    }
+
+    /// Hands the pod's fact to the engine: with its choice while that is being written, otherwise as it is.
+    fn show(&self, key: &str, fx: &mut Effects) {
+        let Some(Pod { work: Some(work), addresses, held, .. }) = self.pods.get(key) else { return };
+        fx.facts.push(Fact::Pod(match (addresses, &work.stage) {
+            (Some(addresses), Stage::Sent(_)) if *held => shown(&work.fact, *addresses),
+            _ => work.fact.clone(),
+        }));
+    }
+
+    pub(super) fn pod_outcome(&mut self, key: &Str, version: &Str, outcome: Outcome, fx: &mut Effects) {
+        let Some(pod) = self.pods.get_mut(key) else { return };
+        let Some(work) = &mut pod.work else { return };
+        if work.stage != Stage::Sent(version.clone()) {
+            return;
+        }
+        match outcome {
+            Outcome::Written => return,
+            Outcome::Conflict => {
+                let newer = work.guard.version != *version;
+                work.stage = Stage::Stale;
+                if newer {
+                    self.resend_stale(key, fx);
+                }
+            }
+            Outcome::Gone | Outcome::NotLeading => self.take_back(key, fx),
+            Outcome::Failed(error) => {
+                work.stage = Stage::Failed;
+                pod.problem = Some(format!("its annotation could not be written, trying again: {error}").into());
+                self.failed.push(Target::Pod(key.clone()));
+            }
+        }
+        self.show(key, fx);
+    }
+
+    /// A newer version of a pod whose write met another one has come.
+    fn resend_stale(&mut self, key: &Str, fx: &mut Effects) {
+        if self.pods.get(key).is_some_and(|p| p.work.as_ref().is_some_and(|w| w.stage == Stage::Stale)) {
+            self.resend(key, fx);
+        }
+    }
+
+    /// Writes the same choice again, on the version that is known now.
+    pub(super) fn resend(&mut self, key: &Str, fx: &mut Effects) {
+        let Some(pod) = self.pods.get_mut(key).filter(|p| p.held && self.active) else { return };
+        let Some(work) = pod.work.as_mut().filter(|w| matches!(w.stage, Stage::Stale | Stage::Failed)) else { return };
+        let Some(node) = self.nodes.get(&pod.node) else { return };
+        let addresses: Vec<_> = pod.addresses.iter().flat_map(PodAddresses::iter).collect();
+        let Some(network) = attachment(&self.config, node.subnets(), &addresses) else { return };
+        work.stage = Stage::Sent(work.guard.version.clone());
+        pod.problem = None;
+        let annotations = vec![(POD_NETWORKS, network.format())];
+        fx.requests.push(Request { target: Target::Pod(key.clone()), guard: work.guard.clone(), annotations });
+        self.show(key, fx);
+    }
+
+    fn take_back(&mut self, key: &str, fx: &mut Effects) {
+        self.release(key, fx);
+        if let Some(work) = self.pods.get_mut(key).and_then(|p| p.work.as_mut()) {
+            work.stage = Stage::Waiting;
+        }
+    }
+
+    /// We lead no more: choices that are not known to be written are another's to make.
+    pub(super) fn withdraw(&mut self, fx: &mut Effects) {
+        self.withdraw_nodes();
+        let chosen = self.pods.iter().filter(|(_, p)| p.work.is_some() && p.addresses.is_some());
+        let mut keys: Vec<Str> = chosen.map(|(key, _)| key.clone()).collect();
+        keys.sort_unstable();
+        for key in keys {
+            self.take_back(&key, fx);
+            self.show(&key, fx);
+        }
+    }
+
+    fn complain(&mut self, key: &str, problem: Option<(&'static str, String)>, fx: &mut Effects) {
+        let Some(pod) = self.pods.get_mut(key) else { return };
+        let text = problem.as_ref().map(|(_, text)| &**text);
+        if pod.problem.as_deref() == text {
+            return;
+        }
+        pod.problem = text.map(Into::into);
+        let subject = Subject { kind: "Pod", key: key.into() };
+        let diagnostics = problem.map_or(Vec::new(), |(reason, text)| complaint(reason, POD_NETWORKS, text));
+        fx.complaints.push((subject, diagnostics));
+    }
+}

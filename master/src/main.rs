@@ -1,0 +1,31 @@
+//! `ovenbird-master`: reads the configuration, sets up logging and signals, and runs the library.
+
+use anyhow::Context;
+use clap::Parser;
+use ovenbird_master::config::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> anyhow::Result<()> {
+    let config = Args::parse().resolve()?;
+    let filter = EnvFilter::try_new(&config.loglevel).context(
+        "--loglevel is no filter; write error, warn, info, debug or trace, or per module as info,ovsdb=debug",
+    )?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping");
+            stopped.cancel();
+        });
+        ovenbird_master::run(config, stop).await.map_err(anyhow::Error::from)
+    })
+}

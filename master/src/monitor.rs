@@ -1,0 +1,37 @@
+//! What is replicated of the Northbound: the tables that translation writes, without the columns that others fill.
+//!
+//! Every column left out saves the server's and our own work on each of its changes (`up` changes for every pod). Must not:
+//! leave out a column that a translation writes, or the differ would write it for ever (a test compares).
+
+use ovenbird_schema::northbound::{
+    gateway_chassis, logical_router, logical_router_port, logical_switch, logical_switch_port as lsp, nb_global,
+};
+use ovsdb::{ColumnId, MonitorSpec, TableDesc, TableSpec};
+
+/// Columns that northd, ovn-controller or ovn-nbctl fill and that are nobody's wish.
+const FILLED_BY_OTHERS: [&str; 9] =
+    ["up", "dynamic_addresses", "tag", "status", "hv_cfg", "hv_cfg_timestamp", "nb_cfg", "nb_cfg_timestamp", "sb_cfg"];
+
+/// The tables and columns.
+pub fn spec() -> MonitorSpec {
+    let tables: [&'static TableDesc; 6] = [
+        &nb_global::TABLE,
+        &logical_router::TABLE,
+        &logical_router_port::TABLE,
+        &logical_switch::TABLE,
+        &lsp::TABLE,
+        &gateway_chassis::TABLE,
+    ];
+    tables.into_iter().fold(MonitorSpec::new(), |spec, table| spec.with(whole(table)))
+}
+
+/// The table without the columns of others, with an index for each unique column.
+fn whole(table: &'static TableDesc) -> TableSpec {
+    let columns = table.columns.iter().enumerate();
+    let wanted = columns.filter(|(_, c)| !FILLED_BY_OTHERS.contains(&c.name)).map(|(i, _)| ColumnId(i as u16));
+    let unique = table.indexes.iter().filter_map(|index| match index {
+        [column] => Some(*column),
+        _ => None,
+    });
+    unique.fold(TableSpec::columns(table, wanted), TableSpec::index)
+}

@@ -1,0 +1,407 @@
+//! One Northbound database: what it should hold, what it holds, and the one transaction that is under way.
+//!
+//! ```text
+//! Output --> desired --> committer --Batch--> OVSDB client --> server
+//!               ^            ^                     |
+//!              mark        reply <---- events -----+---> replica
+//! ```
+//!
+//! Nothing is written before we lead and the replica is complete. The epoch that fences out other leaders is raised by the
+//! first transaction: alone and at once when the lease was taken from a holder that may wake up, otherwise together with the
+//! first rows, so that a restart which finds nothing to do writes nothing. Must not: read a clock (the caller tells the time),
+//! know Kubernetes.
+
+use std::time::Duration;
+
+use ovenbird_reconcile::epoch::takeover;
+use ovenbird_reconcile::{CommitConfig, Committer, Counters, Desired, Diagnostic, Fence, Outcome, Output, Owner, Zone};
+use ovenbird_schema::northbound::{self, nb_global};
+use ovsdb::{ClientError, Event, Handle, Op, Replica, RowChange, TxnId, TxnReply, Uuid};
+
+use crate::lease::Leading;
+use crate::monitor;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// See the file header.
+#[derive(Debug)]
+pub struct Northbound {
+    handle: Handle,
+    replica: Replica,
+    desired: Desired,
+    committer: Committer,
+    changes: Vec<RowChange>,
+    leading: Leading,
+    /// Counts changes of `leading`.
+    term: u64,
+    link: Link,
+    epoch: Epoch,
+    flight: Option<Flight>,
+    /// When the oldest change that is not sent yet arrived.
+    waiting_since: Option<Duration>,
+    /// When the server was last heard of.
+    heard: Duration,
+    /// Differences that an audit finds now are a surprise.
+    audit: Audit,
+    audited: u64,
+    findings: u64,
+}
+
+/// How far the session is.
+#[derive(Clone, Debug, PartialEq)]
+enum Link {
+    /// Not connected; the last reason.
+    Down(String),
+    /// Connected to a server; its contents are on the way.
+    Syncing(String),
+    /// The replica is complete.
+    Up(String),
+}
+
+/// Whether the database knows that we lead.
+#[derive(Debug, PartialEq)]
+enum Epoch {
+    /// It does not.
+    None,
+    /// It does.
+    Ours(u64),
+    /// Another leader came after us.
+    Lost,
+}
+
+#[derive(Debug, Default)]
+struct Flight {
+    id: Option<TxnId>,
+    sent: Duration,
+    since: Option<Duration>,
+    rows: usize,
+    bytes: usize,
+    /// It comes from the committer, and does not only raise the epoch.
+    batch: bool,
+    /// Its first operations raise the epoch.
+    raise: Option<Raise>,
+}
+
+#[derive(Debug)]
+struct Raise {
+    fence: Fence,
+    ops: usize,
+    term: u64,
+}
+
+#[derive(Debug, PartialEq)]
+enum Audit {
+    /// The first comparison after a start, a takeover or a reconnect: differences are expected.
+    Expected,
+    /// A comparison on the timer: differences are drift.
+    Periodic,
+}
+
+/// A transaction that ended.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Rows written.
+    pub rows: usize,
+    /// About the bytes sent.
+    pub bytes: usize,
+    /// From sending it to its reply.
+    pub took: Duration,
+    /// From the arrival of the oldest change in it to its reply.
+    pub queued: Option<Duration>,
+    /// What became of it; `None` when it only raised the epoch.
+    pub outcome: Option<Outcome>,
+}
+
+/// The session, for people.
+#[derive(Clone, Debug)]
+pub struct LinkState {
+    /// The replica is complete.
+    pub up: bool,
+    /// The server, or why there is none.
+    pub detail: String,
+}
+
+impl Northbound {
+    /// Not connected yet. `handle` writes to the database that `replica` will show.
+    pub fn new(zone: Zone, handle: Handle) -> Northbound {
+        Northbound {
+            handle,
+            replica: Replica::new(&northbound::DATABASE, &monitor::spec()),
+            desired: Desired::new(zone, &northbound::DATABASE),
+            committer: Committer::new(CommitConfig::default(), None),
+            changes: Vec::new(),
+            leading: Leading::No,
+            term: 0,
+            link: Link::Down("not connected yet".into()),
+            epoch: Epoch::None,
+            flight: None,
+            waiting_since: None,
+            heard: Duration::ZERO,
+            audit: Audit::Expected,
+            audited: 0,
+            findings: 0,
+        }
+    }
+
+    /// Replaces what an owner wants. Returns complaints.
+    pub fn set(&mut self, owner: &Owner, output: Output, now: Duration) -> Vec<Diagnostic> {
+        let diagnostics = self.desired.set(owner, output);
+        if self.desired.is_dirty() {
+            self.waiting_since.get_or_insert(now);
+        }
+        diagnostics
+    }
+
+    /// Whether rows that nobody wants may be removed: every list is complete.
+    pub fn allow_deletes(&mut self) {
+        self.committer.allow_deletes(&mut self.desired, true);
+    }
+
+    /// We lead, or do no more.
+    pub fn set_leading(&mut self, leading: Leading) {
+        self.leading = leading;
+        self.term += 1;
+        self.committer.set_fence(None);
+        self.epoch = Epoch::None;
+        self.desired.request_audit();
+        self.audit = Audit::Expected;
+    }
+
+    /// Compares everything, though nobody should have reason to. False, and nothing is done, unless all is at rest.
+    pub fn audit(&mut self) -> bool {
+        let rest = self.leading != Leading::No && self.is_up() && self.flight.is_none() && !self.desired.is_dirty();
+        if rest {
+            self.audit = Audit::Periodic;
+            self.desired.request_audit();
+        }
+        rest
+    }
+
+    /// Lets the mass removal that is held happen. False when none is.
+    pub fn release(&mut self) -> bool {
+        let held = self.committer.held().is_some();
+        if held {
+            self.committer.release(&mut self.desired);
+        }
+        held
+    }
+
+    /// Takes what the client tells. A transaction that ended is returned.
+    pub fn on_event(&mut self, event: Event, now: Duration) -> Option<Commit> {
+        match event {
+            Event::Connected(server) => {
+                self.link = Link::Syncing(server.endpoint.clone());
+                self.replica.set_server(&server);
+                self.heard = now;
+            }
+            Event::Update(update) => self.on_update(&update, now),
+            Event::Reply { id, result } => return self.on_reply(id, result, now),
+            Event::Locked(_) | Event::Stolen(_) => {}
+            Event::Disconnected(error) => {
+                self.link = Link::Down(text_of(&error));
+                self.audit = Audit::Expected;
+            }
+        }
+        None
+    }
+
+    fn on_update(&mut self, update: &ovsdb::Update, now: Duration) {
+        self.heard = now;
+        self.changes.clear();
+        if let Err(error) = self.replica.apply(update, &mut self.changes) {
+            tracing::error!(%error, "cannot read an update of the Northbound; connecting anew");
+            self.link = Link::Down(error.to_string());
+            return self.handle.force_reconnect();
+        }
+        if update.is_reset() {
+            self.committer.reset(&mut self.desired);
+            self.audit = Audit::Expected;
+        } else {
+            for change in &self.changes {
+                self.desired.mark(change);
+            }
+        }
+        if let Link::Syncing(server) = &self.link {
+            self.link = Link::Up(server.clone());
+        }
+    }
+
+    fn on_reply(&mut self, id: TxnId, result: Result<TxnReply, ClientError>, now: Duration) -> Option<Commit> {
+        self.heard = now;
+        let flight = self.flight.take_if(|f| f.id == Some(id))?;
+        let mut result = result.map_err(|error| Box::new(error) as Failure);
+        if let Some(raise) = flight.raise {
+            result = self.on_raised(raise, result);
+        }
+        let reply = result.as_ref().map_err(|error| &**error);
+        let outcome = if flight.batch { self.committer.on_reply(&mut self.desired, reply, now) } else { None };
+        self.note(outcome.as_ref());
+        Some(Commit {
+            rows: flight.rows,
+            bytes: flight.bytes,
+            took: now.saturating_sub(flight.sent),
+            queued: flight.since.map(|since| now.saturating_sub(since)),
+            outcome,
+        })
+    }
+
+    /// Takes the results that belong to raising the epoch off a reply. What is left is the rows' own.
+    fn on_raised(&mut self, raise: Raise, result: Result<TxnReply, Failure>) -> Result<TxnReply, Failure> {
+        let mut reply = result?;
+        match reply.error() {
+            Some((Some(at), _)) if at < raise.ops => Err("another leader raised the epoch at the same time".into()),
+            error => {
+                if error.is_none() && raise.term == self.term {
+                    tracing::info!(epoch = raise.fence.epoch(), "the Northbound is ours to write");
+                    self.epoch = Epoch::Ours(raise.fence.epoch());
+                    self.committer.set_fence(Some(raise.fence));
+                }
+                reply.ops.drain(..raise.ops.min(reply.ops.len()));
+                Ok(reply)
+            }
+        }
+    }
+
+    fn note(&mut self, outcome: Option<&Outcome>) {
+        match outcome {
+            Some(Outcome::Fenced) => self.epoch = Epoch::Lost,
+            Some(Outcome::Committed { .. }) => {
+                let audited = self.committer.counters().audited;
+                let found = audited - std::mem::replace(&mut self.audited, audited);
+                if self.audit == Audit::Periodic {
+                    self.findings += found;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends the next transaction if there is one to send.
+    pub fn pump(&mut self, now: Duration) {
+        if self.leading == Leading::No || !self.is_up() || self.flight.is_some() {
+            return;
+        }
+        match self.epoch {
+            Epoch::None if self.leading == Leading::Contested => {
+                let (raise, ops) = self.takeover();
+                self.send(&ops, now, Flight { raise: Some(raise), ..Flight::default() });
+            }
+            Epoch::None | Epoch::Ours(_) => self.pump_batch(now),
+            Epoch::Lost => {}
+        }
+    }
+
+    fn pump_batch(&mut self, now: Duration) {
+        let Some(batch) = self.committer.next(&mut self.desired, &self.replica, now) else {
+            if !self.desired.is_dirty() {
+                self.waiting_since = None;
+                self.audit = Audit::Periodic;
+            }
+            return;
+        };
+        let mut flight = Flight { batch: true, rows: batch.rows, since: self.waiting_since, ..Flight::default() };
+        let mut ops = batch.ops;
+        if self.epoch == Epoch::None {
+            let (raise, mut first) = self.takeover();
+            flight.raise = Some(raise);
+            first.append(&mut ops);
+            ops = first;
+        }
+        if !self.desired.is_dirty() {
+            self.waiting_since = None;
+        }
+        self.send(&ops, now, flight);
+    }
+
+    fn send(&mut self, ops: &[Op], now: Duration, flight: Flight) {
+        let bytes = ops.iter().map(Op::approximate_size).sum();
+        let id = Some(self.handle.transact(ops));
+        self.flight = Some(Flight { id, sent: now, bytes, ..flight });
+    }
+
+    fn takeover(&self) -> (Raise, Vec<Op>) {
+        // Should we have to make the row, it is not marked as ours: nobody wants it, and yet it must stay.
+        let uuid = Uuid::new_v4();
+        let (fence, ops) = takeover(&self.replica, &nb_global::TABLE, nb_global::EXTERNAL_IDS, uuid);
+        (Raise { fence, ops: ops.len(), term: self.term }, ops)
+    }
+
+    /// When [`Northbound::pump`] should be called even if nothing happens.
+    pub fn next_wake(&self) -> Option<Duration> {
+        self.committer.next_wake().filter(|_| self.leading != Leading::No && self.is_up())
+    }
+
+    /// The replica is complete.
+    pub fn is_up(&self) -> bool {
+        matches!(self.link, Link::Up(_))
+    }
+
+    /// A transaction is under way.
+    pub fn is_busy(&self) -> bool {
+        self.flight.is_some()
+    }
+
+    /// Another leader has fenced us out.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self.epoch, Epoch::Lost)
+    }
+
+    /// The session.
+    pub fn link(&self) -> LinkState {
+        let (up, detail) = match &self.link {
+            Link::Down(why) => (false, why.clone()),
+            Link::Syncing(server) => (false, format!("reading the contents of {server}")),
+            Link::Up(server) => (true, server.clone()),
+        };
+        LinkState { up, detail }
+    }
+
+    /// The epoch, once it is ours.
+    pub fn epoch(&self) -> Option<u64> {
+        match self.epoch {
+            Epoch::Ours(epoch) => Some(epoch),
+            _ => None,
+        }
+    }
+
+    /// Time since the server was last heard of.
+    pub fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.heard)
+    }
+
+    /// What is wanted.
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// What writes.
+    pub fn committer(&self) -> &Committer {
+        &self.committer
+    }
+
+    /// Sums since the start.
+    pub fn counters(&self) -> Counters {
+        self.committer.counters()
+    }
+
+    /// Operations that periodic audits found necessary.
+    pub fn findings(&self) -> u64 {
+        self.findings
+    }
+
+    /// Ends the session.
+    pub fn shutdown(&self) {
+        self.handle.shutdown();
+    }
+}
+
+fn text_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

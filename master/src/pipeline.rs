@@ -1,0 +1,388 @@
+//! The pipeline: one loop that owns every fact, every wish and the replica. There are no locks.
+//!
+//! ```text
+//! watches --Batch--> [allocator] --facts--> [engine] --owners--> translate --> [northbound] --transaction--> server
+//!                      ^     |                                                   ^
+//!             outcomes |     v requests                                          | events
+//!                     annotator --PATCH--> API server                       OVSDB client
+//! ```
+//!
+//! Whatever has arrived is taken in before anything is sent, so load raises the size of transactions and not the length of a
+//! queue. Must not: block, do I/O by itself, or let a stage reach back into one before it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ovenbird_reconcile::{Outcome, Zone};
+use ovenbird_topology::{Change as FactChange, Engine, FactKey, NamespaceFact, NodeFact, PodFact};
+use ovsdb::{Handle, Str};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Question;
+use crate::allocate::{Allocator, Effects};
+use crate::annotate::{self, Done, Request};
+use crate::config::Config;
+use crate::event::{Reporter, Source, Subject};
+use crate::http::Readiness;
+use crate::lease::{Leading, Validity};
+use crate::metrics::Metrics;
+use crate::northbound::{Commit, Northbound};
+use crate::object::Told;
+use crate::report;
+use crate::status;
+use crate::watch::{Batch, Change};
+
+/// Transactions remembered for the status.
+const REMEMBERED: usize = 50;
+/// Changes taken in before anything is sent.
+const GULP: usize = 256;
+/// Time that a stop waits for what is under way.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What watches tell.
+#[derive(Debug)]
+pub enum Seen {
+    /// Of nodes.
+    Nodes(Batch<Told<NodeFact>>),
+    /// Of pods.
+    Pods(Batch<Told<PodFact>>),
+    /// Of namespaces.
+    Namespaces(Batch<NamespaceFact>),
+}
+
+/// The ends of all channels that lead here.
+#[derive(Debug)]
+pub struct Inputs {
+    /// From watches.
+    pub seen: mpsc::Receiver<Seen>,
+    /// From the annotator.
+    pub outcomes: mpsc::UnboundedReceiver<Done>,
+    /// From the OVSDB client.
+    pub northbound: mpsc::UnboundedReceiver<ovsdb::Event>,
+    /// From the election.
+    pub leading: watch::Receiver<Leading>,
+    /// From the admin socket.
+    pub questions: mpsc::Receiver<Question>,
+}
+
+/// What the pipeline is connected to.
+#[derive(Debug)]
+pub struct Outputs {
+    /// To the annotator.
+    pub requests: mpsc::UnboundedSender<Request>,
+    /// To the watches: a new generation makes them list anew.
+    pub generation: watch::Sender<u64>,
+    /// To the OVSDB client.
+    pub handle: Handle,
+    /// To the Events of objects.
+    pub reporter: Reporter,
+    /// Asked before each transaction.
+    pub validity: Validity,
+    /// For /metrics.
+    pub metrics: Arc<Metrics>,
+    /// For /readyz.
+    pub readiness: Arc<Readiness>,
+}
+
+/// See the file header.
+#[derive(Debug)]
+pub struct Pipeline {
+    began: Instant,
+    audit_interval: Duration,
+    pub(crate) identity: String,
+    engine: Engine,
+    pub(crate) allocator: Allocator,
+    pub(crate) northbound: Northbound,
+    pub(crate) watches: [status::Watch; 3],
+    /// Generation of the last complete list of each kind.
+    listed: [Option<u64>; 3],
+    pub(crate) leading: Leading,
+    pub(crate) commits: VecDeque<status::Commit>,
+    pub(crate) audits: u64,
+    requests_open: usize,
+    effects: Effects,
+    out: Outputs,
+}
+
+impl Pipeline {
+    /// A pipeline that has seen nothing yet.
+    pub fn new(config: &Config, identity: String, out: Outputs) -> Pipeline {
+        let watch = |kind| status::Watch { kind, ..status::Watch::default() };
+        Pipeline {
+            began: Instant::now(),
+            audit_interval: config.audit_interval,
+            identity,
+            engine: Engine::new(config.cluster.clone()),
+            allocator: Allocator::new(config.cluster.clone()),
+            northbound: Northbound::new(Zone::default(), out.handle.clone()),
+            watches: [watch("Node"), watch("Pod"), watch("Namespace")],
+            listed: [None; 3],
+            leading: Leading::No,
+            commits: VecDeque::new(),
+            audits: 0,
+            requests_open: 0,
+            effects: Effects::default(),
+            out,
+        }
+    }
+
+    /// Runs until `stop`, then lets what is under way end.
+    pub async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut audit = tokio::time::interval(self.audit_interval);
+        audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let leading = *inputs.leading.borrow_and_update();
+        self.lead(leading);
+        while !stop.is_cancelled() {
+            self.work();
+            let wake = self.northbound.next_wake().map(|at| self.began + at);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(event) = inputs.northbound.recv() => self.on_northbound(event),
+                Ok(()) = inputs.leading.changed() => {
+                    let leading = *inputs.leading.borrow_and_update();
+                    self.lead(leading);
+                }
+                Some(done) = inputs.outcomes.recv() => self.on_outcome(done),
+                Some(seen) = inputs.seen.recv() => drop(self.on_seen(seen)),
+                Some(question) = inputs.questions.recv() => self.on_question(question),
+                _ = second.tick() => self.on_second(),
+                _ = audit.tick() => self.on_audit(),
+                () = tokio::time::sleep_until(wake.unwrap_or(self.began)), if wake.is_some() => {}
+            }
+            self.gulp(&mut inputs);
+        }
+        self.finish(inputs).await;
+    }
+
+    /// Takes in what else is there already.
+    fn gulp(&mut self, inputs: &mut Inputs) {
+        while let Ok(event) = inputs.northbound.try_recv() {
+            self.on_northbound(event);
+        }
+        for _ in 0..GULP {
+            let Ok(done) = inputs.outcomes.try_recv() else { break };
+            self.on_outcome(done);
+        }
+        let mut taken = 0;
+        while taken < GULP {
+            let Ok(seen) = inputs.seen.try_recv() else { break };
+            taken += self.on_seen(seen);
+        }
+    }
+
+    /// Carries what was taken in to the end of the line.
+    fn work(&mut self) {
+        let now = self.now();
+        let Effects { facts, requests, complaints } = std::mem::take(&mut self.effects);
+        for fact in facts {
+            self.engine.apply(FactChange::Upsert(fact));
+        }
+        for request in requests {
+            self.requests_open += 1;
+            // Only gone when we stop.
+            let _ = self.out.requests.send(request);
+        }
+        for (subject, diagnostics) in complaints {
+            self.out.reporter.set(Source::Allocation, subject, &diagnostics);
+        }
+        for owner in self.engine.take_dirty() {
+            let output = self.engine.translate(&owner);
+            let diagnostics = self.northbound.set(&owner, output, now);
+            let subject = Subject { kind: owner.kind.name, key: owner.key };
+            self.out.reporter.set(Source::Translation, subject, &diagnostics);
+        }
+        if self.out.validity.is_valid() {
+            self.northbound.pump(now);
+        }
+    }
+
+    /// Returns the number of changes.
+    fn on_seen(&mut self, seen: Seen) -> usize {
+        match seen {
+            Seen::Nodes(batch) => {
+                let change = |this: &mut Self, told| this.allocator.upsert_node(told, &mut this.effects);
+                self.take(0, batch, FactKey::Node, change)
+            }
+            Seen::Pods(batch) => {
+                let change = |this: &mut Self, told| this.allocator.upsert_pod(told, &mut this.effects);
+                self.take(1, batch, FactKey::Pod, change)
+            }
+            Seen::Namespaces(batch) => {
+                let change = |this: &mut Self, fact| this.effects.facts.push(ovenbird_topology::Fact::Namespace(fact));
+                self.take(2, batch, FactKey::Namespace, change)
+            }
+        }
+    }
+
+    fn take<T>(
+        &mut self,
+        kind: usize,
+        batch: Batch<T>,
+        key: fn(Str) -> FactKey,
+        upsert: impl Fn(&mut Self, T),
+    ) -> usize {
+        let count = batch.changes.len();
+        let watch = &mut self.watches[kind];
+        watch.objects = batch.objects;
+        watch.error = batch.error;
+        for change in batch.changes {
+            match change {
+                Change::Upsert(told) => upsert(self, told),
+                Change::Delete(name) => {
+                    let key = key(name);
+                    self.allocator.delete(&key, &mut self.effects);
+                    self.flush_facts();
+                    self.engine.apply(FactChange::Delete(key));
+                }
+            }
+        }
+        if let Some(generation) = batch.complete {
+            self.watches[kind].complete = true;
+            self.listed[kind] = Some(generation);
+            self.on_listed();
+        }
+        count
+    }
+
+    /// The engine must learn of facts and deletes in their order.
+    fn flush_facts(&mut self) {
+        for fact in self.effects.facts.drain(..) {
+            self.engine.apply(FactChange::Upsert(fact));
+        }
+    }
+
+    fn on_listed(&mut self) {
+        if self.watches.iter().all(|w| w.complete) && !self.out.readiness.watches.swap(true, Ordering::Relaxed) {
+            tracing::info!(nodes = self.watches[0].objects, pods = self.watches[1].objects, "every list is complete");
+            self.allocator.settle(&mut self.effects);
+            // Not before what the lists told has become wishes.
+            self.work();
+            self.northbound.allow_deletes();
+        }
+        self.activate();
+    }
+
+    /// We may choose when we lead and have listed everything since the leader before us stopped.
+    fn activate(&mut self) {
+        let generation = *self.out.generation.borrow();
+        let current = self.listed.iter().all(|listed| *listed == Some(generation));
+        self.allocator.set_active(self.leading != Leading::No && current, &mut self.effects);
+    }
+
+    fn lead(&mut self, leading: Leading) {
+        if leading == self.leading {
+            return;
+        }
+        self.leading = leading;
+        self.out.metrics.leader.set((leading != Leading::No).into());
+        if leading == Leading::Contested {
+            self.out.generation.send_modify(|generation| *generation += 1);
+        }
+        self.activate();
+        self.northbound.set_leading(leading);
+    }
+
+    fn on_outcome(&mut self, done: Done) {
+        self.requests_open = self.requests_open.saturating_sub(1);
+        match &done.outcome {
+            annotate::Outcome::Written => drop(self.out.metrics.annotations.inc()),
+            annotate::Outcome::Failed(error) => {
+                self.out.metrics.annotations_failed.inc();
+                tracing::warn!(target = ?done.target, error, "cannot write an annotation; trying again");
+            }
+            _ => {}
+        }
+        self.allocator.outcome(done, &mut self.effects);
+    }
+
+    fn on_northbound(&mut self, event: ovsdb::Event) {
+        let commit = self.northbound.on_event(event, self.now());
+        let up = self.northbound.is_up();
+        self.out.readiness.northbound.store(up, Ordering::Relaxed);
+        self.out.metrics.connected.set(up.into());
+        if let Some(commit) = commit {
+            self.on_commit(&commit);
+        }
+    }
+
+    fn on_commit(&mut self, commit: &Commit) {
+        let metrics = &self.out.metrics;
+        let text = match &commit.outcome {
+            None if self.northbound.epoch().is_some() => "epoch raised".into(),
+            None => "epoch not raised".into(),
+            Some(Outcome::Committed { .. }) => "committed".to_owned(),
+            Some(other) => report::outcome(other),
+        };
+        if matches!(commit.outcome, Some(Outcome::Committed { .. })) {
+            metrics.transactions.inc();
+            metrics.rows.inc_by(commit.rows as u64);
+            metrics.bytes.inc_by(commit.bytes as u64);
+            metrics.commit.observe(commit.took.as_secs_f64());
+            if let Some(queued) = commit.queued {
+                metrics.queue_to_commit.observe(queued.as_secs_f64());
+            }
+        } else if commit.outcome.is_some() {
+            metrics.transactions_failed.inc();
+            tracing::warn!(outcome = text, rows = commit.rows, "a transaction of the Northbound failed");
+        }
+        if let Some(Outcome::Quarantined(owners)) = &commit.outcome {
+            for (owner, diagnostic) in owners {
+                let subject = Subject { kind: owner.kind.name, key: owner.key.clone() };
+                self.out.reporter.set(Source::Commit, subject, std::slice::from_ref(diagnostic));
+            }
+        }
+        self.commits.truncate(REMEMBERED - 1);
+        self.commits.push_front(status::Commit {
+            time: jiff::Timestamp::now().to_string(),
+            rows: commit.rows,
+            bytes: commit.bytes,
+            milliseconds: commit.took.as_secs_f64() * 1e3,
+            outcome: text,
+        });
+    }
+
+    fn on_question(&mut self, question: Question) {
+        // Whoever asked may have gone.
+        match question {
+            Question::Status(answer) => drop(answer.send(report::status(self, self.now()))),
+            Question::Release(answer) => drop(answer.send(self.northbound.release())),
+        }
+    }
+
+    fn on_second(&mut self) {
+        self.allocator.retry(&mut self.effects);
+        report::measure(self, &self.out.metrics, self.now());
+    }
+
+    fn on_audit(&mut self) {
+        if self.northbound.audit() {
+            self.audits += 1;
+            self.out.metrics.audits.inc();
+        }
+    }
+
+    /// Time since the start.
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Starts nothing new; waits for the transaction and the annotations that are under way.
+    async fn finish(mut self, mut inputs: Inputs) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.northbound.is_busy() || self.requests_open > 0 {
+            tokio::select! {
+                Some(event) = inputs.northbound.recv() => self.on_northbound(event),
+                Some(done) = inputs.outcomes.recv() => self.on_outcome(done),
+                () = tokio::time::sleep_until(deadline) => break,
+            }
+        }
+        self.northbound.shutdown();
+    }
+}

@@ -1,0 +1,151 @@
+//! Starts every part, connects them, and stops them in the order that hands the lease over safely.
+//!
+//! Stop: the pipeline ends what is under way and writes no more; then the lease is given back; then the servers go.
+//! Must not: hold logic of any part.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Api;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use ovenbird_schema::northbound;
+use ovenbird_topology::Interner;
+use tokio::sync::{mpsc, watch as channel};
+use tokio_util::sync::CancellationToken;
+
+use crate::annotate;
+use crate::config::Config;
+use crate::event::Reporter;
+use crate::http::{self, Readiness};
+use crate::lease::Election;
+use crate::metrics::Metrics;
+use crate::object::{NamespaceKind, NodeKind, PodKind, Slim};
+use crate::pipeline::{Inputs, Outputs, Pipeline, Seen};
+use crate::{admin, monitor, watch};
+
+/// Batches of changes that watches may be ahead of the pipeline.
+const AHEAD: usize = 8;
+
+/// Why the master does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No usable access to the API server.
+    #[error("cannot find the API server; give --kubeconfig, set KUBECONFIG, or run as a pod with a service account")]
+    Kubeconfig(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The HTTP server does not start.
+    #[error("cannot serve on --metrics-bind-address {address}; choose another, or \"\" for none")]
+    Http {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// The admin socket does not start.
+    #[error("cannot serve on --admin-socket {path}; choose another, or \"\" for none")]
+    Admin {
+        /// The path.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the master until `stop`.
+///
+/// # Errors
+/// When it cannot start. Servers that come and go later are waited for.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    let client = client(&config).await?;
+    run_with(client, config, stop).await
+}
+
+/// Runs the master with a given client of the API server.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(client: kube::Client, config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    // First, because it takes longest: the whole contents come while the lists do.
+    let (handle, northbound_events) =
+        ovsdb::Client::spawn(ovsdb_config(&config), &northbound::DATABASE, monitor::spec());
+    let metrics = Arc::new(Metrics::new());
+    let readiness = Arc::new(Readiness::default());
+    let servers = CancellationToken::new();
+    let _stop_servers = servers.clone().drop_guard();
+    if let Some(address) = config.metrics {
+        let listener = http::bind(address).await.map_err(|source| RunError::Http { address, source })?;
+        tokio::spawn(http::serve(listener, metrics.clone(), readiness.clone(), servers.clone()));
+    }
+    let (questions_tx, questions) = mpsc::channel(8);
+    if let Some(path) = config.admin_socket.clone() {
+        let listener = admin::bind(&path).map_err(|source| RunError::Admin { path: path.clone(), source })?;
+        tokio::spawn(admin::serve(listener, path, questions_tx, servers.clone()));
+    }
+    let election = Election::start(client.clone(), config.lease.clone()).await;
+    let (generation, seen) = spawn_watches(&client);
+    let (requests, request_rx) = mpsc::unbounded_channel();
+    let (outcome_tx, outcomes) = mpsc::unbounded_channel();
+    let validity = election.validity.clone();
+    tokio::spawn(annotate::run(client.clone(), validity.clone(), config.patch_concurrency, request_rx, outcome_tx));
+    let reporter = Reporter::spawn(client, election.identity.clone(), validity.clone());
+    let outputs = Outputs { requests, generation, handle, reporter, validity, metrics, readiness };
+    let inputs = Inputs { seen, outcomes, northbound: northbound_events, leading: election.leading.clone(), questions };
+    Pipeline::new(&config, election.identity.clone(), outputs).run(inputs, stop).await;
+    election.release().await;
+    Ok(())
+}
+
+async fn client(config: &Config) -> Result<kube::Client, RunError> {
+    let fail = |error: Box<dyn std::error::Error + Send + Sync>| RunError::Kubeconfig(error);
+    let access = match &config.kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).map_err(|e| fail(e.into()))?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .map_err(|e| fail(e.into()))?
+        }
+        None => kube::Config::infer().await.map_err(|e| fail(e.into()))?,
+    };
+    kube::Client::try_from(access).map_err(|e| fail(e.into()))
+}
+
+fn ovsdb_config(config: &Config) -> ovsdb::Config {
+    let mut client = ovsdb::Config::new(config.northbound.endpoints.clone());
+    client.tls.clone_from(&config.northbound.tls);
+    // Only the leader of a cluster shows what it has committed at once.
+    client.leader_only = config.northbound.endpoints.len() > 1;
+    client.backoff = (Duration::from_millis(100), Duration::from_secs(2));
+    client
+}
+
+/// One watch for each kind. They end when the pipeline does.
+fn spawn_watches(client: &kube::Client) -> (channel::Sender<u64>, mpsc::Receiver<Seen>) {
+    let (generation, current) = channel::channel(0);
+    let (tx, seen) = mpsc::channel(AHEAD);
+    let (mut pod_texts, mut namespace_texts) = (Interner::default(), Interner::default());
+    let pods = watch::run(
+        Api::all(client.clone()),
+        current.clone(),
+        move |pod: Slim<PodKind>| pod.tell(&mut pod_texts),
+        Seen::Pods,
+        tx.clone(),
+    );
+    let nodes = watch::run(
+        Api::all(client.clone()),
+        current.clone(),
+        |node: Slim<NodeKind>| node.tell(),
+        Seen::Nodes,
+        tx.clone(),
+    );
+    let namespaces = watch::run(
+        Api::all(client.clone()),
+        current,
+        move |namespace: Slim<NamespaceKind>| namespace.tell(&mut namespace_texts),
+        Seen::Namespaces,
+        tx,
+    );
+    tokio::spawn(pods);
+    tokio::spawn(nodes);
+    tokio::spawn(namespaces);
+    (generation, seen)
+}
