@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use ovenbird_reconcile::epoch::takeover;
+use ovenbird_reconcile::epoch::{self, takeover};
 use ovenbird_reconcile::{CommitConfig, Committer, Counters, Desired, Diagnostic, Fence, Outcome, Output, Owner, Zone};
 use ovenbird_schema::northbound::{self, nb_global};
 use ovsdb::{ClientError, Event, Handle, Op, Replica, RowChange, TxnId, TxnReply, Uuid};
@@ -264,7 +264,7 @@ impl Northbound {
 
     fn note(&mut self, outcome: Option<&Outcome>) {
         match outcome {
-            Some(Outcome::Fenced) => self.epoch = Epoch::Lost,
+            Some(Outcome::Fenced) => self.on_fenced(),
             Some(Outcome::Committed { .. }) => {
                 let audited = self.committer.counters().audited;
                 let found = audited - std::mem::replace(&mut self.audited, audited);
@@ -273,6 +273,20 @@ impl Northbound {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Our epoch is not in the database: another leader's is, or the database is not the one it was (emptied, restored).
+    fn on_fenced(&mut self) {
+        let rows = self.replica.rows(&nb_global::TABLE);
+        let texts = rows.filter_map(|(_, row)| nb_global::Ref(row).external_ids().get(epoch::KEY)?.parse().ok());
+        let there: Option<u64> = texts.max();
+        if there > self.epoch() {
+            self.epoch = Epoch::Lost;
+        } else {
+            tracing::warn!(epoch = self.epoch(), ?there, "the Northbound has forgotten our epoch; raising it again");
+            self.epoch = Epoch::None;
+            self.committer.set_fence(None);
         }
     }
 
