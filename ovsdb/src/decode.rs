@@ -56,6 +56,8 @@ pub(crate) struct Decoder {
     atoms: Vec<Atom>,
     pairs: Vec<(Atom, Atom)>,
     columns: Vec<(ColumnId, Datum)>,
+    /// Columns of the row before, in the order in which they came: the next row mostly has the same.
+    order: Vec<ColumnId>,
     place: Place,
 }
 
@@ -74,6 +76,7 @@ impl Decoder {
             atoms: Vec::new(),
             pairs: Vec::new(),
             columns: Vec::new(),
+            order: Vec::new(),
             place: Place::default(),
         }
     }
@@ -93,6 +96,21 @@ impl Decoder {
         let result = Columns { decoder: self, table, whole: true }.deserialize(&mut json).and_then(|()| json.end());
         result.map_err(|e| self.error(&e))?;
         Ok(self.take_row())
+    }
+
+    /// Looks a column up, first where the row before had it.
+    fn column(&mut self, table: &'static TableDesc, name: &str, nth: Option<usize>) -> Option<ColumnId> {
+        let nth = nth?;
+        let expected = self.order.get(nth).and_then(|id| Some((*id, table.columns.get(usize::from(id.0))?)));
+        if let Some((id, column)) = expected
+            && column.name == name
+        {
+            return Some(id);
+        }
+        let found = table.column_id(name)?;
+        self.order.truncate(nth);
+        self.order.push(found);
+        Some(found)
     }
 
     fn take_row(&mut self) -> Row {
@@ -275,7 +293,8 @@ impl<'de> Visitor<'de> for Columns<'_> {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Columns { decoder, table, whole } = self;
-        while let Some(id) = map.next_key_seed(Name(|name: &str| table.column_id(name)))? {
+        let mut nth = 0..;
+        while let Some(id) = map.next_key_seed(Name(|name: &str| decoder.column(table, name, nth.next())))? {
             let Some(id) = id else {
                 map.next_value::<IgnoredAny>()?;
                 continue;

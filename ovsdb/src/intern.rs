@@ -14,7 +14,7 @@ use crate::value::Str;
 /// Texts longer than this are rarely repeated.
 const LONGEST: usize = 256;
 /// Size of the small cache, a power of two.
-const RECENT: usize = 16;
+const RECENT: usize = 256;
 
 /// The caches.
 #[derive(Debug)]

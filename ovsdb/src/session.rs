@@ -385,8 +385,8 @@ impl Session {
         out: &mut Output<'_>,
     ) -> Outcome<Rows<'a>> {
         let rows = if method == Method::Since {
-            let (found, last_txn_id, rows): (bool, Uuid, &RawValue) = parse("monitor_cond_since", text)?;
-            Rows { text: rows.get(), reset: !found, last_txn_id: some(last_txn_id) }
+            let (found, last_txn_id, text) = since_parts(text).ok_or_else(|| protocol("monitor_cond_since"))?;
+            Rows { text, reset: !found, last_txn_id: some(last_txn_id) }
         } else {
             Rows { text, reset: true, last_txn_id: None }
         };
@@ -465,6 +465,13 @@ fn parse<'a, T: serde::Deserialize<'a>>(what: &str, text: &'a str) -> Outcome<T>
 
 fn protocol(problem: impl Into<String>) -> SessionError {
     SessionError::Protocol(problem.into())
+}
+
+/// The parts of `[found, last-txn-id, rows]`. The rows, which may be the whole database, are not looked at: decoding does that.
+fn since_parts(text: &str) -> Option<(bool, Uuid, &str)> {
+    let (found, rest) = text.strip_prefix('[')?.strip_suffix(']')?.split_once(',')?;
+    let (last_txn_id, rows) = rest.split_once(',')?;
+    Some((serde_json::from_str(found).ok()?, serde_json::from_str(last_txn_id).ok()?, rows))
 }
 
 /// Servers that keep no history say so by the nil UUID.
