@@ -5,10 +5,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${SECONDS_EACH:-60}
 if cargo +nightly --version >/dev/null 2>&1 && command -v cargo-fuzz >/dev/null; then
-    cd test/fuzz/cargo-fuzz
-    for target in $(cargo +nightly fuzz list); do
+    folder=test/fuzz/cargo-fuzz
+    for target in $(cargo +nightly fuzz list --fuzz-dir "$folder"); do
         echo "fuzz: $target, libFuzzer, $seconds s"
-        cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -print_final_stats=1
+        mkdir -p "$folder/corpus/$target"
+        cargo +nightly fuzz run --fuzz-dir "$folder" "$target" "$folder/corpus/$target" test/fuzz/seeds -- \
+            -max_total_time="$seconds" -print_final_stats=1
     done
 else
     echo "fuzz: bolero on the stable toolchain, $seconds s each (cargo-fuzz and a nightly toolchain give coverage guidance)"
