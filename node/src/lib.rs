@@ -19,6 +19,8 @@ pub mod net;
 pub mod plug;
 pub mod pods;
 pub mod readiness;
+#[cfg(test)]
+mod real_ovn_tests;
 pub mod restore;
 pub mod rows;
 pub mod step;

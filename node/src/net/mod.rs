@@ -8,7 +8,7 @@ mod ethtool;
 pub mod fake;
 pub mod linux;
 mod message;
-mod netns;
+pub(crate) mod netns;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
