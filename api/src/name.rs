@@ -51,11 +51,6 @@ pub fn join_to_router(router: &str) -> String {
     ["jtor-", router].concat()
 }
 
-/// A node's gateway router (Logical_Router).
-pub fn gateway_router(node: &str) -> String {
-    ["GR_", node].concat()
-}
-
 /// Key of a namespaced object: `namespace/name`.
 pub fn key(namespace: &str, name: &str) -> String {
     [namespace, "/", name].concat()

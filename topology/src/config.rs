@@ -155,7 +155,7 @@ impl Config {
     }
 
     /// True when pods have addresses of the family.
-    pub fn has_family(&self, v4: bool) -> bool {
+    fn has_family(&self, v4: bool) -> bool {
         self.cluster_subnets.iter().any(|s| is_v4(&s.net) == v4)
     }
 
