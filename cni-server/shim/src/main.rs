@@ -54,7 +54,7 @@ fn run() -> Result<(String, u8), Failure> {
     }
     let stdin = read_stdin()?;
     let unavailable = if command == "STATUS" { 50 } else { 11 };
-    let socket = socket_path(&stdin);
+    let socket = socket_path(&stdin)?;
     let reply = call(&socket, &request(&stdin)).map_err(|e| {
         (unavailable, format!("ovenbird-node does not answer on {socket} ({e}): is it running on this node?"))
     })?;
@@ -70,12 +70,13 @@ fn read_stdin() -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|e| (6, format!("the network configuration on stdin is not UTF-8: {e}")))
 }
 
-fn socket_path(stdin: &str) -> String {
+fn socket_path(stdin: &str) -> Result<String, Failure> {
     if let Ok(path) = std::env::var("OVENBIRD_CNI_SOCKET") {
-        return path;
+        return Ok(path);
     }
-    let config: Value = serde_json::from_str(stdin).unwrap_or_default();
-    config.get("socket").and_then(Value::as_str).unwrap_or(DEFAULT_SOCKET).to_owned()
+    let config: Value = serde_json::from_str(stdin)
+        .map_err(|e| (6, format!("the network configuration on stdin does not decode: {e}")))?;
+    Ok(config.get("socket").and_then(Value::as_str).unwrap_or(DEFAULT_SOCKET).to_owned())
 }
 
 /// The JSON-RPC request: every `CNI_*` variable and stdin as they came.

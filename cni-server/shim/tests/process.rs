@@ -157,6 +157,13 @@ fn bad_stdin_is_a_cni_error() {
 }
 
 #[test]
+fn a_configuration_that_cannot_name_the_socket_is_undecodable() {
+    let (stdout, exit) = run(shim("ADD", "web"), &CONF.as_bytes()[..30]);
+    assert!(stdout.starts_with(r#"{"cniVersion":"1.1.0","code":6,"#), "{stdout}");
+    assert_eq!(exit, 1);
+}
+
+#[test]
 fn what_the_shim_knows_is_what_the_daemon_knows() {
     assert_eq!(run(shim("VERSION", "web"), b""), (result::version_json(Version::NEWEST), 0));
     let default = format!("{:?}", ovenbird_api::path::CNI_SOCKET);
