@@ -17,7 +17,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ovsdb::{DbError, Op, Replica, TxnReply};
+use ovsdb::{DbError, Op, Replica, TableDesc, TxnReply, Uuid};
 use rustc_hash::FxHashMap;
 
 use crate::batch::build;
@@ -71,6 +71,8 @@ pub struct Committer {
     deletes: bool,
     released: bool,
     held: Option<Brake>,
+    /// Unwanted rows and transactions when `held` was found out.
+    weighed: (usize, u64),
     in_flight: Option<InFlight>,
     /// Parts of a rejected transaction still to be tried, last one first.
     suspects: Vec<Suspects>,
@@ -176,6 +178,7 @@ impl Committer {
             deletes: false,
             released: false,
             held: None,
+            weighed: (0, 0),
             in_flight: None,
             suspects: Vec::new(),
             quarantine: FxHashMap::default(),
@@ -447,23 +450,33 @@ impl Committer {
     }
 
     /// True when removals have to wait.
-    fn brake(&mut self, desired: &Desired, replica: &Replica) -> bool {
-        let before = self.held.take();
-        if desired.unwanted.len() >= self.config.brake_rows {
-            let there = desired.unwanted.iter().filter(|(uuid, (_, table))| replica.row(table, uuid).is_some());
-            let removals = there.count();
-            let owned = || desired.db.tables.iter().flat_map(|t| replica.rows(t)).filter(|(u, _)| is_ours(u)).count();
-            if removals >= self.config.brake_rows {
-                let owned = owned();
-                if !self.released && removals * 100 > owned * self.config.brake_percent {
-                    self.counters.held += u64::from(before.is_none());
-                    self.held = Some(Brake { removals, owned });
-                }
-                return self.held.is_some();
+    fn brake(&mut self, desired: &mut Desired, replica: &Replica) -> bool {
+        let state = (desired.unwanted.len(), self.counters.transactions);
+        if self.weighed != state || self.released {
+            self.weighed = state;
+            let before = self.held.take();
+            self.held = self.weigh(desired, replica);
+            self.counters.held += u64::from(before.is_none() && self.held.is_some());
+            if before.is_some() && self.held.is_none() {
+                // References that were left in place meanwhile.
+                desired.request_audit();
             }
         }
-        self.released = false;
-        false
+        self.held.is_some()
+    }
+
+    /// The removal that is due, if it is too large.
+    fn weigh(&mut self, desired: &Desired, replica: &Replica) -> Option<Brake> {
+        let there = |(uuid, (_, table)): &(&Uuid, &(Arc<Owner>, &TableDesc))| replica.row(table, uuid).is_some();
+        let few = desired.unwanted.len() < self.config.brake_rows;
+        let removals = if few { 0 } else { desired.unwanted.iter().filter(there).count() };
+        if removals < self.config.brake_rows {
+            self.released = false;
+            return None;
+        }
+        let owned = desired.db.tables.iter().flat_map(|t| replica.rows(t)).filter(|(u, _)| is_ours(u)).count();
+        let large = removals * 100 > owned * self.config.brake_percent;
+        (large && !self.released).then_some(Brake { removals, owned })
     }
 }
 

@@ -132,12 +132,13 @@ impl Desired {
         };
         let mut diagnostics = output.diagnostics;
         let mut new = Yielded::default();
-        for row in output.rows {
-            if row.zone == self.zone {
-                self.claim(&owner, row, &mut new.rows, &mut diagnostics);
-            }
+        let mut rows = output.rows;
+        rows.retain(|row| row.zone == self.zone);
+        // Stable, so that of two rows with one UUID the first counts.
+        rows.sort_by_key(|row| row.id.uuid());
+        for row in rows {
+            self.claim(&owner, row, &mut new.rows, &mut diagnostics);
         }
-        new.rows.sort_unstable();
         for uuid in old.rows.iter().filter(|u| new.rows.binary_search(u).is_err()) {
             self.release(&owner, *uuid);
         }
@@ -274,7 +275,7 @@ impl Desired {
     fn claim(&mut self, owner: &Arc<Owner>, row: DesiredRow, seen: &mut Vec<Uuid>, diagnostics: &mut Vec<Diagnostic>) {
         let uuid = row.id.uuid();
         let table = row.table;
-        if seen.contains(&uuid) {
+        if seen.last() == Some(&uuid) {
             return diagnostics.push(conflict(table, uuid, owner));
         }
         seen.push(uuid);

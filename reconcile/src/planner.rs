@@ -498,11 +498,13 @@ impl Planner<'_> {
         let Some(entry) = self.desired.rows.get(&row) else { return };
         let Some(claim) = entry.winner() else { return };
         let listed = matches!(claim.want(column), Some(Want::Members));
-        if !listed || entry.contributor(column, member).is_some() || !is_our_member(claim.table, column, member) {
+        let table = claim.table;
+        let wanted = entry.contributor(column, member).is_some();
+        // A reference to an adopted row stays: the row would go with it.
+        let member = self.desired.adopted.actual_atom(member);
+        if !listed || wanted || !is_our_member(table, column, &member) {
             return;
         }
-        let table = claim.table;
-        let member = self.desired.adopted.actual_atom(member);
         if self.replica.row(table, &actual).and_then(|r| r.get(column)).is_some_and(|d| d.contains(&member)) {
             self.push_member(draft, Set { table, uuid: actual, column }, member, false, why);
         }
