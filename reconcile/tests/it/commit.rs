@@ -23,6 +23,18 @@ fn rejected(kind: &str) -> TxnReply {
     TxnReply { ops: Vec::new(), commit_error: Some(DbError { error: kind.into(), details: None }) }
 }
 
+/// Each port comes with a place in a switch.
+fn assert_ports_are_held(world: &World) {
+    for batch in &world.batches {
+        let port = |o: &&Op| matches!(o, Op::Insert { table, .. } if *table == port::TABLE.name);
+        let members = batch.ops.iter().flat_map(|o| match o {
+            Op::Mutate { table, mutations, .. } if *table == switch::TABLE.name => mutations.clone(),
+            _ => Vec::new(),
+        });
+        assert_eq!(batch.ops.iter().filter(port).count(), members.map(|m| m.value.len()).sum::<usize>());
+    }
+}
+
 #[test]
 fn one_transaction_is_in_flight_and_the_rest_gathers() {
     let mut world = filled(CommitConfig::default());
@@ -53,23 +65,7 @@ fn batches_are_bounded_by_rows_and_by_bytes_but_owners_stay_whole() {
             "{:?}",
             world.batches.iter().map(|b| b.rows).collect::<Vec<_>>()
         );
-        for batch in &world.batches {
-            let inserts = batch
-                .ops
-                .iter()
-                .filter(|o| matches!(o, Op::Insert { table, .. } if *table == port::TABLE.name))
-                .count();
-            let members: usize = batch
-                .ops
-                .iter()
-                .flat_map(|o| match o {
-                    Op::Mutate { table, mutations, .. } if *table == switch::TABLE.name => mutations.clone(),
-                    _ => Vec::new(),
-                })
-                .map(|m| m.value.len())
-                .sum();
-            assert_eq!(inserts, members, "each port is in its switch in the same transaction");
-        }
+        assert_ports_are_held(&world);
     }
 }
 
@@ -233,6 +229,9 @@ fn what_depends_on_a_quarantined_row_waits() {
     assert_eq!(guilty, ["Switch sw1"], "the pods of the switch are innocent");
     assert_eq!(world.db.rows(&port::TABLE).len(), PODS - PODS / 3);
     assert!(world.desired.waiting().iter().any(|w| w.row == switch_uuid(1)));
+    let refused = world.batches.remove(0);
+    assert!(refused.ops.len() > PODS);
+    assert_ports_are_held(&world);
     world.db.forbidden.clear();
     world.settle_for(Duration::from_secs(2));
     world.assert_converged();

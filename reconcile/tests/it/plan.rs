@@ -4,9 +4,9 @@ use ovenbird_reconcile::{
     Action, Desired, Output, Owner, OwnerKind, Plan, RowId, Scope, WaitReason, Want, Why, Zone, plan, row_uuid,
 };
 use ovenbird_schema::northbound::{
-    DATABASE, acl, address_set, logical_switch as switch, logical_switch_port as port, port_group,
+    DATABASE, acl, address_set, logical_switch as switch, logical_switch_port as port, meter, meter_band, port_group,
 };
-use ovsdb::{Condition, Datum, Op, Replica, ServerInfo};
+use ovsdb::{Condition, Datum, Op, Replica, ServerInfo, Uuid};
 
 use crate::universe::{Object, addresses_uuid, contribution, exactly, keys, port_uuid, row, switch_uuid};
 use crate::world::{World, spec};
@@ -129,6 +129,78 @@ fn a_port_without_a_switch_waits_and_is_reported() {
     let waiting: Vec<_> = plan.waiting.iter().map(|w| (w.row, w.reason)).collect();
     assert!(waiting.contains(&(port_uuid(0), WaitReason::NoHolder)), "{waiting:?}");
     assert!(waiting.contains(&(switch_uuid(0), WaitReason::NoRow)), "{waiting:?}");
+}
+
+#[test]
+fn what_is_not_there_is_not_referred_to() {
+    let mut world = world();
+    world.set(Object::Cluster, 1);
+    world.set(Object::Selector(1), 1);
+    world.set(Object::Pod(0), 0);
+    world.settle();
+    let mutated = |table: &str| {
+        world.batches.iter().flat_map(|b| &b.ops).any(|o| matches!(o, Op::Mutate { table: t, .. } if *t == table))
+    };
+    assert!(mutated("Address_Set"), "the address does not depend on the port");
+    assert!(!mutated("Port_Group"));
+    assert_eq!(world.committer.counters().errors, 0);
+}
+
+/// The server drops a weak reference when its row goes, also one that is added by the same transaction: nobody is told.
+#[test]
+fn memberships_come_back_with_their_row() {
+    let mut world = settled([3]);
+    let groups =
+        |w: &World| w.db.rows(&port_group::TABLE).values().map(|r| port_group::Ref(r).ports().count()).sum::<usize>();
+    let before = groups(&world);
+    assert!(before > 0);
+    world.remove(Object::Switch(1));
+    world.set(Object::Pod(3), 1);
+    world.settle();
+    assert_eq!((groups(&world), world.db.rows(&port::TABLE).len()), (0, 0), "it waits for its switch");
+    world.set(Object::Switch(1), 0);
+    world.settle();
+    assert!(groups(&world) > 0);
+    world.assert_converged();
+}
+
+#[test]
+fn rows_that_strangers_still_refer_to_go_when_nobody_wants_them() {
+    let mut world = settled([3]);
+    let theirs = Uuid::from_u128(1);
+    let ports = Datum::Set(vec![port_uuid(3).into()]);
+    let row = vec![("name", Datum::from("theirs")), ("ports", ports)];
+    assert!(world.edit(&[Op::Insert { table: switch::TABLE.name, uuid: Some(theirs), row }]));
+    world.remove(Object::Pod(3));
+    world.settle();
+    world.desired.request_audit();
+    world.settle();
+    assert!(world.db.rows(&port::TABLE).is_empty());
+    assert!(world.db.rows(&switch::TABLE).contains_key(&theirs));
+    world.assert_converged();
+}
+
+#[test]
+fn an_adopted_row_outlives_our_interest_in_it() {
+    let mut world = world();
+    let theirs = Uuid::from_u128(1);
+    let band = Op::Insert {
+        table: meter_band::TABLE.name,
+        uuid: Some(Uuid::from_u128(2)),
+        row: vec![("action", "drop".into())],
+    };
+    let bands = Datum::Set(vec![Uuid::from_u128(2).into()]);
+    let row = vec![("name", Datum::from("logging")), ("unit", "kbps".into()), ("bands", bands)];
+    assert!(world.edit(&[band, Op::Insert { table: meter::TABLE.name, uuid: Some(theirs), row }]));
+    world.set(Object::Cluster, 1);
+    world.settle();
+    world.assert_converged();
+    assert_eq!(meter::Ref(&world.db.rows(&meter::TABLE)[&theirs]).unit(), "pktps");
+    world.remove(Object::Cluster);
+    world.settle();
+    assert_eq!(world.db.rows(&meter::TABLE).keys().collect::<Vec<_>>(), [&theirs]);
+    assert!(world.db.rows(&meter_band::TABLE).is_empty(), "our band goes");
+    world.assert_converged();
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub enum Event {
 pub enum Edit {
     DeleteSwitch(usize),
     DropPort(usize),
+    DeleteSets(usize),
     RenamePort(usize),
     ClearOption(usize),
     StrangersKey(usize),
@@ -54,6 +55,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
         (0..SWITCHES).prop_map(Edit::DeleteSwitch),
         (0..PODS).prop_map(Edit::DropPort),
+        (0..SELECTORS).prop_map(Edit::DeleteSets),
         (0..PODS).prop_map(Edit::RenamePort),
         (0..PODS).prop_map(Edit::ClearOption),
         (0..SWITCHES).prop_map(Edit::StrangersKey),
@@ -98,6 +100,9 @@ fn edit_ops(edit: &Edit) -> Vec<Op> {
         Edit::DeleteSwitch(n) => {
             vec![Op::Delete { table: switch::TABLE.name, conditions: vec![Condition::uuid(switch_uuid(n))] }]
         }
+        Edit::DeleteSets(n) => [(&address_set::TABLE, addresses_uuid(n)), (&port_group::TABLE, ports_uuid(n))]
+            .map(|(table, uuid)| Op::Delete { table: table.name, conditions: vec![Condition::uuid(uuid)] })
+            .into(),
         Edit::DropPort(n) => (0..SWITCHES)
             .map(|s| mutate(&switch::TABLE, switch_uuid(s), "ports", Mutator::Delete, set(port_uuid(n))))
             .collect(),
