@@ -82,6 +82,17 @@ fn hand_edits_are_healed_and_said_to_be() {
 }
 
 #[test]
+fn a_deleted_set_comes_back_with_its_members_at_once() {
+    let mut world = settled(0..6);
+    let uuid = addresses_uuid(0);
+    let before = world.db.rows(&address_set::TABLE)[&uuid].clone();
+    assert!(world.edit(&[Op::Delete { table: address_set::TABLE.name, conditions: vec![Condition::uuid(uuid)] }]));
+    world.settle();
+    assert_eq!(world.db.rows(&address_set::TABLE)[&uuid], before);
+    assert_eq!(world.batches.len(), 1);
+}
+
+#[test]
 fn a_pod_is_one_insert_and_one_mutate_per_set() {
     let mut world = settled(0..3);
     world.set(Object::Pod(4), 1);
