@@ -78,7 +78,8 @@ impl Client {
 }
 
 impl Handle {
-    /// Sends a transaction. Its [`Event::Reply`] always comes: without a connection at once, as an error.
+    /// Sends a transaction. Its [`Event::Reply`] always comes, without a connection at once and as an error, until the client has
+    /// ended.
     pub fn transact(&self, ops: &[Op]) -> TxnId {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let mut message = Vec::with_capacity(64 + ops.iter().map(Op::approximate_size).sum::<usize>());

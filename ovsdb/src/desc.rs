@@ -26,7 +26,7 @@ pub struct TableDesc {
     pub is_root: bool,
     /// True when the table holds at most one row (`maxRows: 1`), e.g. `NB_Global`.
     pub is_singleton: bool,
-    /// Columns sorted by name; a [`ColumnId`] is a position here.
+    /// Columns sorted by name, at most 64; a [`ColumnId`] is a position here.
     pub columns: &'static [ColumnDesc],
     /// Unique indexes, as column positions (RFC 7047 section 3.2, `indexes`).
     pub indexes: &'static [&'static [ColumnId]],
