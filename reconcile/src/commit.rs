@@ -32,6 +32,9 @@ use crate::row::{Diagnostic, Owner, Severity};
 /// Replies in a row that may be blamed on a replica that lags, before they are blamed on an owner.
 const STALE_REPLIES: u32 = 3;
 
+/// Times that an owner's rows are healed at once; a writer that goes on undoing ours is then answered ever more slowly.
+const PATIENCE: u32 = 20;
+
 /// Sizes and times; the defaults suit one Northbound.
 #[derive(Clone, Copy, Debug)]
 pub struct CommitConfig {
@@ -77,6 +80,8 @@ pub struct Committer {
     /// Parts of a rejected transaction still to be tried, last one first.
     suspects: Vec<Suspects>,
     quarantine: FxHashMap<Arc<Owner>, Quarantine>,
+    /// How often, and when last, the rows of an owner were healed.
+    contested: FxHashMap<Arc<Owner>, (u32, Duration)>,
     stale: u32,
     not_before: Duration,
     counters: Counters,
@@ -182,6 +187,7 @@ impl Committer {
             in_flight: None,
             suspects: Vec::new(),
             quarantine: FxHashMap::default(),
+            contested: FxHashMap::default(),
             stale: 0,
             not_before: Duration::ZERO,
             counters: Counters::default(),
@@ -224,7 +230,7 @@ impl Committer {
                 return Some(Outcome::Unknown(error.to_string()));
             }
         };
-        let Some((at, error)) = reply.error() else { return Some(self.committed(&flight)) };
+        let Some((at, error)) = reply.error() else { return Some(self.committed(desired, &flight, now)) };
         self.counters.errors += 1;
         if flight.fences > 0 && Fence::is_fenced(reply) {
             self.fenced = true;
@@ -350,7 +356,7 @@ impl Committer {
         Batch { ops, rows, bytes }
     }
 
-    fn committed(&mut self, flight: &InFlight) -> Outcome {
+    fn committed(&mut self, desired: &mut Desired, flight: &InFlight, now: Duration) -> Outcome {
         self.stale = 0;
         self.counters.rows += flight.rows as u64;
         self.counters.bytes += flight.bytes as u64;
@@ -363,8 +369,27 @@ impl Committer {
         }
         for group in &flight.plan.groups {
             self.acquit(std::slice::from_ref(&group.owner));
+            if group.ops.iter().any(|op| op.why == Why::Healed) {
+                self.contest(desired, &group.owner, now);
+            }
         }
         Outcome::Committed { rows: flight.rows }
+    }
+
+    /// Counts a hand edit. Where another program undoes what we write, the two must not race each other.
+    fn contest(&mut self, desired: &mut Desired, owner: &Arc<Owner>, now: Duration) {
+        let quiet = self.config.retry_last.saturating_mul(2);
+        self.contested.retain(|_, (_, last)| now.saturating_sub(*last) < quiet);
+        let (times, last) = self.contested.entry(owner.clone()).or_default();
+        (*times, *last) = (times.saturating_add(1), now);
+        let excess = times.saturating_sub(PATIENCE);
+        if excess > 0 {
+            let message = format!("another program has undone this object's rows {times} times; find it and stop it");
+            let diagnostic =
+                Diagnostic { severity: Severity::Warning, reason: "RowsContested", field: String::new(), message };
+            desired.bench(owner);
+            self.sentence(owner.clone(), excess - 1, diagnostic, now);
+        }
     }
 
     /// Ends the quarantine of owners that were tried again with success.
@@ -408,29 +433,27 @@ impl Committer {
         };
         requeue(desired, flight.plan.groups);
         let mut told = Vec::new();
+        let message = format!(
+            "the database rejects this object's rows ({error}); change the object or remove what is in its way"
+        );
         for owner in guilty {
             desired.bench(&owner);
-            told.push((Owner::clone(&owner), self.sentence(owner, error, now)));
+            let reason = "RejectedByDatabase";
+            let diagnostic =
+                Diagnostic { severity: Severity::Error, reason, field: String::new(), message: message.clone() };
+            told.push((Owner::clone(&owner), diagnostic.clone()));
+            let attempts = self.quarantine.get(&owner).map_or(0, |q| q.attempts);
+            self.sentence(owner, attempts, diagnostic, now);
         }
         Outcome::Quarantined(told)
     }
 
-    fn sentence(&mut self, owner: Arc<Owner>, error: &DbError, now: Duration) -> Diagnostic {
-        let attempts = self.quarantine.get(&owner).map_or(0, |q| q.attempts);
+    /// Leaves an owner alone, the longer the more attempts there were.
+    fn sentence(&mut self, owner: Arc<Owner>, attempts: u32, diagnostic: Diagnostic, now: Duration) {
         let delay = self.config.retry_first.saturating_mul(1 << attempts.min(20)).min(self.config.retry_last);
-        let diagnostic = Diagnostic {
-            severity: Severity::Error,
-            reason: "RejectedByDatabase",
-            field: String::new(),
-            message: format!(
-                "the database rejects this object's rows ({error}); change the object or remove what is in its way"
-            ),
-        };
-        let until = Some(now + delay);
-        self.quarantine
-            .insert(owner, Quarantine { attempts: attempts.saturating_add(1), until, diagnostic: diagnostic.clone() });
+        let attempts = attempts.saturating_add(1);
+        self.quarantine.insert(owner, Quarantine { attempts, until: Some(now + delay), diagnostic });
         self.counters.quarantined += 1;
-        diagnostic
     }
 
     /// Queues the quarantined owners whose time has come, each to be tried alone.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ovenbird_reconcile::epoch::takeover;
 use ovenbird_reconcile::{CommitConfig, Committer, Desired, Fence, Outcome, Zone, row_uuid};
 use ovenbird_schema::northbound::{DATABASE, acl, logical_switch as switch, logical_switch_port as port, nb_global};
-use ovsdb::{DbError, Op, OpResult, TxnReply};
+use ovsdb::{Condition, DbError, Op, OpResult, TxnReply};
 
 use crate::universe::{Object, PODS, port_uuid, switch_uuid};
 use crate::world::World;
@@ -217,6 +217,34 @@ fn quarantine_doubles_its_delay_and_ends_at_once_when_the_object_changes() {
     world.set(Object::Pod(3), 1);
     world.settle();
     assert_eq!(world.committer.quarantined().count(), 0);
+    world.assert_converged();
+}
+
+#[test]
+fn a_writer_that_undoes_ours_is_answered_ever_more_slowly() {
+    let mut world = filled(CommitConfig::default());
+    world.settle();
+    world.batches.clear();
+    let edit = |world: &mut World| {
+        let row = vec![("name", "theirs".into())];
+        let conditions = vec![Condition::uuid(port_uuid(3))];
+        assert!(world.edit(&[Op::Update { table: port::TABLE.name, conditions, row }]));
+    };
+    for _ in 0..100 {
+        edit(&mut world);
+        world.settle();
+    }
+    assert_eq!(world.batches.len(), 21);
+    let (owner, diagnostic) = world.committer.quarantined().next().unwrap();
+    assert_eq!((owner.key.as_ref(), diagnostic.reason), ("default/pod3", "RowsContested"));
+    for _ in 0..1000 {
+        edit(&mut world);
+        world.settle();
+        world.now += Duration::from_secs(1);
+    }
+    assert!(world.batches.len() < 60, "{} transactions in 1,000 seconds", world.batches.len());
+    // It stops.
+    world.settle_for(Duration::from_secs(600));
     world.assert_converged();
 }
 
