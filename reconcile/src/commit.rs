@@ -17,23 +17,20 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ovsdb::{DbError, Op, Replica, TableDesc, TxnReply, Uuid};
-use rustc_hash::FxHashMap;
+use ovsdb::{DbError, Op, Replica, TxnReply};
 
 use crate::batch::build;
+use crate::brake::{Brake, Brakes};
 use crate::desired::Desired;
-use crate::dirty::{Cause, Dirt};
+use crate::dirty::Dirt;
 use crate::epoch::Fence;
-use crate::identity::is_ours;
 use crate::plan::{Group, Plan, Why};
 use crate::planner::{Limits, plan_within};
-use crate::row::{Diagnostic, Owner, Severity};
+use crate::quarantine::{Quarantine, Status};
+use crate::row::{Diagnostic, Owner};
 
 /// Replies in a row that may be blamed on a replica that lags, before they are blamed on an owner.
 const STALE_REPLIES: u32 = 3;
-
-/// Times that an owner's rows are healed at once; a writer that goes on undoing ours is then answered ever more slowly.
-const PATIENCE: u32 = 20;
 
 /// Sizes and times; the defaults suit one Northbound.
 #[derive(Clone, Copy, Debug)]
@@ -71,17 +68,11 @@ pub struct Committer {
     config: CommitConfig,
     fence: Option<Fence>,
     fenced: bool,
-    deletes: bool,
-    released: bool,
-    held: Option<Brake>,
-    /// Unwanted rows and transactions when `held` was found out.
-    weighed: (usize, u64),
+    brakes: Brakes,
     in_flight: Option<InFlight>,
     /// Parts of a rejected transaction still to be tried, last one first.
     suspects: Vec<Suspects>,
-    quarantine: FxHashMap<Arc<Owner>, Quarantine>,
-    /// How often, and when last, the rows of an owner were healed.
-    contested: FxHashMap<Arc<Owner>, (u32, Duration)>,
+    quarantine: Quarantine,
     stale: u32,
     not_before: Duration,
     counters: Counters,
@@ -113,23 +104,6 @@ struct Suspects {
     owners: Vec<Arc<Owner>>,
     /// These cannot be told apart further.
     last: bool,
-}
-
-#[derive(Debug)]
-struct Quarantine {
-    attempts: u32,
-    /// `None` while it is being tried again.
-    until: Option<Duration>,
-    diagnostic: Diagnostic,
-}
-
-/// A removal that is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Brake {
-    /// Rows that would go.
-    pub removals: usize,
-    /// Rows that are ours in the database.
-    pub owned: usize,
 }
 
 /// What a reply meant.
@@ -180,14 +154,10 @@ impl Committer {
             config,
             fence,
             fenced: false,
-            deletes: false,
-            released: false,
-            held: None,
-            weighed: (0, 0),
+            brakes: Brakes::new(config.brake_percent, config.brake_rows),
             in_flight: None,
             suspects: Vec::new(),
-            quarantine: FxHashMap::default(),
-            contested: FxHashMap::default(),
+            quarantine: Quarantine::new(config.retry_first, config.retry_last),
             stale: 0,
             not_before: Duration::ZERO,
             counters: Counters::default(),
@@ -203,13 +173,13 @@ impl Committer {
         self.not_before = Duration::ZERO;
         self.retry(desired, now);
         loop {
-            let removals = self.deletes && !self.brake(desired, replica);
+            let removals = self.brakes.are_open(desired, replica, self.counters.transactions);
             let probe = self.suspects.pop();
             let plan = self.plan(desired, replica, removals, probe.as_ref());
             if !plan.is_empty() {
                 return Some(self.send(plan, probe));
             }
-            self.acquit(&probe?.owners);
+            probe?.owners.iter().for_each(|owner| self.quarantine.acquit(owner));
         }
     }
 
@@ -265,15 +235,15 @@ impl Committer {
 
     /// Says whether the desired store is complete, so that what it does not hold may be removed.
     pub fn allow_deletes(&mut self, desired: &mut Desired, allowed: bool) {
-        if allowed && !self.deletes {
+        if allowed && !self.brakes.complete {
             desired.request_audit();
         }
-        self.deletes = allowed;
+        self.brakes.complete = allowed;
     }
 
     /// Lets the removal that is held happen.
     pub fn release(&mut self, desired: &mut Desired) {
-        self.released = true;
+        self.brakes.released = true;
         desired.request_audit();
     }
 
@@ -290,7 +260,7 @@ impl Committer {
 
     /// The removal that is held now.
     pub fn held(&self) -> Option<Brake> {
-        self.held
+        self.brakes.held
     }
 
     /// The plan in flight.
@@ -300,7 +270,7 @@ impl Committer {
 
     /// Owners that are left alone for a while, and why.
     pub fn quarantined(&self) -> impl Iterator<Item = (&Owner, &Diagnostic)> {
-        self.quarantine.iter().map(|(owner, q)| (&**owner, &q.diagnostic))
+        self.quarantine.iter()
     }
 
     /// When [`Committer::next`] should be called even if nothing happens, on the clock of its `now`.
@@ -308,27 +278,25 @@ impl Committer {
         if self.fenced || self.in_flight.is_some() {
             return None;
         }
-        let retry = self.quarantine.values().filter_map(|q| q.until).min();
+        let retry = self.quarantine.next();
         let pause = Some(self.not_before).filter(|t| !t.is_zero());
         [retry.map(|r| r.max(self.not_before)), pause].into_iter().flatten().min()
     }
 
     /// Sums since the start.
     pub fn counters(&self) -> Counters {
-        self.counters
+        Counters { quarantined: self.quarantine.count, held: self.brakes.count, ..self.counters }
     }
 
     fn plan(&mut self, desired: &mut Desired, replica: &Replica, removals: bool, probe: Option<&Suspects>) -> Plan {
         let quarantine = &mut self.quarantine;
         let mut lifted = Vec::new();
-        let mut held = |owner: &Owner, items: &[Dirt]| match quarantine.get(owner) {
-            Some(q) if q.until.is_none() => false,
-            Some(_) if items.iter().any(|(_, cause)| *cause == Cause::Desired) => {
-                // The object has changed: a new chance, at once.
-                lifted.extend(quarantine.remove_entry(owner).map(|(owner, _)| owner));
-                false
+        let mut held = |owner: &Arc<Owner>, items: &[Dirt]| {
+            let status = quarantine.status(owner, items);
+            if status == Status::Lifted {
+                lifted.push(owner.clone());
             }
-            found => found.is_some(),
+            status == Status::Held
         };
         let limits = Limits {
             rows: self.config.rows,
@@ -368,37 +336,12 @@ impl Committer {
             }
         }
         for group in &flight.plan.groups {
-            self.acquit(std::slice::from_ref(&group.owner));
-            if group.ops.iter().any(|op| op.why == Why::Healed) {
-                self.contest(desired, &group.owner, now);
+            self.quarantine.acquit(&group.owner);
+            if group.ops.iter().any(|op| op.why == Why::Healed) && self.quarantine.contest(&group.owner, now) {
+                desired.bench(&group.owner);
             }
         }
         Outcome::Committed { rows: flight.rows }
-    }
-
-    /// Counts a hand edit. Where another program undoes what we write, the two must not race each other.
-    fn contest(&mut self, desired: &mut Desired, owner: &Arc<Owner>, now: Duration) {
-        let quiet = self.config.retry_last.saturating_mul(2);
-        self.contested.retain(|_, (_, last)| now.saturating_sub(*last) < quiet);
-        let (times, last) = self.contested.entry(owner.clone()).or_default();
-        (*times, *last) = (times.saturating_add(1), now);
-        let excess = times.saturating_sub(PATIENCE);
-        if excess > 0 {
-            let message = format!("another program has undone this object's rows {times} times; find it and stop it");
-            let diagnostic =
-                Diagnostic { severity: Severity::Warning, reason: "RowsContested", field: String::new(), message };
-            desired.bench(owner);
-            self.sentence(owner.clone(), excess - 1, diagnostic, now);
-        }
-    }
-
-    /// Ends the quarantine of owners that were tried again with success.
-    fn acquit(&mut self, owners: &[Arc<Owner>]) {
-        for owner in owners {
-            if self.quarantine.get(owner).is_some_and(|q| q.until.is_none()) {
-                self.quarantine.remove(owner);
-            }
-        }
     }
 
     /// Narrows a rejected transaction down, or quarantines whom it is narrowed down to.
@@ -433,73 +376,20 @@ impl Committer {
         };
         requeue(desired, flight.plan.groups);
         let mut told = Vec::new();
-        let message = format!(
-            "the database rejects this object's rows ({error}); change the object or remove what is in its way"
-        );
         for owner in guilty {
             desired.bench(&owner);
-            let reason = "RejectedByDatabase";
-            let diagnostic =
-                Diagnostic { severity: Severity::Error, reason, field: String::new(), message: message.clone() };
-            told.push((Owner::clone(&owner), diagnostic.clone()));
-            let attempts = self.quarantine.get(&owner).map_or(0, |q| q.attempts);
-            self.sentence(owner, attempts, diagnostic, now);
+            told.push((Owner::clone(&owner), self.quarantine.reject(&owner, error, now)));
         }
         Outcome::Quarantined(told)
     }
 
-    /// Leaves an owner alone, the longer the more attempts there were.
-    fn sentence(&mut self, owner: Arc<Owner>, attempts: u32, diagnostic: Diagnostic, now: Duration) {
-        let delay = self.config.retry_first.saturating_mul(1 << attempts.min(20)).min(self.config.retry_last);
-        let attempts = attempts.saturating_add(1);
-        self.quarantine.insert(owner, Quarantine { attempts, until: Some(now + delay), diagnostic });
-        self.counters.quarantined += 1;
-    }
-
-    /// Queues the quarantined owners whose time has come, each to be tried alone.
+    /// Takes the owners whose time has come, each to be tried alone.
     fn retry(&mut self, desired: &mut Desired, now: Duration) {
-        let due = |q: &Quarantine| q.until.is_some_and(|until| until <= now);
-        let mut owners: Vec<Arc<Owner>> =
-            self.quarantine.iter().filter(|(_, q)| due(q)).map(|(owner, _)| owner.clone()).collect();
-        owners.sort_unstable();
-        for owner in owners.into_iter().rev() {
-            if desired.unbench(&owner) {
-                self.quarantine.entry(owner.clone()).and_modify(|q| q.until = None);
-                self.suspects.push(Suspects { owners: vec![owner], last: false });
-            } else {
-                self.quarantine.remove(&owner);
-            }
+        for owner in self.quarantine.due(now).into_iter().rev() {
+            self.quarantine.try_again(&owner);
+            desired.unbench(&owner);
+            self.suspects.push(Suspects { owners: vec![owner], last: false });
         }
-    }
-
-    /// True when removals have to wait.
-    fn brake(&mut self, desired: &mut Desired, replica: &Replica) -> bool {
-        let state = (desired.unwanted.len(), self.counters.transactions);
-        if self.weighed != state || self.released {
-            self.weighed = state;
-            let before = self.held.take();
-            self.held = self.weigh(desired, replica);
-            self.counters.held += u64::from(before.is_none() && self.held.is_some());
-            if before.is_some() && self.held.is_none() {
-                // References that were left in place meanwhile.
-                desired.request_audit();
-            }
-        }
-        self.held.is_some()
-    }
-
-    /// The removal that is due, if it is too large.
-    fn weigh(&mut self, desired: &Desired, replica: &Replica) -> Option<Brake> {
-        let there = |(uuid, (_, table)): &(&Uuid, &(Arc<Owner>, &TableDesc))| replica.row(table, uuid).is_some();
-        let few = desired.unwanted.len() < self.config.brake_rows;
-        let removals = if few { 0 } else { desired.unwanted.iter().filter(there).count() };
-        if removals < self.config.brake_rows {
-            self.released = false;
-            return None;
-        }
-        let owned = desired.db.tables.iter().flat_map(|t| replica.rows(t)).filter(|(u, _)| is_ours(u)).count();
-        let large = removals * 100 > owned * self.config.brake_percent;
-        (large && !self.released).then_some(Brake { removals, owned })
     }
 }
 

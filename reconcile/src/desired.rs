@@ -439,15 +439,14 @@ impl Desired {
         bench[1].extend(removes);
     }
 
-    /// Queues an owner's items that were set aside; false when there are none.
-    pub(crate) fn unbench(&mut self, owner: &Arc<Owner>) -> bool {
-        let Some(bench) = self.benched.remove(owner) else { return false };
+    /// Queues an owner's items that were set aside.
+    pub(crate) fn unbench(&mut self, owner: &Arc<Owner>) {
+        let bench = self.benched.remove(owner).unwrap_or_default();
         for (items, wanted) in bench.into_iter().zip([true, false]) {
             for (item, _) in items {
                 self.dirty.push(owner, wanted, item, Cause::Again);
             }
         }
-        true
     }
 
     /// Requeues what waited for a row.

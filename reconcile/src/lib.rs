@@ -7,6 +7,7 @@
 //! ```
 
 mod batch;
+mod brake;
 mod commit;
 mod desired;
 mod diff;
@@ -17,9 +18,11 @@ pub mod identity;
 pub mod ownership;
 mod plan;
 mod planner;
+mod quarantine;
 pub mod row;
 
-pub use commit::{Batch, Brake, CommitConfig, Committer, Counters, Outcome};
+pub use brake::Brake;
+pub use commit::{Batch, CommitConfig, Committer, Counters, Outcome};
 pub use desired::{Desired, ORPHAN, WaitReason, Waiting, WholeRow};
 pub use epoch::Fence;
 pub use identity::{is_ours, row_uuid};

@@ -43,7 +43,7 @@ pub(crate) struct Limits<'a> {
     /// Only these owners, and what they depend on.
     pub(crate) only: Option<&'a [Arc<Owner>]>,
     /// Owners that must not be written for. Gets the owner's items.
-    pub(crate) held: &'a mut dyn FnMut(&Owner, &[Dirt]) -> bool,
+    pub(crate) held: &'a mut dyn FnMut(&Arc<Owner>, &[Dirt]) -> bool,
 }
 
 /// The plan that makes the replica agree with the desired store. The dirty items are consumed: what fails to be executed has to be
