@@ -13,7 +13,7 @@
 //! Inputs: the Lease, time. Outputs: a watch channel of [`Leading`], and the validity.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -33,16 +33,23 @@ pub struct Validity {
     base: Instant,
     /// Milliseconds after `base`; 0 is never.
     until: Arc<AtomicU64>,
+    revoked: Arc<AtomicBool>,
 }
 
 impl Validity {
     fn new() -> Validity {
-        Validity { base: Instant::now(), until: Arc::new(AtomicU64::new(0)) }
+        Validity { base: Instant::now(), until: Arc::default(), revoked: Arc::default() }
     }
 
     /// True while the lease is ours beyond doubt.
     pub fn is_valid(&self) -> bool {
-        Instant::now() < self.base + Duration::from_millis(self.until.load(Ordering::Acquire))
+        !self.revoked.load(Ordering::Acquire)
+            && Instant::now() < self.base + Duration::from_millis(self.until.load(Ordering::Acquire))
+    }
+
+    /// Ends it for good: we are about to give the lease back.
+    pub fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
     }
 
     fn set(&self, until: Option<Instant>) {
@@ -57,10 +64,10 @@ pub enum Leading {
     /// Another does, or nobody.
     #[default]
     No,
-    /// The lease was free, or ours from before: whoever led has stopped.
-    Free,
-    /// Taken from a holder that let it expire, and that may wake up and believe it still leads.
-    Contested,
+    /// We do, and nobody else has since this process looked first.
+    First,
+    /// We do, after another one, who may not know yet that it does no more, and whose last writes we may not have seen.
+    Succeeded,
 }
 
 /// The running election.
@@ -91,7 +98,7 @@ impl Election {
             seen: None,
             leading: leading_tx,
             validity: validity.clone(),
-            contested: false,
+            others: false,
         };
         let next = candidate.read().await;
         let task = tokio::spawn(candidate.run(next, stop.clone()));
@@ -136,8 +143,8 @@ struct Candidate {
     seen: Option<Seen>,
     leading: watch::Sender<Leading>,
     validity: Validity,
-    /// The lease, as we last wrote over it, was another's.
-    contested: bool,
+    /// Another holder was seen.
+    others: bool,
 }
 
 /// The rule of the election, free of I/O.
@@ -184,9 +191,15 @@ impl Candidate {
             return news && foreign;
         }
         if news {
-            self.seen = Some(Seen { lease, at: Instant::now() });
+            self.note(Some(lease), Instant::now());
         }
         news
+    }
+
+    fn note(&mut self, lease: Option<Lease>, at: Instant) {
+        let holder = lease.as_ref().and_then(|l| l.spec.as_ref()?.holder_identity.as_deref());
+        self.others |= holder.is_some_and(|h| !h.is_empty() && h != self.identity);
+        self.seen = lease.map(|lease| Seen { lease, at });
     }
 
     /// Makes the next move. Returns when to make the one after it.
@@ -203,9 +216,7 @@ impl Candidate {
         let vanished = |code| code == 404 && self.seen.is_some();
         match result {
             Ok(lease) => {
-                let holder = self.seen.as_ref().and_then(|s| s.lease.spec.as_ref()?.holder_identity.as_deref());
-                self.contested = holder.is_some_and(|h| !h.is_empty() && h != self.identity);
-                self.seen = Some(Seen { lease, at: now });
+                self.note(Some(lease), now);
                 self.set_leading(Some(now + self.config.renew_deadline));
                 now + self.config.retry_period
             }
@@ -226,7 +237,7 @@ impl Candidate {
             Ok(lease) => {
                 let known = self.seen.as_ref().map(|s| &s.lease.metadata.resource_version);
                 if lease.is_none() || lease.as_ref().map(|l| &l.metadata.resource_version) != known {
-                    self.seen = lease.map(|lease| Seen { lease, at: now });
+                    self.note(lease, now);
                 }
                 match next_move(self.seen.as_ref(), &self.identity, now) {
                     Move::Wait(until) => {
@@ -311,8 +322,8 @@ impl Candidate {
         let now = match until {
             None => Leading::No,
             Some(_) if self.leads() => return,
-            Some(_) if self.contested => Leading::Contested,
-            Some(_) => Leading::Free,
+            Some(_) if self.others => Leading::Succeeded,
+            Some(_) => Leading::First,
         };
         if self.leading.send_replace(now) != now {
             tracing::info!(leading = ?now, identity = self.identity, "leadership");

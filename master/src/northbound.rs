@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Nothing is written before we lead and the replica is complete. The epoch that fences out other leaders is raised by the
-//! first transaction: alone and at once when the lease was taken from a holder that may wake up, otherwise together with the
-//! first rows, so that a restart which finds nothing to do writes nothing. Must not: read a clock (the caller tells the time),
+//! first transaction: alone and at once when another master led before us and may wake up, otherwise together with the first
+//! rows, so that a restart which finds nothing to do writes nothing. Must not: read a clock (the caller tells the time),
 //! know Kubernetes.
 
 use std::time::Duration;
@@ -169,7 +169,7 @@ impl Northbound {
 
     /// Compares everything, though nobody should have reason to. False, and nothing is done, unless all is at rest.
     pub fn audit(&mut self) -> bool {
-        let rest = self.leading != Leading::No && self.is_up() && self.flight.is_none() && !self.desired.is_dirty();
+        let rest = self.is_settled();
         if rest {
             self.audit = Audit::Periodic;
             self.desired.request_audit();
@@ -296,7 +296,7 @@ impl Northbound {
             return;
         }
         match self.epoch {
-            Epoch::None if self.leading == Leading::Contested => {
+            Epoch::None if self.leading == Leading::Succeeded => {
                 let (raise, ops) = self.takeover();
                 self.send(&ops, now, Flight { raise: Some(raise), ..Flight::default() });
             }
@@ -348,6 +348,11 @@ impl Northbound {
     /// The replica is complete.
     pub fn is_up(&self) -> bool {
         matches!(self.link, Link::Up(_))
+    }
+
+    /// We lead, the replica is complete, nothing is under way and nothing is left to compare.
+    pub fn is_settled(&self) -> bool {
+        self.leading != Leading::No && self.is_up() && self.flight.is_none() && !self.desired.is_dirty()
     }
 
     /// A transaction is under way.

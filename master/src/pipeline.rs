@@ -282,7 +282,7 @@ impl Pipeline {
         }
         self.leading = leading;
         self.out.metrics.leader.set((leading != Leading::No).into());
-        if leading == Leading::Contested {
+        if leading == Leading::Succeeded {
             self.out.generation.send_modify(|generation| *generation += 1);
         }
         self.activate();
@@ -375,6 +375,7 @@ impl Pipeline {
 
     /// Starts nothing new; waits for the transaction and the annotations that are under way.
     async fn finish(mut self, mut inputs: Inputs) {
+        self.out.validity.revoke();
         let deadline = Instant::now() + PATIENCE;
         while self.northbound.is_busy() || self.requests_open > 0 {
             tokio::select! {

@@ -63,8 +63,8 @@ pub struct Northbound {
     pub rows: usize,
     /// Transactions committed since the start.
     pub transactions: u64,
-    /// A transaction is under way.
-    pub busy: bool,
+    /// We lead, are connected, and the database is as it should be.
+    pub settled: bool,
 }
 
 /// A node.
