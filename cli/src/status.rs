@@ -223,7 +223,7 @@ mod tests {
 
     const ANSWER: &str = r#"{"version":"0.1.0","identity":"a","leader":true,"epoch":3,"fenced":false,
         "watches":[{"kind":"Node","complete":true,"objects":2,"error":null},{"kind":"Pod","complete":false,"objects":0,"error":null}],
-        "northbound":{"connected":true,"detail":"unix:/nb.sock","age_seconds":0.52,"rows":20,"transactions":4,"busy":false},
+        "northbound":{"connected":true,"detail":"unix:/nb.sock","age_seconds":0.52,"rows":20,"transactions":4,"settled":true},
         "nodes":[{"name":"n1","id":2,"subnets":["10.1.0.0/24"],"pods":1},{"name":"node-2","id":null,"subnets":[],"pods":0}],
         "waiting":[{"object":"Node node-2","why":"its subnets and id are not written yet"}],"waiting_rows":[],
         "commits":[{"time":"2026-01-01T00:00:00.123456Z","rows":6,"bytes":100,"milliseconds":1.25,"outcome":"committed"}],

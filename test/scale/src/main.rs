@@ -5,10 +5,16 @@
 //! that its memory is its own. To add one: a module with `pub async fn run(&Context) -> anyhow::Result<Outcome>` and a line in
 //! [`CASES`]. Must not: assert times (a busy machine is no defect).
 
+mod churn;
+mod cluster;
+mod cold_start;
+mod cold_start_allocate;
+mod memory;
 mod outcome;
 mod ovsdb_commit;
 mod ovsdb_load;
 mod raw;
+mod restart;
 mod server;
 
 use std::path::PathBuf;
@@ -35,6 +41,11 @@ type Run = for<'a> fn(&'a Context) -> LocalBoxFuture<'a, anyhow::Result<Outcome>
 const CASES: &[(&str, Run)] = &[
     ("ovsdb-load", |context| Box::pin(ovsdb_load::run(context))),
     ("ovsdb-commit", |context| Box::pin(ovsdb_commit::run(context))),
+    ("cold-start", |context| Box::pin(cold_start::run(context))),
+    ("cold-start-allocate", |context| Box::pin(cold_start_allocate::run(context))),
+    ("restart", |context| Box::pin(restart::run(context))),
+    ("churn", |context| Box::pin(churn::run(context))),
+    ("memory", |context| Box::pin(memory::run(context))),
 ];
 
 /// Benchmarks; one line per case, details in target/bench/NAME.json.
