@@ -7,6 +7,7 @@
 
 mod churn;
 mod cluster;
+mod cni_add;
 mod cold_start;
 mod cold_start_allocate;
 mod memory;
@@ -46,6 +47,7 @@ const CASES: &[(&str, Run)] = &[
     ("restart", |context| Box::pin(restart::run(context))),
     ("churn", |context| Box::pin(churn::run(context))),
     ("memory", |context| Box::pin(memory::run(context))),
+    ("cni-add", |context| Box::pin(cni_add::run(context))),
 ];
 
 /// Benchmarks; one line per case, details in target/bench/NAME.json.
