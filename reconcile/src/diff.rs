@@ -155,6 +155,8 @@ impl Desired {
     /// Compares the union of desired and owned rows, and queues what differs.
     pub(crate) fn audit(&mut self, replica: &Replica) {
         self.audit_due = false;
+        // What still waits is found anew; what nobody wants any more is forgotten.
+        self.parked.clear();
         let mut all: Vec<Uuid> = self.rows.iter().filter(|(_, e)| e.winner().is_some()).map(|(u, _)| *u).collect();
         // Look-ups first: references to adopted rows compare by what these find.
         all.sort_by_key(|u| self.rows.get(u).and_then(Entry::winner).is_some_and(|c| matches!(c.id, RowId::Ours(_))));

@@ -244,12 +244,12 @@ impl Planner<'_> {
         let Some(values) = self.values(draft, table, uuid, Some(row)) else { return };
         let mut actions = Vec::new();
         for (column, datum) in values {
-            let old = row.get(column);
-            if !table.column(column).mutable {
+            let action = exactly(table, column, row.get(column), datum, self.limits.removals);
+            if action.is_some() && !table.column(column).mutable {
                 self.park(draft, uuid, Item::Row(uuid), WaitReason::Immutable);
                 continue;
             }
-            actions.extend(exactly(table, column, old, datum, self.limits.removals));
+            actions.extend(action);
         }
         if let Some(claim) = self.desired.rows.get(&uuid).and_then(Entry::winner) {
             for (column, want) in &claim.columns {
@@ -366,7 +366,8 @@ impl Planner<'_> {
             let Some(claim) = self.desired.rows.get(&row).and_then(Entry::winner) else { continue };
             let item = match claim.want(column) {
                 Some(Want::Members) => Item::Member(row, column, Atom::Uuid(uuid)),
-                Some(Want::Exactly(_)) => Item::Row(row),
+                // Not behind the back of a quarantine.
+                Some(Want::Exactly(_)) if !self.desired.benched.contains_key(&claim.owner) => Item::Row(row),
                 _ => continue,
             };
             let strong = is_strong(claim.table, column);

@@ -128,6 +128,6 @@ impl Quarantine {
 
     /// Who is held, and why.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Owner, &Diagnostic)> {
-        self.owners.iter().map(|(owner, s)| (&**owner, &s.diagnostic))
+        self.owners.iter().filter(|(_, s)| s.until.is_some()).map(|(owner, s)| (&**owner, &s.diagnostic))
     }
 }

@@ -266,6 +266,22 @@ fn what_depends_on_a_quarantined_row_waits() {
 }
 
 #[test]
+fn what_waits_for_long_does_not_pile_up() {
+    let mut world = World::new(CommitConfig::default());
+    for n in 0..PODS {
+        world.set(Object::Pod(n), 0);
+        world.settle();
+        world.remove(Object::Pod(n));
+        world.settle();
+    }
+    assert_eq!(world.desired.waiting(), []);
+    world.desired.request_audit();
+    world.settle();
+    assert!(world.batches.is_empty());
+    assert!(!format!("{:?}", world.desired).contains("default/pod"), "nothing is remembered of what is gone");
+}
+
+#[test]
 fn an_owner_removed_while_in_quarantine_leaves_nothing() {
     let mut world = filled(CommitConfig::default());
     world.db.forbidden.insert("default_pod3".into());

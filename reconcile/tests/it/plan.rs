@@ -6,7 +6,8 @@ use ovenbird_reconcile::{
 use ovenbird_schema::northbound::{
     DATABASE, acl, address_set, logical_switch as switch, logical_switch_port as port, meter, meter_band, port_group,
 };
-use ovsdb::{Condition, Datum, Op, Replica, ServerInfo, Uuid};
+use ovenbird_schema::vswitch::{bridge, open_vswitch};
+use ovsdb::{Condition, Datum, MonitorSpec, Op, Replica, ServerInfo, Uuid};
 
 use crate::universe::{Object, addresses_uuid, contribution, exactly, keys, port_uuid, row, switch_uuid};
 use crate::world::{World, spec};
@@ -212,6 +213,30 @@ fn an_adopted_row_outlives_our_interest_in_it() {
     assert_eq!(world.db.rows(&meter::TABLE).keys().collect::<Vec<_>>(), [&theirs]);
     assert!(world.db.rows(&meter_band::TABLE).is_empty(), "our band goes");
     world.assert_converged();
+}
+
+#[test]
+fn a_column_fixed_at_insertion_is_reported_and_not_written() {
+    let db = &ovenbird_schema::vswitch::DATABASE;
+    let owner = Owner::new(OwnerKind { rank: 0, name: "Chassis" }, "");
+    let uuid = row_uuid("Bridge", &owner, "");
+    let root = row_uuid("Open_vSwitch", &owner, "");
+    let mut desired = Desired::new(Zone(0), db);
+    let rows = vec![
+        row(&open_vswitch::TABLE, RowId::Singleton(root), vec![exactly(open_vswitch::bridges([uuid]))]),
+        row(&bridge::TABLE, RowId::Ours(uuid), vec![exactly(bridge::name("br-int")), exactly(bridge::fail_mode(None))]),
+    ];
+    desired.set(&owner, Output { rows, ..Output::default() });
+    let mut replica = Replica::new(db, &MonitorSpec::everything(db));
+    let text = format!(
+        r#"{{"Bridge":{{"{uuid}":{{"insert":{{"name":"other"}}}}}},
+            "Open_vSwitch":{{"{root}":{{"insert":{{"bridges":["uuid","{uuid}"]}}}}}}}}"#
+    );
+    replica.apply_json(&text, &mut Vec::new()).unwrap();
+    let plan = plan(&mut desired, &replica, Scope::All);
+    assert!(plan.is_empty(), "{plan}");
+    let waiting: Vec<_> = plan.waiting.iter().map(|w| (w.row, w.reason)).collect();
+    assert_eq!(waiting, [(uuid, WaitReason::Immutable)]);
 }
 
 #[test]
