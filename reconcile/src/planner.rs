@@ -460,6 +460,9 @@ impl Planner<'_> {
                 match &item {
                     Item::Row(uuid) => self.remove_row(&mut draft, *uuid, why),
                     Item::Member(row, column, member) => self.remove_member(&mut draft, *row, *column, member, why),
+                    // What was unwanted when it was found may have found an owner since, as after a restart.
+                    Item::Stray(_, _, _, member)
+                        if !member.as_uuid().is_some_and(|target| self.desired.unwanted.contains_key(&target)) => {}
                     Item::Stray(table, uuid, column, member) => {
                         let table = self.desired.db.tables[usize::from(*table)];
                         let set = Set { table, uuid: *uuid, column: *column };
