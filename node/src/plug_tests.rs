@@ -259,3 +259,30 @@ async fn a_database_that_comes_back_is_brought_up_to_date() {
     lab.plug.vswitch.wait(&owner("c1"), |row| row.is_none().then_some(())).await.unwrap();
     lab.plug.vswitch.wait(&owner("c1"), |row| row.map(|_| ())).await.expect("a deleted port is made again");
 }
+
+#[tokio::test]
+async fn a_restart_writes_nothing_on_a_bridge_that_others_made() {
+    let Some(ovsdb) = Ovsdb::start("external_ids:ovn-bridge-datapath-type=netdev") else { return };
+    ovsdb.vsctl("--no-wait add-br br-int");
+    let lab = lab_on(ovsdb).await;
+    lab.pods.apply("default/web".into(), pod("u1"));
+    lab.add_installed(add("c1", "/ns/a", "u1")).await;
+    let Lab { ovsdb, net, plug, .. } = lab;
+    let port = plug.attachments().remove(0);
+    drop(plug);
+    let before = ovsdb.vsctl("--bare --columns=_uuid,ports list Bridge");
+
+    // As the daemon does it: first the chassis, then the ports, and deletes when all are wanted.
+    let vswitch = Vswitch::spawn(vec![ovsdb.endpoint()], Duration::from_secs(300));
+    vswitch.until(|s| s.synced).await.unwrap();
+    vswitch.set(Chassis::owner(), chassis().output());
+    assert_eq!(vswitch.ports().await.unwrap(), [port.clone()]);
+    vswitch.set(PodPort::owner_of(&port.attachment), port.output());
+    vswitch.ports().await.unwrap();
+    vswitch.allow_deletes();
+    vswitch.ports().await.unwrap();
+    vswitch.remove(&Owner::new(crate::rows::SANDBOX, "nobody")).await;
+    assert_eq!(vswitch.state().borrow().transactions, 0);
+    assert_eq!(ovsdb.vsctl("--bare --columns=_uuid,ports list Bridge"), before);
+    drop(net);
+}
