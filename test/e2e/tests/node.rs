@@ -131,24 +131,21 @@ async fn many_pods_leave_nothing(lab: &Lab) -> Result<()> {
 
 fn nonsense_gets_an_answer(lab: &Lab) -> Result<()> {
     let before = View::of(lab)?;
-    let (good, sandbox) = (conf(lab, "node1")?, "nonsense");
+    let good = conf(lab, "node1")?;
     let pod = "K8S_POD_NAMESPACE=node;K8S_POD_NAME=nobody;K8S_POD_UID=0;K8S_POD_INFRA_CONTAINER_ID=nonsense";
-    let netns = Place::netns(lab.layout().netns("node2"));
-    let netns = format!("/run/netns/{}", netns.netns.unwrap_or_default());
-    let env = |command: &'static str| {
-        [
+    let netns = format!("/run/netns/{}", lab.layout().netns("node2"));
+    // Where a truncated configuration cannot say it.
+    let socket = good["socket"].as_str().unwrap_or_default().to_owned();
+    let call = |command: &str, stdin: &str| {
+        let env = [
             ("CNI_COMMAND", command),
-            ("CNI_CONTAINERID", sandbox),
+            ("CNI_CONTAINERID", "nonsense"),
             ("CNI_NETNS", &netns),
             ("CNI_IFNAME", "eth0"),
             ("CNI_ARGS", pod),
             ("CNI_PATH", "/"),
-        ]
-        .map(|(name, value)| (name, value.to_owned()))
-    };
-    let call = |command: &'static str, stdin: &str| {
-        let env = env(command);
-        let env: Vec<_> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            ("OVENBIRD_CNI_SOCKET", &socket),
+        ];
         cni(lab, "node1", &env, stdin)
     };
     let mut unknown = good.clone();

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use crate::components;
 use crate::lab::Lab;
 use crate::matrix::{Destination, Matrix, Source};
 use crate::options::Options;
@@ -126,29 +127,34 @@ fn report(lab: &Lab, status: &Status, matrix: &Matrix) -> Result<String> {
 fn next_steps(lab: &Lab, status: &Status) -> String {
     let (layout, pods) =
         (lab.layout(), status.pods.iter().filter(|pod| pod.namespace == NAMESPACE).collect::<Vec<_>>());
-    let bin = layout.bin_dir.display();
-    let program = format!("{bin}/ovenbird-lab --dir {}", layout.dir().display());
-    let mut out = format!("\nIt stays up until `{program} down`. What to type next:\n\n");
-    let mut say = |command: String, comment: &str| out += &format!("  {command}   # {comment}\n");
-    say(format!("eval \"$({program} env)\""), "kubectl, ovn-nbctl, ovn-sbctl and the lines below talk to this lab");
-    say("kubectl get pods -A -o wide".into(), "pods, nodes, addresses");
-    say("ovn-nbctl show".into(), "everything Ovenbird wrote");
+    // As it was typed; `env` tells it the folder of the lab.
+    let program = std::env::args().next().unwrap_or_else(|| "ovenbird-lab".into());
+    let mut lines = vec![
+        (format!("eval \"$({program} --dir {} env)\"", layout.dir().display()), "the lines below now talk to this lab"),
+        ("kubectl get pods -A -o wide".into(), "pods, nodes, addresses"),
+        ("ovn-nbctl show".into(), "everything Ovenbird wrote"),
+    ];
     if let [first, .., last] = pods.as_slice() {
         let targets: Vec<_> = last.ips.iter().map(|ip| format!("ping:{ip}")).collect();
-        say(
-            format!("{program} exec {NAMESPACE}/{} -- ovenbird-lab probe {}", first.name, targets.join(" ")),
-            "a packet from pod to pod",
-        );
+        let probe = format!("{program} exec {NAMESPACE}/{} -- ovenbird-lab probe {}", first.name, targets.join(" "));
+        lines.push((probe, "packets from pod to pod"));
         if let Some(flow) = trace_flow(first, last) {
             let node = first.node.as_deref().unwrap_or_default();
-            say(format!("ovn-trace --minimal {node} '{flow}'"), "the same packet, on paper");
+            lines.push((format!("ovn-trace --minimal {node} '{flow}'"), "the same packet, on paper"));
         }
     }
-    say(format!("{program} exec node1 -- ovs-vsctl show"), "a shell command on a node");
-    let socket = crate::components::master_socket(layout, 1);
-    say(format!("{bin}/ovenbird status --admin-socket {}", socket.display()), "the master's own view");
-    say(format!("{program} component kill central/master"), "break something; `component start` mends it");
-    out
+    let status = layout.bin_dir.join("ovenbird");
+    lines.extend([
+        (format!("{program} exec node1 -- ovs-vsctl show"), "a command on a node"),
+        (
+            format!("{} status --socket {}", status.display(), components::master_socket(layout, 1).display()),
+            "the master's own view",
+        ),
+        (format!("{program} component kill central/master"), "break something; `component start` mends it"),
+        (format!("{program} down"), "or `make demo-down`"),
+    ]);
+    let line = |(command, comment): &(String, &str)| format!("  # {comment}\n  {command}\n");
+    format!("\nIt stays up. What to type next:\n\n{}", lines.iter().map(line).collect::<String>())
 }
 
 /// An ovn-trace(8) flow from one pod to another on another node: to the gateway's MAC, which is 0a:58 and the gateway's address.

@@ -207,9 +207,7 @@ impl Drop for Lab {
         if !self.owned {
             return;
         }
-        if let Some(folder) = std::env::var_os("LAB_LOGS")
-            && let Err(error) = keep_logs(&self.layout, Path::new(&folder))
-        {
+        if let Err(error) = keep_logs(self.layout.dir()) {
             eprintln!("keeping the lab's logs: {error:#}");
         }
         if let Err(error) = down::down(self.layout.dir()) {
@@ -218,11 +216,15 @@ impl Drop for Lab {
     }
 }
 
-/// Copies the logs to a folder that outlives the lab, named as the lab.
-fn keep_logs(layout: &Layout, folder: &Path) -> Result<()> {
-    let target = folder.join(layout.options.prefix()?);
+/// Copies a lab's logs below the folder that `LAB_LOGS` names, if it is set.
+///
+/// # Errors
+/// When a file cannot be copied.
+pub fn keep_logs(lab_dir: &Path) -> Result<()> {
+    let Some(folder) = std::env::var_os("LAB_LOGS") else { return Ok(()) };
+    let target = Path::new(&folder).join(lab_dir.file_name().unwrap_or_default());
     fs::create_dir_all(&target).with_context(|| format!("creating {}", target.display()))?;
-    for file in fs::read_dir(layout.dir().join("logs")).context("listing logs")?.flatten() {
+    for file in fs::read_dir(lab_dir.join("logs")).context("listing logs")?.flatten() {
         fs::copy(file.path(), target.join(file.file_name()))
             .with_context(|| format!("copying to {}", target.display()))?;
     }

@@ -18,6 +18,8 @@ pub const PORT: u16 = 8080;
 const PAYLOAD: &[u8; 16] = b"ovenbird-probe!\n";
 /// How long one ping is waited for before the next is sent.
 const PING_PERIOD: Duration = Duration::from_millis(200);
+/// How long after a refused connection the next is tried.
+const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
 /// One thing to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +47,7 @@ impl Target {
         let deadline = Instant::now() + limit;
         match self {
             Self::Ping(ip) => ping(*ip, deadline),
-            Self::Tcp(address) => echo(*address, limit),
+            Self::Tcp(address) => echo(*address, deadline),
         }
     }
 }
@@ -70,10 +72,21 @@ impl FromStr for Target {
     }
 }
 
-fn echo(address: SocketAddr, limit: Duration) -> Result<Duration> {
-    let start = Instant::now();
-    let mut stream = TcpStream::connect_timeout(&address, limit).context("connecting")?;
-    stream.set_read_timeout(Some(limit)).context("setting a time limit")?;
+fn echo(address: SocketAddr, deadline: Instant) -> Result<Duration> {
+    let (start, mut stream) = loop {
+        let start = Instant::now();
+        let left = deadline.saturating_duration_since(start).max(REFUSED_PAUSE);
+        match TcpStream::connect_timeout(&address, left) {
+            Ok(stream) => break (start, stream),
+            // The responder has been started but does not listen yet.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && start < deadline => {
+                thread::sleep(REFUSED_PAUSE)
+            }
+            Err(error) => return Err(error).context("connecting"),
+        }
+    };
+    let left = deadline.saturating_duration_since(start).max(REFUSED_PAUSE);
+    stream.set_read_timeout(Some(left)).context("setting a time limit")?;
     stream.write_all(PAYLOAD).context("sending")?;
     let mut answer = [0; PAYLOAD.len()];
     stream.read_exact(&mut answer).context("waiting for the answer")?;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, keep_logs};
 use crate::options::Options;
 use crate::progress::Progress;
 
@@ -28,6 +28,7 @@ pub async fn lab(name: &str, options: Options) -> Result<Option<Lab>> {
     let outcome = Lab::up(Options { dir: dir.clone(), ..options }, Progress::shown()).await;
     outcome.map(Some).or_else(|error| {
         let logs = complaints(&dir);
+        keep_logs(&dir).context("keeping the logs of a lab that did not come up")?;
         crate::down(&dir).context("taking down a lab that did not come up")?;
         Err(error.context(logs))
     })
