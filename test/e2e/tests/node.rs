@@ -49,8 +49,8 @@ async fn restarts_lose_nothing(lab: &Lab) -> Result<()> {
             await_serving(lab, component)?;
             stream.await_blocks(BLOCKS)?;
         }
-        let again = stream.stop()?;
-        ensure!(again == 0, "{again} segments to {ip} had to be sent again");
+        let lost = stream.stop()?;
+        ensure!(lost == 0, "{lost} segments to {ip} were lost");
     }
     pods::delete_all(&api).await
 }

@@ -16,7 +16,7 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
 use kube::runtime::wait::await_condition;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::layout::Layout;
 use crate::options::Options;
@@ -25,6 +25,8 @@ use crate::{api_server, cluster, components, fabric, ovn};
 
 /// How long a node may take to be Ready, once everything is started.
 const READY_LIMIT: Duration = Duration::from_secs(60);
+/// How often it is looked whether everything still runs.
+const ALIVE_PERIOD: Duration = Duration::from_millis(200);
 
 /// Builds the lab that the options describe.
 ///
@@ -84,14 +86,29 @@ async fn await_nodes(layout: &Layout) -> Result<()> {
     let client = cluster::connect(&layout.kubeconfig()).await?;
     for name in layout.options.node_names() {
         let wanted = |node: Option<&Node>| node.is_some_and(|node| layout.options.bare || is_ready(node));
-        let condition = await_condition(Api::<Node>::all(client.clone()), &name, wanted);
-        let Ok(outcome) = timeout(READY_LIMIT, condition).await else {
-            let said = layout.processes().log_tail(&format!("{name}/ovenbird-node"));
-            bail!("{name} is not Ready after {READY_LIMIT:?}; its node daemon said last:\n{said}");
-        };
-        outcome.with_context(|| format!("watching {name}"))?;
+        let condition = timeout(READY_LIMIT, await_condition(Api::<Node>::all(client.clone()), &name, wanted));
+        tokio::select! {
+            outcome = condition => match outcome {
+                Ok(seen) => drop(seen.with_context(|| format!("watching {name}"))?),
+                Err(_) => {
+                    let said = layout.processes().log_tail(&format!("{name}/ovenbird-node"));
+                    bail!("{name} is not Ready after {READY_LIMIT:?}; its node daemon said last:\n{said}");
+                }
+            },
+            ended = first_ended(layout) => bail!("{ended} has ended; it said last:\n{}", layout.processes().log_tail(&ended)),
+        }
     }
     Ok(())
+}
+
+/// The name of the first process that has ended although nobody told it to.
+async fn first_ended(layout: &Layout) -> String {
+    loop {
+        if let Some(record) = layout.processes().all().into_iter().find(|record| !record.id.alive()) {
+            return record.spec.name;
+        }
+        sleep(ALIVE_PERIOD).await;
+    }
 }
 
 /// Whether a node's Ready condition holds.
