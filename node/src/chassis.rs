@@ -142,33 +142,47 @@ pub async fn run<N: NetOps>(
     let invented = uuid::Uuid::new_v4().to_string();
     loop {
         let now = state.wait_for(|s| s.synced).await?.clone();
-        let host = net.host_network().await?;
-        let endpoint = encap_ip(&config, &host)?;
-        let system_id = now.system_id.unwrap_or_else(|| invented.clone());
-        let chassis = Chassis {
-            system_id: system_id.clone(),
-            node: config.node.clone(),
-            sb_address: config.sb_address.clone(),
-            encap_type: config.encap.as_str(),
-            encap_ip: endpoint,
-            bridge_mappings: config.bridge_mappings.clone(),
-            monitor_all: config.monitor_all,
-            userspace: now.userspace,
-        };
-        vswitch.set(Chassis::owner(), chassis.output());
+        let system_id = now.system_id.clone().unwrap_or_else(|| invented.clone());
         let fact = node.borrow_and_update().clone();
-        let want = annotations(&system_id, endpoint, &host, &fact.subnets);
-        let write = || annotate(&client, &config.node, &fact.annotations, &want);
-        let retry = ExponentialBuilder::default().with_max_delay(Duration::from_secs(10)).without_max_times();
-        let told = |e: &kube::Error, _| warn!("writing annotations of the Node: {e}");
-        if write.retry(retry).notify(told).await? {
-            info!("annotations of the Node written");
+        match host_view(&config, &*net).await {
+            Ok((host, endpoint)) => {
+                let chassis = chassis(&config, &system_id, endpoint, now.userspace);
+                vswitch.set(Chassis::owner(), chassis.output());
+                let want = annotations(&system_id, endpoint, &host, &fact.subnets);
+                let write = || annotate(&client, &config.node, &fact.annotations, &want);
+                let retry = ExponentialBuilder::default().with_max_delay(Duration::from_secs(10)).without_max_times();
+                let told = |e: &kube::Error, _| warn!("writing annotations of the Node: {e}");
+                if write.retry(retry).notify(told).await? {
+                    info!("annotations of the Node written");
+                }
+            }
+            // An uplink may lose its address for a while: what was said before stays.
+            Err(e) => warn!("the host's network: {e:#}"),
         }
         tokio::select! {
             changed = node.changed() => changed?,
             changed = host_changes.changed() => changed?,
             changed = state.changed() => changed?,
         }
+    }
+}
+
+async fn host_view<N: NetOps>(config: &Config, net: &N) -> anyhow::Result<(HostNetwork, IpAddr)> {
+    let host = net.host_network().await?;
+    let endpoint = encap_ip(config, &host)?;
+    Ok((host, endpoint))
+}
+
+fn chassis(config: &Config, system_id: &str, endpoint: IpAddr, userspace: bool) -> Chassis {
+    Chassis {
+        system_id: system_id.to_owned(),
+        node: config.node.clone(),
+        sb_address: config.sb_address.clone(),
+        encap_type: config.encap.as_str(),
+        encap_ip: endpoint,
+        bridge_mappings: config.bridge_mappings.clone(),
+        monitor_all: config.monitor_all,
+        userspace,
     }
 }
 

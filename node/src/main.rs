@@ -1,5 +1,7 @@
 //! `ovenbird-node`: reads the configuration, sets up logging and signals, runs the daemon.
 
+use std::io::IsTerminal;
+
 use clap::Parser;
 use ovenbird_node::config::Args;
 use ovenbird_node::daemon;
@@ -10,7 +12,11 @@ use tokio_util::sync::CancellationToken;
 async fn main() -> anyhow::Result<()> {
     let config = Args::parse().resolve()?;
     let filter = tracing_subscriber::EnvFilter::try_new(&config.loglevel)?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let stop = CancellationToken::new();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let on_signal = stop.clone();

@@ -8,6 +8,7 @@
 //! Must not: touch another interface.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use ovenbird_api::{Mac, name};
@@ -21,10 +22,13 @@ use crate::chassis::management_addresses;
 use crate::cluster::NodeFact;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::net::{HostLink, NetError, NetOps, Route};
+use crate::net::{HostLink, NetError, NetOps, Route, causes};
 use crate::readiness::{Part, Readiness};
 use crate::rows;
 use crate::vswitch::Vswitch;
+
+/// Pause after a failure of the kernel.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What the task works with.
 pub struct Management<N> {
@@ -103,7 +107,13 @@ impl<N: NetOps> Management<N> {
                 Ok(false) => seen = Some(index),
                 // The kernel tells when it has come.
                 Err(NetError::NoLink(_)) => seen = None,
-                Err(e) => warn!("setting up {}: {e}", want.name),
+                Err(e) => {
+                    warn!("setting up {}: {e}: {}", want.name, causes(&e));
+                    // Nobody announces that the kernel would do it now.
+                    seen = None;
+                    drop(tokio::time::timeout(RETRY, self.until_news(&owner, index)).await);
+                    continue;
+                }
             }
             self.until_news(&owner, index).await?;
         }

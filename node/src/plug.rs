@@ -9,7 +9,7 @@
 //! Each attachment has a slot: one request at a time, and DEL ends an ADD under way. What is attached is known from the rows
 //! (see `restore`), not from files. Must not: poll, or start a process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::net::{self, NetError, NetOps, Veth};
+use crate::net::{self, NetError, NetOps, Veth, causes};
 use crate::pods::{PodBook, ReadyPod};
 use crate::readiness::{Part, Readiness};
 use crate::rows::PodPort;
@@ -41,8 +41,16 @@ pub struct Plug<N> {
     metrics: Arc<Metrics>,
     tell: Tell,
     mtu: u32,
-    known: Mutex<HashMap<Attachment, PodPort>>,
+    known: Mutex<Known>,
     slots: Mutex<HashMap<Attachment, Arc<Slot>>>,
+}
+
+/// What is attached.
+#[derive(Default)]
+struct Known {
+    ports: HashMap<Attachment, PodPort>,
+    /// Attachments whose DEL came before the ports of the previous run were taken over: these are not.
+    dropped: HashSet<Attachment>,
 }
 
 /// One attachment's turn.
@@ -78,33 +86,66 @@ impl<N: NetOps> Plug<N> {
         Plug { net, vswitch, pods, readiness, metrics, tell, mtu, known: Mutex::default(), slots: Mutex::default() }
     }
 
-    /// Takes an attachment over that an earlier daemon made.
-    pub fn adopt(&self, port: PodPort) {
+    /// Takes an attachment over that an earlier daemon made. False when DEL was faster.
+    pub fn take_over(&self, port: PodPort) -> bool {
+        let mut known = self.known();
+        let wanted = !known.dropped.contains(&port.attachment);
+        if wanted {
+            self.declare(&mut known, port);
+        }
+        wanted
+    }
+
+    /// Wants a port. Under the lock, so that row and record change in one order.
+    fn declare(&self, known: &mut Known, port: PodPort) {
         self.vswitch.set(PodPort::owner_of(&port.attachment), port.output());
-        self.known().insert(port.attachment.clone(), port);
-        self.count();
+        known.ports.insert(port.attachment.clone(), port);
+        self.count(known);
     }
 
     /// All attachments.
     pub fn attachments(&self) -> Vec<PodPort> {
-        self.known().values().cloned().collect()
+        self.known().ports.values().cloned().collect()
     }
 
     /// Removes an attachment's rows, then its link.
+    ///
+    /// # Errors
+    /// When the kernel refuses to delete the link.
     pub async fn unplug(&self, attachment: &Attachment) -> Result<(), CniError> {
-        self.known().remove(attachment);
-        self.count();
-        self.vswitch.remove(&PodPort::owner_of(attachment)).await;
+        let gone = {
+            let mut known = self.known();
+            if self.readiness.missing().contains(&Part::Restored) {
+                known.dropped.insert(attachment.clone());
+            }
+            known.ports.remove(attachment);
+            self.count(&known);
+            self.vswitch.remove(&PodPort::owner_of(attachment))
+        };
+        gone.await;
         self.net.delete_link(&PodPort::host_name(attachment)).await.map_err(|e| internal(&e))
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Attachment, PodPort>> {
-        // The map is whole after each of its one-line changes, so a panic elsewhere does not spoil it.
+    /// A pod has one living sandbox: the runtime makes another one only when the earlier is lost, and two ports of one name would
+    /// keep ovn-controller from binding either.
+    async fn unplug_rivals(&self, port: &PodPort) {
+        let rival = |p: &&PodPort| p.lsp == port.lsp && p.attachment != port.attachment;
+        let rivals: Vec<Attachment> = self.known().ports.values().filter(rival).map(|p| p.attachment.clone()).collect();
+        for attachment in rivals {
+            tracing::info!("sandbox {} replaces {}", port.attachment.container_id, attachment.container_id);
+            if let Err(e) = self.unplug(&attachment).await {
+                tracing::warn!("removing it: {e}");
+            }
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        // Whole after each of its short changes, so a panic elsewhere does not spoil it.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self) {
-        self.metrics.ports.set(i64::try_from(self.known().len()).unwrap_or(i64::MAX));
+    fn count(&self, known: &Known) {
+        self.metrics.ports.set(i64::try_from(known.ports.len()).unwrap_or(i64::MAX));
     }
 
     fn slot(&self, attachment: &Attachment) -> Arc<Slot> {
@@ -118,7 +159,7 @@ impl<N: NetOps> Plug<N> {
         self.readiness.wait(Part::Restored).await;
         let netns_id = self.net.netns_id(&add.netns).map_err(|e| {
             CniError::new(Code::UnknownContainer, format!("CNI_NETNS {} cannot be opened", add.netns.display()))
-                .details(chain(&e))
+                .details(format!("{e}: {}", causes(&e)))
         })?;
         progress.at(Step::Pod);
         let pod = self.pods.until_ready(&add.pod).await?;
@@ -134,11 +175,12 @@ impl<N: NetOps> Plug<N> {
             None => {
                 // Of an earlier attempt, or of a sandbox that this one replaces: ovn-installed must not be its.
                 self.vswitch.remove(&PodPort::owner_of(&port.attachment)).await;
+                self.unplug_rivals(&port).await;
                 self.tell_limits(names, &pod, state.userspace);
                 self.net.create_veth(&veth).await.map_err(|e| link_error(&e))?
             }
         };
-        self.adopt(port.clone());
+        self.declare(&mut self.known(), port.clone());
         progress.at(Step::Ovn);
         tokio::try_join!(async { self.net.configure_veth(&veth).await.map_err(|e| link_error(&e)) }, async {
             self.until_installed(&port).await
@@ -148,7 +190,7 @@ impl<N: NetOps> Plug<N> {
 
     /// The host end's MAC when everything in the kernel is as this ADD would make it.
     async fn existing(&self, port: &PodPort, veth: &Veth) -> Option<ovenbird_api::Mac> {
-        if self.known().get(&port.attachment) != Some(port) {
+        if self.known().ports.get(&port.attachment) != Some(port) {
             return None;
         }
         let inside = self.net.sandbox_link(&veth.netns, &veth.ifname).await.ok()??;
@@ -255,7 +297,7 @@ impl<N: NetOps> Attach for Plug<N> {
         self.readiness.wait(Part::Restored).await;
         let failed = |what: String| Err(CniError::new(Code::CheckFailed, what));
         let Attachment { container_id, ifname } = &check.attachment;
-        let Some(port) = self.known().get(&check.attachment).cloned() else {
+        let Some(port) = self.known().ports.get(&check.attachment).cloned() else {
             return failed(format!("{ifname} of sandbox {container_id} is not attached"));
         };
         if self.net.netns_id(&check.netns).map_err(|e| internal(&e))? != port.netns_id {
@@ -302,7 +344,7 @@ impl<N: NetOps> Attach for Plug<N> {
 
     async fn gc(&self, valid: Vec<Attachment>, deadline: Instant) -> Result<(), CniError> {
         self.readiness.wait(Part::Restored).await;
-        let stale: Vec<Attachment> = self.known().keys().filter(|a| !valid.contains(a)).cloned().collect();
+        let stale: Vec<Attachment> = self.known().ports.keys().filter(|a| !valid.contains(a)).cloned().collect();
         let removals = stale.into_iter().map(|attachment| {
             tracing::info!("GC removes {} of sandbox {}", attachment.ifname, attachment.container_id);
             self.del(Del { attachment, netns: None }, deadline)
@@ -350,22 +392,6 @@ fn internal(error: &NetError) -> CniError {
 
 fn link_error(error: &NetError) -> CniError {
     CniError::new(Code::Internal, format!("setting up the pod's interface: {error}")).details(causes(error))
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = causes(error);
-    if causes.is_empty() { error.to_string() } else { format!("{error}: {causes}") }
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut texts = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        texts.push(cause.to_string());
-        next = cause.source();
-    }
-    texts.join(": ")
 }
 
 #[cfg(test)]

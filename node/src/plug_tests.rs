@@ -96,6 +96,15 @@ impl Lab {
         attached.unwrap()
     }
 
+    /// A pod of its own, named as its sandbox, attached.
+    async fn add_pod(&self, id: &str) {
+        let netns = format!("/ns/{id}");
+        self.net.add_netns(&netns);
+        self.pods.apply(format!("default/{id}"), pod(id));
+        let pod = PodRef { namespace: "default".into(), name: id.into(), uid: None };
+        self.add_installed(Add { attachment: attachment(id), netns: netns.into(), pod }).await;
+    }
+
     fn ports(&self) -> Vec<String> {
         let mut ports: Vec<_> = self.ovsdb.vsctl("list-ports br-int").lines().map(str::to_owned).collect();
         ports.retain(|p| !p.is_empty());
@@ -201,12 +210,32 @@ async fn del_ends_an_add_under_way() {
 }
 
 #[tokio::test]
-async fn gc_removes_what_is_not_named() {
+async fn a_new_sandbox_of_a_pod_replaces_the_old_one() {
     let Some(lab) = lab().await else { return };
     lab.pods.apply("default/web".into(), pod("u1"));
+    lab.add_installed(add("c1", "/ns/a", "u1")).await;
+    lab.net.add_netns("/ns/b");
+    lab.add_installed(add("c2", "/ns/b", "u1")).await;
+    assert_eq!(lab.ports(), [PodPort::host_name(&attachment("c2"))], "one port of this name");
+}
+
+#[tokio::test]
+async fn a_del_that_comes_before_the_take_over_holds() {
+    let Some(lab) = lab().await else { return };
+    lab.pods.apply("default/web".into(), pod("u1"));
+    lab.add_installed(add("c1", "/ns/a", "u1")).await;
+    let port = lab.plug.attachments().remove(0);
+    lab.plug.readiness.set(Part::Restored, false);
+    lab.plug.del(Del { attachment: attachment("c1"), netns: None }, soon()).await.unwrap();
+    assert!(!lab.plug.take_over(port));
+    assert!(lab.plug.attachments().is_empty());
+}
+
+#[tokio::test]
+async fn gc_removes_what_is_not_named() {
+    let Some(lab) = lab().await else { return };
     for id in ["c1", "c2", "c3"] {
-        lab.net.add_netns(&format!("/ns/{id}"));
-        lab.add_installed(add(id, &format!("/ns/{id}"), "u1")).await;
+        lab.add_pod(id).await;
     }
     lab.plug.gc(vec![attachment("c2")], soon()).await.unwrap();
     assert_eq!(lab.ports(), [PodPort::host_name(&attachment("c2"))]);
@@ -216,14 +245,9 @@ async fn gc_removes_what_is_not_named() {
 #[tokio::test]
 async fn ports_that_come_together_are_committed_together() {
     let Some(lab) = lab().await else { return };
-    lab.pods.apply("default/web".into(), pod("u1"));
     let before = lab.plug.vswitch.until(|s| s.bridge).await.unwrap().transactions;
     let ids: Vec<String> = (0..20).map(|i| format!("c{i}")).collect();
-    for id in &ids {
-        lab.net.add_netns(&format!("/ns/{id}"));
-    }
-    let adds = ids.iter().map(|id| lab.add_installed(add(id, &format!("/ns/{id}"), "u1")));
-    futures::future::join_all(adds).await;
+    futures::future::join_all(ids.iter().map(|id| lab.add_pod(id))).await;
     let transactions = lab.plug.vswitch.state().borrow().transactions - before;
     assert!(transactions <= 5, "{transactions} transactions for 20 ports that came at once");
     assert_eq!(lab.ports().len(), 20);
@@ -276,7 +300,7 @@ async fn a_restart_writes_nothing_on_a_bridge_that_others_made() {
     let vswitch = Vswitch::spawn(vec![ovsdb.endpoint()], Duration::from_secs(300));
     vswitch.until(|s| s.synced).await.unwrap();
     vswitch.set(Chassis::owner(), chassis().output());
-    assert_eq!(vswitch.ports().await.unwrap(), [port.clone()]);
+    assert_eq!(vswitch.ports().await.unwrap(), std::slice::from_ref(&port));
     vswitch.set(PodPort::owner_of(&port.attachment), port.output());
     vswitch.ports().await.unwrap();
     vswitch.allow_deletes();

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::net::NetOps;
+use crate::net::{NetOps, causes};
 use crate::plug::Plug;
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness};
@@ -35,14 +35,12 @@ pub async fn run<N: NetOps>(
     declared: &CancellationToken,
 ) -> Result<(), RowError> {
     for port in vswitch.ports().await? {
-        if lives(net, &port).await {
-            plug.adopt(port);
-        } else {
-            warn!("sandbox {} of {} is gone: its port goes", port.attachment.container_id, port.lsp);
-            let host = PodPort::host_name(&port.attachment);
-            if let Err(e) = net.delete_link(&host).await {
-                warn!("{e}");
-            }
+        if lives(net, &port).await && plug.take_over(port.clone()) {
+            continue;
+        }
+        warn!("sandbox {} of {} is gone: its port goes", port.attachment.container_id, port.lsp);
+        if let Err(e) = net.delete_link(&PodPort::host_name(&port.attachment)).await {
+            warn!("{e}: {}", causes(&e));
         }
     }
     let adopted = plug.attachments();

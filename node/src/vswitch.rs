@@ -94,12 +94,12 @@ impl Vswitch {
     }
 
     /// Withdraws what an owner wanted. Returns once its Interface is gone; at once while nothing can be removed (no session, or
-    /// deletes are not allowed yet): then it goes later.
-    pub async fn remove(&self, owner: &Owner) {
+    /// deletes are not allowed yet): then it goes later. The withdrawal itself is made by the call, not by the future.
+    pub fn remove(&self, owner: &Owner) -> impl Future<Output = ()> + Send + use<> {
         let (tx, rx) = oneshot::channel();
         self.send(Command::Remove(owner.clone(), tx));
         // When the task has ended nothing can be waited for.
-        drop(rx.await);
+        async { drop(rx.await) }
     }
 
     /// Waits until a test of the owner's Interface yields something. It is made now and after each change of the row.

@@ -140,6 +140,12 @@ pub enum NetError {
     Offload(String, #[source] std::io::Error),
 }
 
+/// The causes of an error, as one text for messages and logs.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let texts = std::iter::successors(error.source(), |e| e.source()).map(ToString::to_string);
+    texts.collect::<Vec<_>>().join(": ")
+}
+
 /// Network operations of a node.
 pub trait NetOps: Send + Sync + 'static {
     /// Identity of the namespace at a path.
