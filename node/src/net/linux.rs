@@ -24,6 +24,8 @@ use super::{HostLink, HostNetwork, Link, NetError, NetOps, NetnsId, Route, Veth,
 /// The kernel of this host.
 pub struct Linux {
     host: Handle,
+    /// The kernel refuses a second list on a socket while one is under way (EBUSY).
+    lists: tokio::sync::Mutex<()>,
     /// Index of the link that [`NetOps::apply_host_link`] looks after; 0 before the first call.
     managed: Arc<AtomicU32>,
 }
@@ -34,7 +36,7 @@ impl Linux {
     /// # Errors
     /// When the socket cannot be opened.
     pub fn new() -> Result<Linux, NetError> {
-        Ok(Linux { host: connect()?, managed: Arc::default() })
+        Ok(Linux { host: connect()?, lists: tokio::sync::Mutex::default(), managed: Arc::default() })
     }
 
     /// A counter that rises when an address of the host, its default route, or the link that is looked after changes.
@@ -140,6 +142,7 @@ impl NetOps for Linux {
     }
 
     async fn apply_host_link(&self, want: &HostLink) -> Result<bool, NetError> {
+        let _turn = self.lists.lock().await;
         let have = self.host_link(&want.name).await?.ok_or_else(|| NetError::NoLink(want.name.clone()))?;
         self.managed.store(have.index, Ordering::Relaxed);
         let mut changed = false;
@@ -158,6 +161,7 @@ impl NetOps for Linux {
     }
 
     async fn host_network(&self) -> Result<HostNetwork, NetError> {
+        let _turn = self.lists.lock().await;
         let messages: Result<Vec<_>, _> = self.host.link().get().execute().try_collect().await;
         let messages = messages.map_err(|e| NetError::Request("listing links".into(), e))?;
         let mut host = HostNetwork { links: messages.iter().map(message::link).collect(), ..HostNetwork::default() };

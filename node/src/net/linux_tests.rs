@@ -133,3 +133,23 @@ async fn a_host_link_is_healed_and_a_second_time_changes_nothing() {
     addresses.sort();
     assert_eq!(addresses, want.addresses);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_asked_for_at_once_are_all_answered() {
+    let Some(host) = Netns::new("lh") else { return };
+    // Enough for a list to take more than one message.
+    for i in 0..60 {
+        host.ip(&format!("link add br{i} type bridge"));
+        host.ip(&format!("addr add 10.0.{i}.1/24 dev br{i}"));
+    }
+    let linux = Arc::new(host.enter().await);
+    let ask = |_| {
+        tokio::spawn({
+            let linux = linux.clone();
+            async move { linux.host_network().await }
+        })
+    };
+    for network in futures::future::join_all((0..50).map(ask)).await {
+        assert_eq!(network.unwrap().unwrap().links.iter().filter(|l| !l.addresses.is_empty()).count(), 60);
+    }
+}
