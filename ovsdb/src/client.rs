@@ -93,7 +93,7 @@ impl Handle {
         self.send(Command::Lock { name: name.into(), steal: false });
     }
 
-    /// Takes a lock from whoever has it.
+    /// Takes a lock from whoever has it. Without a connection it is a wish like that of [`Handle::lock`].
     pub fn steal(&self, name: &str) {
         self.send(Command::Lock { name: name.into(), steal: true });
     }
@@ -277,8 +277,8 @@ impl Worker {
             let writable = sent < out.bytes.len();
             let fed = out.bytes.len() - sent <= MAX_UNSENT;
             let wake = if session.is_introduced() { life.deadline() } else { Some(deadline) };
+            // In no fixed order: a server that floods must not keep commands from being heard.
             tokio::select! {
-                biased;
                 written = writer.write(&out.bytes[sent..]), if writable => {
                     sent += written.map_err(SessionError::Io)?;
                     if sent == out.bytes.len() {
