@@ -14,8 +14,9 @@ fn add_switch(n: u128) -> Op {
 }
 
 struct Cluster {
-    _dir: tempfile::TempDir,
     members: Vec<Server>,
+    /// Behind the members, so that it goes after them.
+    _dir: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -28,7 +29,7 @@ impl Cluster {
         for server in &members {
             common::wait(|| server.appctl(&["cluster/status", "OVN_Northbound"]).contains("Status: cluster member"));
         }
-        Cluster { _dir: dir, members }
+        Cluster { members, _dir: dir }
     }
 
     fn config(&self) -> Config {

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the helpers")]
 #![allow(clippy::expect_used, reason = "a test that cannot set up fails by panicking")]
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -88,6 +89,8 @@ pub struct Server {
     name: String,
     remotes: Vec<String>,
     options: Vec<String>,
+    /// Kept here, because the folder with the pid file may go before the server does.
+    pid: Cell<Option<u32>>,
 }
 
 impl Server {
@@ -117,7 +120,13 @@ impl Server {
 
     fn new(dir: &Path, name: &str, remotes: &[&str], options: &[&str]) -> Server {
         let own = |v: &[&str]| v.iter().map(|s| (*s).to_owned()).collect();
-        Server { dir: dir.to_owned(), name: name.to_owned(), remotes: own(remotes), options: own(options) }
+        Server {
+            dir: dir.to_owned(),
+            name: name.to_owned(),
+            remotes: own(remotes),
+            options: own(options),
+            pid: Cell::new(None),
+        }
     }
 
     /// Starts it (again), and returns when it listens.
@@ -135,6 +144,8 @@ impl Server {
         args.extend(self.options.iter().cloned());
         args.push(self.file("db"));
         run("ovsdb-server", &args.iter().map(String::as_str).collect::<Vec<_>>());
+        let pid = std::fs::read_to_string(self.file("pid")).expect("a pid file");
+        self.pid.set(Some(pid.trim().parse().expect("a pid")));
     }
 
     pub fn endpoint(&self) -> Endpoint {
@@ -143,7 +154,7 @@ impl Server {
 
     /// Kills it without a warning, and returns when it is gone.
     pub fn kill(&self) {
-        if let Some(pid) = self.pid() {
+        if let Some(pid) = self.pid.take() {
             signal("KILL", pid);
             // A zombie that init has not yet fetched has no command line.
             wait(|| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.is_empty()) || !exists(pid));
@@ -153,7 +164,7 @@ impl Server {
 
     /// Sends a signal by name, e.g. `STOP`.
     pub fn signal(&self, name: &str) {
-        signal(name, self.pid().expect("running"));
+        signal(name, self.pid.get().expect("running"));
     }
 
     /// Runs an `ovs-appctl` command.
@@ -162,10 +173,6 @@ impl Server {
         let mut all = vec!["-t", &target];
         all.extend(args);
         run("ovs-appctl", &all)
-    }
-
-    fn pid(&self) -> Option<u32> {
-        std::fs::read_to_string(self.file("pid")).ok()?.trim().parse().ok()
     }
 
     fn file(&self, suffix: &str) -> String {
