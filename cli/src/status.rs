@@ -22,7 +22,13 @@ const LINES: usize = 20;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Admin socket of the master.
-    #[arg(long, env = "OVENBIRD_ADMIN_SOCKET", default_value = "/run/ovenbird/master.sock", value_name = "PATH")]
+    #[arg(
+        long,
+        visible_alias = "admin-socket",
+        env = "OVENBIRD_ADMIN_SOCKET",
+        default_value = "/run/ovenbird/master.sock",
+        value_name = "PATH"
+    )]
     socket: PathBuf,
     /// Tables for people, or JSON for programs.
     #[arg(long, value_enum, default_value = "text")]

@@ -9,27 +9,28 @@
 //! Must not: keep objects (only their keys), interpret them, or drop a change when the reader is slow: it waits.
 
 use std::hash::Hash;
-use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, Event, watcher};
+use ovenbird_topology::{NamespaceFact, NodeFact, PodFact};
+use ovsdb::Str;
 use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, watch};
 
-use crate::object::{Kind, Slim};
+use crate::object::{Kind, Slim, Told};
 
 /// Most changes in one batch.
 const BATCH: usize = 256;
 
 /// One change of one object.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Change<T> {
     /// It is there, and looks like this.
     Upsert(T),
     /// `namespace/name`, or `name`, is gone.
-    Delete(Arc<str>),
+    Delete(Str),
 }
 
 /// Changes in the order in which they happened.
@@ -45,8 +46,32 @@ pub struct Batch<T> {
     pub error: Option<String>,
 }
 
+/// What the reader keeps of an object.
+pub trait Keyed {
+    /// The object's key; shared, for it is kept by many.
+    fn key(&self) -> &Str;
+}
+
+impl Keyed for Told<NodeFact> {
+    fn key(&self) -> &Str {
+        &self.fact.name
+    }
+}
+
+impl Keyed for Told<PodFact> {
+    fn key(&self) -> &Str {
+        &self.fact.key
+    }
+}
+
+impl Keyed for NamespaceFact {
+    fn key(&self) -> &Str {
+        &self.name
+    }
+}
+
 /// Key of an object: `namespace/name`, or `name` when it has no namespace.
-pub fn key<K: Kind>(object: &Slim<K>) -> Arc<str> {
+pub fn key<K: Kind>(object: &Slim<K>) -> Str {
     let name = object.meta.name.as_deref().unwrap_or_default();
     match object.meta.namespace.as_deref() {
         Some(namespace) => format!("{namespace}/{name}").into(),
@@ -56,7 +81,7 @@ pub fn key<K: Kind>(object: &Slim<K>) -> Arc<str> {
 
 /// Watches all objects that `api` names until the reader is gone. `slim` turns each into what the reader keeps. A change of
 /// `generation` makes it list anew.
-pub async fn run<K: Kind, T, E>(
+pub async fn run<K: Kind, T: Keyed, E>(
     api: Api<Slim<K>>,
     mut generation: watch::Receiver<u64>,
     mut slim: impl FnMut(Slim<K>) -> T,
@@ -79,10 +104,10 @@ pub async fn run<K: Kind, T, E>(
 }
 
 /// Cancelling it loses no change that `keys` counts as told.
-async fn follow<K: Kind, T, E>(
+async fn follow<K: Kind, T: Keyed, E>(
     stream: impl Stream<Item = watcher::Result<Event<Slim<K>>>>,
     generation: u64,
-    keys: &mut Keys<Arc<str>>,
+    keys: &mut Keys<Str>,
     slim: &mut impl FnMut(Slim<K>) -> T,
     wrap: &impl Fn(Batch<T>) -> E,
     events: &mpsc::Sender<E>,
@@ -95,8 +120,9 @@ async fn follow<K: Kind, T, E>(
             match event {
                 Ok(Event::Init) => keys.begin(),
                 Ok(Event::InitApply(object) | Event::Apply(object)) => {
-                    keys.insert(key(&object));
-                    batch.changes.push(Change::Upsert(slim(object)));
+                    let kept = slim(object);
+                    keys.insert(kept.key().clone());
+                    batch.changes.push(Change::Upsert(kept));
                 }
                 Ok(Event::Delete(object)) => {
                     let key = key(&object);
@@ -159,6 +185,8 @@ impl<T: Hash + Eq + Clone> Keys<T> {
 
 #[cfg(test)]
 mod tests {
+    use ovenbird_topology::Interner;
+
     use super::*;
     use crate::object::PodKind;
 
@@ -168,7 +196,8 @@ mod tests {
 
     async fn told(events: Vec<watcher::Result<Event<Slim<PodKind>>>>) -> (Vec<String>, Vec<Option<u64>>) {
         let (tx, mut rx) = mpsc::channel(16);
-        let mut name = |p: Slim<PodKind>| p.meta.name.unwrap_or_default();
+        let mut texts = Interner::default();
+        let mut name = |pod: Slim<PodKind>| pod.tell(&mut texts);
         let mut keys = Keys::default();
         follow(futures::stream::iter(events), 7, &mut keys, &mut name, &|batch| batch, &tx).await;
         drop(tx);
@@ -176,7 +205,7 @@ mod tests {
         while let Some(batch) = rx.recv().await {
             complete.push(batch.complete);
             changes.extend(batch.changes.into_iter().map(|c| match c {
-                Change::Upsert(name) => format!("+{name}"),
+                Change::Upsert(told) => format!("+{}", told.fact.name()),
                 Change::Delete(key) => format!("-{key}"),
             }));
         }
