@@ -80,7 +80,7 @@ fn echo(address: SocketAddr, deadline: Instant) -> Result<Duration> {
             Ok(stream) => break (start, stream),
             // The responder has been started but does not listen yet.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && start < deadline => {
-                thread::sleep(REFUSED_PAUSE)
+                thread::sleep(REFUSED_PAUSE);
             }
             Err(error) => return Err(error).context("connecting"),
         }
