@@ -11,7 +11,7 @@ use kube::Api;
 use kube::api::{DeleteParams, WatchEvent, WatchParams};
 use tokio::sync::mpsc;
 
-use crate::cluster::{ApiServer, Master, PODS, Ports, create_pod, namespace_of};
+use crate::cluster::{ApiServer, Master, PODS, Ports, SELDOM, create_pod, namespace_of};
 use crate::server::Server;
 use crate::{Context, Outcome, median};
 
@@ -31,7 +31,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Outcome> {
     let server = Server::start(&dir)?;
     let floor = watch_latency(&api).await?;
     let master = Master::start(&dir, &api, &server)?;
-    master.settle()?;
+    master.settle(SELDOM)?;
     let mut ports = Ports::watch(&server).await?;
     let mut more = BTreeMap::new();
     let mut ours = 0.0;
@@ -54,7 +54,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Outcome> {
         ours = at(0.5);
     }
     let usage = master.usage()?;
-    let (status, _) = master.settle()?;
+    let (status, _) = master.settle(SELDOM)?;
     let transactions = status["northbound"]["transactions"].as_u64().unwrap_or_default();
     master.stop()?;
     Ok(Outcome {

@@ -24,6 +24,10 @@ use crate::server::Server;
 pub const NODES: usize = 100;
 /// Pods of S1.
 pub const PODS: usize = 5_000;
+/// How often a master is asked whether it has come to rest, where the time it takes is not the figure.
+pub const SELDOM: Duration = Duration::from_millis(200);
+/// And where it is.
+pub const OFTEN: Duration = Duration::from_millis(5);
 /// After this a process counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -232,8 +236,9 @@ impl Master {
         Ok(Master { process: Process(child), socket, began })
     }
 
-    /// Waits until it has nothing left to do. Returns its status and the seconds since the start.
-    pub fn settle(&self) -> anyhow::Result<(Value, f64)> {
+    /// Waits until it has nothing left to do, asking every `poll`: each answer costs the master about as much as it holds, so ask
+    /// seldom where that disturbs. Returns its status and the seconds since the start.
+    pub fn settle(&self, poll: Duration) -> anyhow::Result<(Value, f64)> {
         loop {
             if let Ok(status) = self.status()
                 && status["northbound"]["settled"] == true
@@ -242,7 +247,7 @@ impl Master {
                 return Ok((status, self.began.elapsed().as_secs_f64()));
             }
             ensure!(self.began.elapsed() < PATIENCE, "ovenbird-master does not come to rest");
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(poll);
         }
     }
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use ovenbird_schema::northbound::{DATABASE, logical_switch as ls, logical_switch_port as lsp};
 use ovsdb::{Client, Condition, Config, Datum, Event, MonitorSpec, Mutation, Mutator, Op, Replica, TableSpec, Uuid};
 
-use crate::cluster::{ApiServer, Master, PODS, Ports, ports_of};
+use crate::cluster::{ApiServer, Master, PODS, Ports, SELDOM, ports_of};
 use crate::raw::Raw;
 use crate::server::Server;
 use crate::{Context, Outcome, Usage, median};
@@ -31,7 +31,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Outcome> {
         ports.reach(ports_of(PODS)).await?;
         ours.push(master.began.elapsed().as_secs_f64());
         usage = master.usage()?;
-        let (status, _) = master.settle()?;
+        let (status, _) = master.settle(SELDOM)?;
         transactions = status["northbound"]["transactions"].as_u64().unwrap_or_default();
         ensure!(status["waiting"].as_array().is_some_and(Vec::is_empty), "pods wait: {}", status["waiting"]);
         master.stop()?;

@@ -11,7 +11,7 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::cluster::{ApiServer, Master, PODS, Ports, ports_of};
+use crate::cluster::{ApiServer, Master, OFTEN, PODS, Ports, ports_of};
 use crate::server::Server;
 use crate::{Context, Outcome, Usage, median};
 
@@ -34,7 +34,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Outcome> {
         ports.reach(ports_of(PODS)).await?;
         // Annotations are under way for a moment after the last row.
         loop {
-            let (status, seconds) = master.settle()?;
+            let (status, seconds) = master.settle(OFTEN)?;
             if status["waiting"].as_array().is_some_and(Vec::is_empty) {
                 ours.push(PODS as f64 / seconds);
                 transactions = status["northbound"]["transactions"].as_u64().unwrap_or_default();

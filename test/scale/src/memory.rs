@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 
-use crate::cluster::{ApiServer, Master, PODS};
+use crate::cluster::{ApiServer, Master, PODS, SELDOM};
 use crate::server::Server;
 use crate::{Context, Outcome};
 
@@ -24,7 +24,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Outcome> {
         std::fs::create_dir_all(&dir).context("make a folder")?;
         let server = Server::start(&dir)?;
         let master = Master::start(&dir, &api, &server)?;
-        master.settle()?;
+        master.settle(SELDOM)?;
         usage = master.usage()?;
         figures.push(usage.rss_bytes as f64 / 1e6);
         master.stop()?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 
-use crate::cluster::{ApiServer, Master, PODS, ports_of};
+use crate::cluster::{ApiServer, Master, OFTEN, PODS, SELDOM, ports_of};
 use crate::raw::Raw;
 use crate::server::Server;
 use crate::{Context, Outcome, Usage, median};
@@ -19,12 +19,12 @@ pub async fn run(context: &Context) -> anyhow::Result<Outcome> {
     std::fs::create_dir_all(&dir).context("make a folder")?;
     let server = Server::start(&dir)?;
     let first = Master::start(&dir, &api, &server)?;
-    first.settle()?;
+    first.settle(SELDOM)?;
     first.stop()?;
     let (mut ours, mut floor, mut usage, mut transactions) = (Vec::new(), Vec::new(), Usage::default(), 0);
     for _ in 0..context.rounds {
         let master = Master::start(&dir, &api, &server)?;
-        let (status, seconds) = master.settle()?;
+        let (status, seconds) = master.settle(OFTEN)?;
         ours.push(seconds);
         usage = master.usage()?;
         transactions += status["northbound"]["transactions"].as_u64().unwrap_or_default();
