@@ -296,6 +296,8 @@ async fn pods_reach_each_other_and_their_router() {
     let node = Node::new(&host);
     node.restore(0..2).await;
     node.vswitch.until(|s| s.bridge).await.unwrap();
+    // The bridge's row is there; its link too once it has a port number.
+    host.vsctl("--timeout=30 wait-until Interface br-int ofport>0");
     let before = host.inventory();
     let sandboxes = [Sandbox::new(0), Sandbox::new(1)];
     let attached = node.add(0, &sandboxes[0]).await;
@@ -328,6 +330,8 @@ async fn a_hundred_pods_come_and_go_at_once() {
     let node = Node::new(&host);
     node.restore(0..100).await;
     node.vswitch.until(|s| s.bridge).await.unwrap();
+    // The bridge's row is there; its link too once it has a port number.
+    host.vsctl("--timeout=30 wait-until Interface br-int ofport>0");
     let before = host.inventory();
     let sandboxes: Vec<Sandbox> = (0..100).map(Sandbox::new).collect();
     futures::future::join_all(sandboxes.iter().enumerate().map(|(i, sandbox)| node.add(i, sandbox))).await;
