@@ -18,6 +18,7 @@ mod purity;
 mod sizes;
 pub mod source;
 mod tree;
+mod unused;
 mod versions;
 mod words;
 
@@ -62,6 +63,7 @@ pub fn check(files: &Files) -> Report {
     out.extend(versions::check(files));
     out.extend(orphans::check(files, &reached));
     out.extend(makefile::check(files));
+    out.extend(unused::check(files));
     out.extend(words::check(files));
     for rule in [attributes::check, headers::check, panics::check, purity::check, sizes::check] {
         out.extend(sources.iter().flat_map(rule));

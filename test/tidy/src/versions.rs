@@ -9,7 +9,7 @@ use crate::files::Files;
 const OWN_WORKSPACE: &str = "test/fuzz/cargo-fuzz";
 /// Dependencies with an own feature set: folder and name. The manifest says why.
 const EXCEPTIONS: &[(&str, &str)] = &[("cni-server/shim", "serde_json")];
-const SECTIONS: &[&str] = &["dependencies", "dev-dependencies", "build-dependencies"];
+pub(crate) const SECTIONS: &[&str] = &["dependencies", "dev-dependencies", "build-dependencies"];
 
 /// A `Cargo.toml`.
 pub struct Manifest {
