@@ -89,7 +89,7 @@ pub struct Settings {
     pub metrics_bind_address: Option<String>,
 
     /// Unix socket that `ovenbird status` asks; "" turns it off [default: /run/ovenbird/master.sock].
-    #[arg(long, env = "OVENBIRD_ADMIN_SOCKET", value_name = "PATH")]
+    #[arg(long, env = "OVENBIRD_ADMIN_SOCKET", value_name = "PATH", value_parser = PathBuf::from_str)]
     pub admin_socket: Option<PathBuf>,
 
     /// Namespace of the Lease that elects the one writer [default: kube-system].

@@ -81,3 +81,8 @@ fn election_times_must_nest() {
     assert!(refused(&["--ha-election-retry-period", "5"]).starts_with("--ha-election-retry-period: "));
     assert!(refused(&["--ha-election-retry-period", "0"]).starts_with("--ha-election-retry-period: "));
 }
+
+#[test]
+fn an_empty_path_turns_the_admin_socket_off() {
+    assert_eq!(Config::new(settings(&["--admin-socket", ""])).expect("valid").admin_socket, None);
+}

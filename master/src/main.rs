@@ -1,5 +1,7 @@
 //! `ovenbird-master`: reads the configuration, sets up logging and signals, and runs the library.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use clap::Parser;
 use ovenbird_master::config::Args;
@@ -12,7 +14,11 @@ fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.loglevel).context(
         "--loglevel is no filter; write error, warn, info, debug or trace, or per module as info,ovsdb=debug",
     )?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
