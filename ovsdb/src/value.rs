@@ -121,6 +121,16 @@ impl Atom {
         }
     }
 
+    /// Takes the text of an equal atom in place of its own, so that it is in memory once.
+    pub fn share(&mut self, equal: &Atom) {
+        if let (Atom::String(own), Atom::String(text)) = (self, equal)
+            && !Str::ptr_eq(own, text)
+            && own == text
+        {
+            *own = text.clone();
+        }
+    }
+
     /// Appends the atom as OVSDB JSON: `7`, `"text"`, `["uuid","..."]`.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         use std::io::Write;
@@ -181,6 +191,21 @@ impl Datum {
         match self {
             Datum::Map(v) => v,
             _ => &[],
+        }
+    }
+
+    /// Takes the texts of an equal value in place of its own, so that they are in memory once.
+    pub fn share(&mut self, equal: &Datum) {
+        match (self, equal) {
+            (Datum::Atom(own), Datum::Atom(atom)) => own.share(atom),
+            (Datum::Set(own), Datum::Set(atoms)) => own.iter_mut().zip(atoms).for_each(|(a, b)| a.share(b)),
+            (Datum::Map(own), Datum::Map(pairs)) => {
+                for ((key, value), (k, v)) in own.iter_mut().zip(pairs) {
+                    key.share(k);
+                    value.share(v);
+                }
+            }
+            _ => {}
         }
     }
 

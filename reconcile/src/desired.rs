@@ -31,7 +31,7 @@ pub struct Desired {
     pub(crate) zone: Zone,
     pub(crate) db: &'static DatabaseDesc,
     owners: FxHashMap<Arc<Owner>, Yielded>,
-    pub(crate) rows: FxHashMap<Uuid, Entry>,
+    pub(crate) rows: FxHashMap<Uuid, Box<Entry>>,
     pub(crate) dirty: Dirty,
     /// Items that wait until the row with this UUID exists.
     pub(crate) parked: FxHashMap<Uuid, FxHashMap<(Arc<Owner>, Item), WaitReason>>,
@@ -93,8 +93,8 @@ pub struct Waiting {
 /// What an owner yielded last: rows by UUID, and memberships; both sorted.
 #[derive(Debug, Default)]
 struct Yielded {
-    rows: Vec<Uuid>,
-    members: Vec<Membership>,
+    rows: Box<[Uuid]>,
+    members: Box<[Membership]>,
 }
 
 /// A contributed member.
@@ -131,18 +131,18 @@ impl Desired {
             None => (Arc::new(owner.clone()), Yielded::default()),
         };
         let mut diagnostics = output.diagnostics;
-        let mut new = Yielded::default();
         let mut rows = output.rows;
         rows.retain(|row| row.zone == self.zone);
         // Stable, so that of two rows with one UUID the first counts.
         rows.sort_by_key(|row| row.id.uuid());
+        let mut claimed = Vec::with_capacity(rows.len());
         for row in rows {
-            self.claim(&owner, row, &mut new.rows, &mut diagnostics);
+            self.claim(&owner, row, &mut claimed, &mut diagnostics);
         }
+        let new = Yielded { rows: claimed.into(), members: memberships(self.zone, output.contributions).into() };
         for uuid in old.rows.iter().filter(|u| new.rows.binary_search(u).is_err()) {
             self.release(&owner, *uuid);
         }
-        new.members = memberships(self.zone, output.contributions);
         for m in new.members.iter().filter(|m| old.members.binary_search(m).is_err()) {
             self.join(&owner, m);
         }
@@ -258,7 +258,7 @@ impl Desired {
     /// The whole desired state, members included, sorted by table and UUID: what a fresh database would hold. Of maps only the
     /// keys that are wanted.
     pub fn rows(&self) -> Vec<WholeRow> {
-        let whole = |(uuid, entry): (&Uuid, &Entry)| {
+        let whole = |(uuid, entry): (&Uuid, &Box<Entry>)| {
             let claim = entry.winner()?;
             Some(WholeRow { table: claim.table, uuid: *uuid, columns: entry.values(claim) })
         };
@@ -298,20 +298,22 @@ impl Desired {
             }
             Some(at) => entry.claims[at].columns = columns,
             None => {
+                // Almost always the only one.
+                entry.claims.reserve_exact(1);
                 entry.claims.push(Claim { owner: owner.clone(), table, id: row.id, columns });
                 if entry.claims.len() == 1 {
                     self.crown(uuid);
                 }
             }
         }
-        if let Some(winner) = self.rows.get(&uuid).and_then(Entry::winner).filter(|c| c.owner != *owner) {
+        if let Some(winner) = self.rows.get(&uuid).and_then(|e| e.winner()).filter(|c| c.owner != *owner) {
             diagnostics.push(conflict(table, uuid, &winner.owner));
         }
     }
 
     /// Makes the first claim of a row count.
     fn crown(&mut self, uuid: Uuid) {
-        let Some(claim) = self.rows.get(&uuid).and_then(Entry::winner) else { return };
+        let Some(claim) = self.rows.get(&uuid).and_then(|e| e.winner()) else { return };
         let (owner, table) = (claim.owner.clone(), claim.table);
         if !matches!(claim.id, RowId::Ours(_)) {
             self.special.push(uuid);
@@ -365,7 +367,7 @@ impl Desired {
         }
         set.insert(member.clone(), Contributors::One(owner.clone()));
         if let Some(target) = member.as_uuid() {
-            self.rows.entry(target).or_default().holders.push((*row, *column));
+            self.rows.entry(target).or_default().held_by(*row, *column);
         }
         self.dirty.push(owner, true, Item::Member(*row, *column, member.clone()), Cause::Desired);
     }
@@ -391,10 +393,10 @@ impl Desired {
     /// Notes the references of the winning claim's columns, in place of those of `old`.
     fn reindex(&mut self, uuid: Uuid, table: &'static TableDesc, old: &[(ColumnId, Want)]) {
         self.unindex(uuid, table, old);
-        let columns = self.rows.get(&uuid).and_then(Entry::winner).map_or(&[][..], |c| &c.columns);
+        let columns = self.rows.get(&uuid).and_then(|e| e.winner()).map_or(&[][..], |c| &c.columns);
         let targets = references(table, columns);
         for (column, target) in targets {
-            self.rows.entry(target).or_default().holders.push((uuid, column));
+            self.rows.entry(target).or_default().held_by(uuid, column);
         }
     }
 
@@ -413,7 +415,7 @@ impl Desired {
     }
 
     fn prune(&mut self, uuid: Uuid) {
-        let empty = |e: &Entry| e.claims.is_empty() && e.members.is_empty() && e.holders.is_empty();
+        let empty = |e: &Box<Entry>| e.claims.is_empty() && e.members.is_empty() && e.holders.is_empty();
         if self.rows.get(&uuid).is_some_and(empty) {
             self.rows.remove(&uuid);
         }
@@ -422,7 +424,7 @@ impl Desired {
     /// A row of others may be what a look-up now finds.
     fn mark_special(&mut self, table: &TableDesc) {
         for uuid in &self.special {
-            let Some(claim) = self.rows.get(uuid).and_then(Entry::winner).filter(|c| c.table == table) else {
+            let Some(claim) = self.rows.get(uuid).and_then(|e| e.winner()).filter(|c| c.table == table) else {
                 continue;
             };
             self.dirty.push(&claim.owner, true, Item::Row(*uuid), Cause::Database);

@@ -8,7 +8,7 @@ use rustc_hash::FxHashSet;
 
 use crate::desired::{Desired, orphan};
 use crate::dirty::{Cause, Item};
-use crate::entry::{Adopted, Claim, Entry};
+use crate::entry::{Adopted, Claim};
 use crate::identity::is_ours;
 use crate::plan::{Action, KeyChange};
 use crate::row::{RowId, Want};
@@ -17,7 +17,7 @@ use crate::row::{RowId, Want};
 const SMALL_SET: usize = 16;
 
 /// True when the row is not as the claim wants it, members aside.
-pub(crate) fn differs(claim: &Claim, row: &Row, replica: &Replica, adopted: &Adopted) -> bool {
+fn differs(claim: &Claim, row: &Row, replica: &Replica, adopted: &Adopted) -> bool {
     claim.columns.iter().any(|(column, want)| {
         replica.has_column(claim.table, *column)
             && match want {
@@ -111,7 +111,7 @@ pub(crate) fn keys(column: ColumnId, old: Option<&Datum>, wanted: &[(Atom, Optio
 impl Desired {
     /// UUID under which the database has a desired row, `None` when it has not. Learns adopted rows.
     pub(crate) fn locate(&mut self, replica: &Replica, uuid: Uuid) -> Option<Uuid> {
-        let Claim { table, id, .. } = self.rows.get(&uuid).and_then(Entry::winner)?;
+        let Claim { table, id, .. } = self.rows.get(&uuid).and_then(|e| e.winner())?;
         let found = match id {
             RowId::Ours(_) => return replica.row(table, &uuid).map(|_| uuid),
             RowId::Singleton(_) => replica.rows(table).next().map(|(u, _)| u),
@@ -126,6 +126,16 @@ impl Desired {
             self.adopted.learn(uuid, actual);
         }
         found
+    }
+
+    /// True when a row is not as it is desired, members aside. When it is, the desired values share its memory from now on.
+    pub(crate) fn differs(&mut self, replica: &Replica, uuid: Uuid, row: &Row) -> bool {
+        let Some(claim) = self.rows.get_mut(&uuid).and_then(|e| e.claims.first_mut()) else { return false };
+        let differs = differs(claim, row, replica, &self.adopted);
+        if !differs {
+            claim.share(row);
+        }
+        differs
     }
 
     /// Queues the members of a row's contributed sets that differ; of an absent row, all that are wanted.
@@ -159,15 +169,16 @@ impl Desired {
         self.parked.clear();
         let mut all: Vec<Uuid> = self.rows.iter().filter(|(_, e)| e.winner().is_some()).map(|(u, _)| *u).collect();
         // Look-ups first: references to adopted rows compare by what these find.
-        all.sort_by_key(|u| self.rows.get(u).and_then(Entry::winner).is_some_and(|c| matches!(c.id, RowId::Ours(_))));
+        all.sort_by_key(|u| self.rows.get(u).and_then(|e| e.winner()).is_some_and(|c| matches!(c.id, RowId::Ours(_))));
         for uuid in all {
             let actual = self.locate(replica, uuid);
-            let Some(claim) = self.rows.get(&uuid).and_then(Entry::winner) else { continue };
+            let Some(claim) = self.rows.get(&uuid).and_then(|e| e.winner()) else { continue };
             let row = actual.and_then(|a| replica.row(claim.table, &a));
-            if row.is_none_or(|row| differs(claim, row, replica, &self.adopted)) {
-                self.dirty.push(&claim.owner, true, Item::Row(uuid), Cause::Audit);
+            let (owner, sets) = (claim.owner.clone(), claim.has_members());
+            if row.is_none_or(|row| self.differs(replica, uuid, row)) {
+                self.dirty.push(&owner, true, Item::Row(uuid), Cause::Audit);
             }
-            if claim.has_members() {
+            if sets {
                 self.compare_sets(replica, uuid, Cause::Audit);
             }
         }
@@ -178,7 +189,7 @@ impl Desired {
         let mut stranded: FxHashSet<Uuid> = FxHashSet::default();
         for table in self.db.tables {
             for (uuid, _) in replica.rows(table).filter(|(u, _)| is_ours(u)) {
-                if self.rows.get(&uuid).and_then(Entry::winner).is_some() {
+                if self.rows.get(&uuid).and_then(|e| e.winner()).is_some() {
                     continue;
                 }
                 if !table.is_root {
@@ -200,7 +211,7 @@ impl Desired {
                 (0..).map(ColumnId).zip(table.columns).filter(|(_, c)| c.ty.key.strong && c.ty.value.is_none());
             for (column, _) in strong {
                 for (uuid, row) in replica.rows(table) {
-                    let claim = self.rows.get(&self.adopted.desired(uuid)).and_then(Entry::winner);
+                    let claim = self.rows.get(&self.adopted.desired(uuid)).and_then(|e| e.winner());
                     let listed = claim.is_some_and(|c| c.want(column).is_some());
                     if listed || claim.is_none() && is_ours(&uuid) {
                         continue;

@@ -2,12 +2,15 @@
 //!
 //! Two queues, because adds precede removes: `adds` holds what should exist, walked by rising rank; `removes` holds what
 //! should not, walked by falling rank. An entry is a hint to compare, never an order to write: comparing twice, or something
-//! that has changed its mind meanwhile, is harmless. Must not: look at the database.
+//! that has changed its mind meanwhile, is harmless. Members of one set are found together (`near`): a server copies the
+//! whole set for each transaction that changes it, so a transaction had better fill few sets than many. Must not: look at the
+//! database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ovsdb::{Atom, ColumnId, Uuid};
+use rustc_hash::FxHashMap;
 
 use crate::row::Owner;
 
@@ -22,6 +25,16 @@ pub(crate) enum Item {
     Member(Uuid, ColumnId, Atom),
     /// A reference to an unwanted row of ours in a column that no claim lists: table index, row in the database, column, member.
     Stray(u16, Uuid, ColumnId, Atom),
+}
+
+impl Item {
+    /// The row to one of whose sets it is a member.
+    pub(crate) fn set(&self) -> Option<Uuid> {
+        match self {
+            Item::Member(row, ..) => Some(*row),
+            _ => None,
+        }
+    }
 }
 
 /// Who made an item dirty.
@@ -52,11 +65,16 @@ pub(crate) struct Dirty {
     pub(crate) adds: Queue,
     /// What should not.
     pub(crate) removes: Queue,
+    /// By row, owners in `adds` that have members for its sets; some may have left the queue since.
+    pub(crate) near: FxHashMap<Uuid, VecDeque<Arc<Owner>>>,
 }
 
 impl Dirty {
     /// Queues an item; `wanted` tells which queue.
     pub(crate) fn push(&mut self, owner: &Arc<Owner>, wanted: bool, item: Item, cause: Cause) {
+        if let Some(row) = item.set().filter(|_| wanted) {
+            self.near.entry(row).or_default().push_back(owner.clone());
+        }
         let queue = if wanted { &mut self.adds } else { &mut self.removes };
         match queue.get_mut(owner) {
             Some(items) => items.push((item, cause)),

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use ovsdb::{Atom, ColumnId, Datum, Shape, TableDesc, Uuid};
+use ovsdb::{Atom, ColumnId, Datum, Row, Shape, TableDesc, Uuid};
 use rustc_hash::FxHashMap;
 
 use crate::identity::is_ours;
@@ -51,6 +51,12 @@ impl Entry {
         self.claims.first()
     }
 
+    /// Notes a reference to the row. Mostly it is the only one.
+    pub(crate) fn held_by(&mut self, row: Uuid, column: ColumnId) {
+        self.holders.reserve_exact(1);
+        self.holders.push((row, column));
+    }
+
     /// Contributed members of a column.
     pub(crate) fn members(&self, column: ColumnId) -> Option<&FxHashMap<Atom, Contributors>> {
         self.members.iter().find(|(c, _)| *c == column).map(|(_, set)| set)
@@ -79,6 +85,24 @@ impl Claim {
     pub(crate) fn want(&self, column: ColumnId) -> Option<&Want> {
         let at = self.columns.binary_search_by_key(&column, |(c, _)| *c).ok()?;
         Some(&self.columns[at].1)
+    }
+
+    /// Takes the texts of a row that is as wanted in place of equal ones of its own: most of a large cluster's memory.
+    pub(crate) fn share(&mut self, row: &Row) {
+        for (column, want) in &mut self.columns {
+            match (want, row.get(*column)) {
+                (Want::Exactly(datum), Some(actual)) => datum.share(actual),
+                (Want::Keys(keys), Some(Datum::Map(actual))) => {
+                    for (key, value) in keys {
+                        let Ok(at) = actual.binary_search_by(|(k, _)| k.cmp(key)) else { continue };
+                        let (there, text) = &actual[at];
+                        key.share(there);
+                        value.iter_mut().for_each(|v| v.share(text));
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 
     pub(crate) fn member_columns(&self) -> impl Iterator<Item = ColumnId> + '_ {

@@ -16,12 +16,12 @@ use ovsdb::{Atom, ColumnId, Datum, Replica, Str, TableDesc, Uuid};
 use rustc_hash::FxHashSet;
 
 use crate::desired::{Desired, WaitReason};
-use crate::diff::{actual_datum, differs, exactly, is_our_member, is_strong, keys, refers};
+use crate::diff::{actual_datum, exactly, is_our_member, is_strong, keys, refers};
 use crate::dirty::{Cause, Dirt, Item};
-use crate::entry::{Entry, pairs};
+use crate::entry::pairs;
 use crate::identity::is_ours;
 use crate::plan::{Action, Group, Plan, PlannedOp, Why};
-use crate::row::{Owner, Want};
+use crate::row::{Owner, OwnerKind, Want};
 
 /// What a plan looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub(crate) fn plan_within<'a>(desired: &'a mut Desired, replica: &'a Replica, li
         groups: Vec::new(),
         seen: FxHashSet::default(),
         inserts: FxHashSet::default(),
-        rows: 0,
+        rows: FxHashSet::default(),
         bytes: 0,
     };
     let truncated = planner.run();
@@ -85,7 +85,8 @@ struct Planner<'a> {
     seen: FxHashSet<Item>,
     /// Rows that the plan inserts, by desired UUID.
     inserts: FxHashSet<Uuid>,
-    rows: usize,
+    /// Rows that it writes, by UUID in the database.
+    rows: FxHashSet<Uuid>,
     bytes: usize,
 }
 
@@ -120,8 +121,11 @@ impl Planner<'_> {
                 return true;
             }
             let Some((owner, items)) = self.desired.dirty.adds.pop_first() else { break };
+            let set = items.iter().find_map(|(item, _)| item.set());
             self.draw_adds(&owner, items);
+            set.iter().for_each(|set| self.draw_near(owner.kind, *set));
         }
+        self.desired.dirty.near.clear();
         while self.limits.removals && !self.desired.dirty.removes.is_empty() {
             if self.is_full() {
                 return true;
@@ -132,8 +136,20 @@ impl Planner<'_> {
         false
     }
 
+    /// Goes on with owners of the same kind that have members for the same row's sets.
+    fn draw_near(&mut self, kind: OwnerKind, row: Uuid) {
+        let Some(mut near) = self.desired.dirty.near.remove(&row) else { return };
+        while !self.is_full() {
+            let Some(owner) = near.pop_front() else { return };
+            if owner.kind == kind {
+                self.visit_adds(&owner);
+            }
+        }
+        self.desired.dirty.near.insert(row, near);
+    }
+
     fn is_full(&self) -> bool {
-        self.rows >= self.limits.rows || self.bytes >= self.limits.bytes
+        self.rows.len() >= self.limits.rows || self.bytes >= self.limits.bytes
     }
 
     /// Begins a group with an owner's items; `None` when the owner is held, and its items are set aside.
@@ -189,7 +205,7 @@ impl Planner<'_> {
             _ => None,
         });
         let op = PlannedOp { table, uuid, name, action, why };
-        self.rows += 1;
+        self.rows.insert(uuid);
         self.bytes += op.size();
         draft.group.ops.push(op);
     }
@@ -201,7 +217,7 @@ impl Planner<'_> {
     /// Plans a desired row's existence and columns. False when the row will not exist.
     fn add_row(&mut self, draft: &mut Draft, uuid: Uuid, cause: Cause) -> bool {
         let actual = self.desired.locate(self.replica, uuid);
-        let Some(claim) = self.desired.rows.get(&uuid).and_then(Entry::winner) else { return actual.is_some() };
+        let Some(claim) = self.desired.rows.get(&uuid).and_then(|e| e.winner()) else { return actual.is_some() };
         let table = claim.table;
         if !self.seen.insert(Item::Row(uuid)) {
             return actual.is_some() || self.inserts.contains(&uuid);
@@ -237,8 +253,7 @@ impl Planner<'_> {
     fn update(&mut self, draft: &mut Draft, table: &'static TableDesc, uuid: Uuid, actual: Uuid, cause: Cause) {
         let replica = self.replica;
         let Some(row) = replica.row(table, &actual) else { return };
-        let claim = self.desired.rows.get(&uuid).and_then(Entry::winner);
-        if !claim.is_some_and(|c| differs(c, row, replica, &self.desired.adopted)) {
+        if !self.desired.differs(replica, uuid, row) {
             return;
         }
         let Some(values) = self.values(draft, table, uuid, Some(row)) else { return };
@@ -251,7 +266,7 @@ impl Planner<'_> {
             }
             actions.extend(action);
         }
-        if let Some(claim) = self.desired.rows.get(&uuid).and_then(Entry::winner) {
+        if let Some(claim) = self.desired.rows.get(&uuid).and_then(|e| e.winner()) {
             for (column, want) in &claim.columns {
                 if let Want::Keys(wanted) = want
                     && replica.has_column(table, *column)
@@ -274,7 +289,7 @@ impl Planner<'_> {
         uuid: Uuid,
         row: Option<&ovsdb::Row>,
     ) -> Option<Vec<(ColumnId, Datum)>> {
-        let claim = self.desired.rows.get(&uuid).and_then(Entry::winner)?;
+        let claim = self.desired.rows.get(&uuid).and_then(|e| e.winner())?;
         let mut values = Vec::with_capacity(claim.columns.len());
         for (column, want) in claim.columns.iter().filter(|(c, _)| self.replica.has_column(table, *c)) {
             match want {
@@ -344,7 +359,7 @@ impl Planner<'_> {
         if other == self.desired.adopted.actual(uuid) || !is_ours(&other) {
             return Some(());
         }
-        if let Some(owner) = self.desired.rows.get(&other).and_then(Entry::winner).map(|c| c.owner.clone()) {
+        if let Some(owner) = self.desired.rows.get(&other).and_then(|e| e.winner()).map(|c| c.owner.clone()) {
             self.visit_adds(&owner);
             return Some(());
         }
@@ -363,7 +378,7 @@ impl Planner<'_> {
         let holders = self.desired.rows.get(&uuid).map(|e| e.holders.clone()).unwrap_or_default();
         let mut held = table.is_root;
         for (row, column) in holders {
-            let Some(claim) = self.desired.rows.get(&row).and_then(Entry::winner) else { continue };
+            let Some(claim) = self.desired.rows.get(&row).and_then(|e| e.winner()) else { continue };
             let item = match claim.want(column) {
                 Some(Want::Members) => Item::Member(row, column, Atom::Uuid(uuid)),
                 // Not behind the back of a quarantine.
@@ -385,7 +400,7 @@ impl Planner<'_> {
         if self.inserts.contains(&uuid) {
             return true;
         }
-        let Some(claim) = self.desired.rows.get(&uuid).and_then(Entry::winner) else {
+        let Some(claim) = self.desired.rows.get(&uuid).and_then(|e| e.winner()) else {
             // Not desired; it may exist, and be removed later.
             return self.desired.unwanted.get(&uuid).is_some_and(|(_, t)| self.replica.row(t, &uuid).is_some());
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ovenbird_reconcile::epoch::takeover;
-use ovenbird_reconcile::{CommitConfig, Committer, Desired, Fence, Outcome, Zone, row_uuid};
+use ovenbird_reconcile::{Batch, CommitConfig, Committer, Desired, Fence, Outcome, Zone, row_uuid};
 use ovenbird_schema::northbound::{DATABASE, acl, logical_switch as switch, logical_switch_port as port, nb_global};
 use ovsdb::{Condition, DbError, Op, OpResult, TxnReply};
 
@@ -67,6 +67,21 @@ fn batches_are_bounded_by_rows_and_by_bytes_but_owners_stay_whole() {
         );
         assert_ports_are_held(&world);
     }
+}
+
+/// Pods take turns among the switches, so in the order of their names each batch of four would touch all three.
+#[test]
+fn a_batch_fills_few_sets_rather_than_many() {
+    let mut world = World::new(CommitConfig { rows: 5, ..CommitConfig::default() });
+    (0..3).for_each(|n| world.set(Object::Switch(n), 0));
+    world.settle();
+    (0..PODS).for_each(|n| world.set(Object::Pod(n), 0));
+    let before = world.batches.len();
+    world.settle();
+    let filled = |b: &Batch| b.ops.iter().filter(|o| matches!(o, Op::Mutate { .. })).count();
+    let filled: Vec<usize> = world.batches[before..].iter().map(filled).collect();
+    assert_eq!(filled, [1, 1, 1]);
+    assert_ports_are_held(&world);
 }
 
 #[test]
