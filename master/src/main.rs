@@ -19,8 +19,14 @@ fn main() -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(async {
+    // One thread for the pipeline, one to decode what the API server tells; more would only add wake-ups and memory.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    // As a task, because waking the future of `block_on` itself costs a system call each time.
+    let main = runtime.spawn(async {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -33,5 +39,6 @@ fn main() -> anyhow::Result<()> {
             stopped.cancel();
         });
         ovenbird_master::run(config, stop).await.map_err(anyhow::Error::from)
-    })
+    });
+    runtime.block_on(main).context("run the master")?
 }

@@ -8,7 +8,8 @@ use ovenbird_node::daemon;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-#[tokio::main]
+// As in the master: one thread for the work, one to decode what servers tell.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let config = Args::parse().resolve()?;
     let filter = tracing_subscriber::EnvFilter::try_new(&config.loglevel)?;

@@ -81,7 +81,7 @@ pub struct Allocator {
     ids: NodeIds,
     nodes: FxHashMap<Str, Node>,
     /// Pods that must have a port.
-    pods: FxHashMap<Str, Pod>,
+    pods: FxHashMap<Str, Box<Pod>>,
     /// Nodes whose annotations contradict another node's.
     refused: FxHashSet<Str>,
     /// Objects whose write failed; tried again by [`Allocator::retry`].

@@ -108,7 +108,7 @@ impl Allocator {
 
     fn bare(&mut self, fact: PodFact, node: Str, guard: Guard, fx: &mut Effects) {
         let key = fact.key.clone();
-        match self.pods.get_mut(&key) {
+        match self.pods.get_mut(&key).map(|pod| &mut **pod) {
             Some(Pod { work: Some(work), .. }) => {
                 work.fact = fact;
                 work.guard = guard;
@@ -139,7 +139,7 @@ impl Allocator {
             work: None,
             problem: None,
         };
-        let pod = self.pods.entry(fact.key.clone()).or_insert(new);
+        let pod = self.pods.entry(fact.key.clone()).or_insert_with(|| Box::new(new));
         pod.addresses = None;
         pod.work = None;
         pod
@@ -252,7 +252,9 @@ impl Allocator {
 
     /// Hands the pod's fact to the engine: with its choice while that is being written, otherwise as it is.
     fn show(&self, key: &str, fx: &mut Effects) {
-        let Some(Pod { work: Some(work), addresses, held, .. }) = self.pods.get(key) else { return };
+        let Some(Pod { work: Some(work), addresses, held, .. }) = self.pods.get(key).map(|pod| &**pod) else {
+            return;
+        };
         fx.facts.push(Fact::Pod(match (addresses, &work.stage) {
             (Some(addresses), Stage::Sent(_)) if *held => shown(&work.fact, *addresses),
             _ => work.fact.clone(),
