@@ -30,8 +30,14 @@ pub fn dump(lab: &Lab) -> Result<Dump> {
     dump_of(lab, &lab.layout().nb())
 }
 
-fn dump_of(lab: &Lab, server: &str) -> Result<Dump> {
-    let text = lab.exec_node("central", &["ovsdb-client", "dump", "--format=json", server, "OVN_Northbound"])?;
+/// What one of several servers has, even if another leads their cluster.
+///
+/// # Errors
+/// When it does not answer.
+pub fn dump_of(lab: &Lab, server: &str) -> Result<Dump> {
+    let leader = if server.contains(',') { "--leader-only" } else { "--no-leader-only" };
+    let argv = ["ovsdb-client", "--timeout=30", leader, "--format=json", "dump", server, "OVN_Northbound"];
+    let text = lab.exec_node("central", &argv)?;
     let mut tables = Dump::new();
     for table in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
         let table = table.context("reading a dump")?;

@@ -15,6 +15,9 @@ use tokio::time::timeout;
 
 use crate::LIMIT;
 
+/// Pods that come, and go, in each round of `churn`.
+const PODS_PER_ROUND: usize = 6;
+
 /// A pod that answers probes.
 pub fn pod(namespace: &str, name: &str, node: &str) -> String {
     let spec = json!({
@@ -62,6 +65,26 @@ pub async fn delete_all(api: &Api<Pod>) -> Result<()> {
     }
     for name in &names {
         await_gone(api, name).await?;
+    }
+    Ok(())
+}
+
+/// A burst of requests: creates pods `pROUND-INDEX` on two nodes and deletes those of the round before. `fault` strikes between two of
+/// the requests; between which differs from round to round.
+///
+/// # Errors
+/// When a request is refused, or what `fault` returns.
+pub async fn churn(lab: &Lab, namespace: &str, round: usize, fault: impl Fn() -> Result<()>) -> Result<()> {
+    let api = api(lab, namespace).await?;
+    for index in 0..PODS_PER_ROUND {
+        if index == (round * 2) % PODS_PER_ROUND {
+            fault()?;
+        }
+        let node = if index % 2 == 0 { "node1" } else { "node2" };
+        lab.apply(&pod(namespace, &format!("p{round}-{index}"), node)).await?;
+        if let Some(before) = round.checked_sub(1) {
+            api.delete(&format!("p{before}-{index}"), &DeleteParams::default()).await.context("deleting a pod")?;
+        }
     }
     Ok(())
 }

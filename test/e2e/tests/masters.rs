@@ -12,7 +12,6 @@ use tokio::task::block_in_place;
 
 const NAMESPACE: &str = "churn";
 const ROUNDS: usize = 4;
-const PODS_PER_ROUND: usize = 6;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_killed_at_any_moment_leaves_no_orphan() -> Result<()> {
@@ -21,29 +20,12 @@ async fn a_master_killed_at_any_moment_leaves_no_orphan() -> Result<()> {
     lab.apply(&pods::namespace(NAMESPACE)).await?;
     for round in 0..ROUNDS {
         // The kill lands between the requests of a burst of creations and deletions; which one differs from round to round.
-        churn(&lab, round, || lab.kill("central/master").and_then(|()| lab.start("central/master")))
-            .await
-            .with_context(|| format!("round {round}"))?;
+        let strike = || lab.kill("central/master").and_then(|()| lab.start("central/master"));
+        pods::churn(&lab, NAMESPACE, round, strike).await.with_context(|| format!("round {round}"))?;
     }
     lab.await_running(NAMESPACE).await?;
     northbound::equals_from_scratch(&lab).context("after the churn")?;
     a_pod_deleted_while_no_master_runs_leaves_nothing(&lab).await
-}
-
-/// Creates pods and deletes those of the round before; `fault` strikes after `round` of the requests.
-async fn churn(lab: &Lab, round: usize, fault: impl Fn() -> Result<()>) -> Result<()> {
-    let api = pods::api(lab, NAMESPACE).await?;
-    for index in 0..PODS_PER_ROUND {
-        if index == (round * 2) % PODS_PER_ROUND {
-            fault()?;
-        }
-        lab.apply(&pods::pod(NAMESPACE, &format!("p{round}-{index}"), if index % 2 == 0 { "node1" } else { "node2" }))
-            .await?;
-        if let Some(before) = round.checked_sub(1) {
-            api.delete(&format!("p{before}-{index}"), &DeleteParams::default()).await.context("deleting a pod")?;
-        }
-    }
-    Ok(())
 }
 
 async fn a_pod_deleted_while_no_master_runs_leaves_nothing(lab: &Lab) -> Result<()> {

@@ -10,14 +10,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::databases::{Database, Member};
 use crate::options::Options;
 use crate::place::{Place, RootTree};
 use crate::process::{Processes, write_atomic};
-
-/// Port of the Northbound server on the central addresses (ovn-nb(5), `ptcp:6641`).
-pub const NB_PORT: u16 = 6641;
-/// Port of the Southbound server on the central addresses.
-pub const SB_PORT: u16 = 6642;
 
 /// A lab's names and paths.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -114,23 +110,33 @@ impl Layout {
         ])
     }
 
-    /// The Northbound server, reachable from any namespace of this machine.
+    /// The Northbound servers, separated by commas, reachable from any namespace of this machine.
     pub fn nb(&self) -> String {
-        format!("unix:{}", self.home("central").join("ovnnb_db.sock").display())
+        self.unix(Database::Northbound)
     }
 
-    /// The Southbound server, reachable from any namespace of this machine.
+    /// The Southbound servers, separated by commas, reachable from any namespace of this machine.
     pub fn sb(&self) -> String {
-        format!("unix:{}", self.home("central").join("ovnsb_db.sock").display())
+        self.unix(Database::Southbound)
     }
 
-    /// The Southbound server as nodes reach it: over the fabric.
+    fn unix(&self, database: Database) -> String {
+        let members = self.members(database);
+        members.into_iter().map(|member| member.unix(self)).collect::<Vec<_>>().join(",")
+    }
+
+    /// The servers of a database.
+    pub fn members(&self, database: Database) -> Vec<Member> {
+        Member::all(self.options.databases, database)
+    }
+
+    /// The Southbound servers as nodes reach them: over the fabric.
     ///
     /// # Errors
     /// When the central namespace has no address.
     pub fn sb_over_fabric(&self) -> Result<String> {
-        let address = *self.options.central_addresses().first().context("the central namespace has no address")?;
-        Ok(format!("tcp:{}", std::net::SocketAddr::new(address, SB_PORT)))
+        let members = self.members(Database::Southbound).into_iter();
+        Ok(members.map(|member| member.over_fabric(self)).collect::<Result<Vec<_>>>()?.join(","))
     }
 
     /// A node's Open_vSwitch server.

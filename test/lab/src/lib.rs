@@ -10,6 +10,7 @@
 mod api_server;
 mod cluster;
 mod components;
+pub mod databases;
 pub mod demo;
 mod down;
 mod fabric;
@@ -35,7 +36,7 @@ pub use down::down;
 pub use lab::Lab;
 pub use layout::Layout;
 pub use matrix::{Cell, Check, Destination, Matrix, Source};
-pub use options::{Api, DEFAULT_DIR, Encap, Family, Options};
+pub use options::{Api, DEFAULT_DIR, Encap, Family, Options, ServiceModel};
 pub use place::Place;
 pub use process::{ProcessId, Processes, Record, Spec, wait_for};
 pub use progress::Progress;

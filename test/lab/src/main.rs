@@ -42,7 +42,7 @@ enum Sub {
     Component {
         /// What to do
         action: Action,
-        /// e.g. central/master, node1/ovenbird-node, central/nb, apiserver
+        /// e.g. central/master, node1/ovenbird-node, central/nb (central/nb1 in a cluster), apiserver
         name: String,
     },
     /// Tries to reach targets from here: ping:IP or tcp:IP:PORT

@@ -58,6 +58,16 @@ impl fmt::Display for Encap {
     }
 }
 
+/// How the Northbound and the Southbound are served (ovsdb(7), "Service Models").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+pub enum ServiceModel {
+    /// One server for each: components `central/nb` and `central/sb`.
+    #[default]
+    Standalone,
+    /// Three for each, joined into a cluster: `central/nb1` to `central/nb3`, `central/sb1` to `central/sb3`.
+    Raft,
+}
+
 /// Which API server the lab talks to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Api {
@@ -92,6 +102,9 @@ pub struct Options {
     /// A tree made by debootstrap whose OVN and OVS daemons run instead of the machine's
     #[arg(long, value_name = "DIR")]
     pub ovn: Option<PathBuf>,
+    /// How the Northbound and the Southbound are served
+    #[arg(long, value_enum, default_value_t)]
+    pub databases: ServiceModel,
     /// Number of masters (one leads, the others wait)
     #[arg(long, default_value_t = 1)]
     pub masters: u16,
@@ -117,6 +130,7 @@ impl Default for Options {
             encap: Encap::Geneve,
             api: Api::Embedded,
             ovn: None,
+            databases: ServiceModel::Standalone,
             masters: 1,
             cluster_subnets: None,
             bin_dir: None,

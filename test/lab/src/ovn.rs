@@ -1,7 +1,7 @@
 //! OVS and OVN, as a distribution's service files would run them: one central set, and one set per node.
 //!
 //! ```text
-//!   central: ovsdb-server NB (unix, tcp 6641), ovsdb-server SB (unix, tcp 6642), ovn-northd
+//!   central: ovsdb-servers of NB and SB (see `databases`), ovn-northd
 //!   node:    ovsdb-server (conf.db), ovs-vswitchd, br-ex with eth0 inside, ovn-controller
 //! ```
 //! All bridges use the userspace datapath: the kernel needs no openvswitch module.
@@ -13,48 +13,28 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::fabric;
-use crate::layout::{Layout, NB_PORT, SB_PORT};
+use crate::layout::Layout;
 use crate::process::{Spec, wait_for};
+use crate::{databases, fabric};
 
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a daemon may take to serve.
+pub const START_LIMIT: Duration = Duration::from_secs(30);
 /// Daemons log to stderr, which the lab keeps per process.
-const LOGGING: [&str; 3] = ["-vconsole:info", "-vsyslog:off", "--pidfile"];
+const LOGGING: [&str; 2] = ["-vconsole:info", "-vsyslog:off"];
 
 /// Starts the Northbound and Southbound servers and northd.
 ///
 /// # Errors
 /// Names the daemon that does not come up.
 pub fn start_central(layout: &Layout) -> Result<()> {
-    for (database, schema, port) in [("nb", "OVN_Northbound", NB_PORT), ("sb", "OVN_Southbound", SB_PORT)] {
-        let home = layout.home("central");
-        let file = home.join(format!("ovn{database}.db"));
-        create_database(layout, &file, &format!("/usr/share/ovn/ovn-{database}.ovsschema"))?;
-        let argv = [
-            "ovsdb-server".to_owned(),
-            file.display().to_string(),
-            format!("--remote=punix:{}", home.join(format!("ovn{database}_db.sock")).display()),
-            format!("--remote=db:{schema},{}_Global,connections", database.to_uppercase()),
-            format!("--remote=ptcp:{port}:[::]"),
-            format!("--unixctl={}", home.join(format!("ovn{database}_db.ctl")).display()),
-            format!("--pidfile={}", home.join(format!("ovn{database}_db.pid")).display()),
-        ];
-        start(
-            layout,
-            "central",
-            &format!("central/{database}"),
-            argv.into_iter().chain(LOGGING[..2].iter().map(ToString::to_string)),
-        )?;
-    }
-    for database in ["nb", "sb"] {
-        await_socket(
-            layout,
-            &format!("central/{database}"),
-            &layout.home("central").join(format!("ovn{database}_db.sock")),
-        )?;
-    }
-    let argv = ["ovn-northd".to_owned(), format!("--ovnnb-db={}", layout.nb()), format!("--ovnsb-db={}", layout.sb())];
-    start(layout, "central", "central/northd", argv.into_iter().chain(LOGGING.map(Into::into)))
+    databases::start(layout)?;
+    let argv = [
+        "ovn-northd".to_owned(),
+        format!("--ovnnb-db={}", layout.nb()),
+        format!("--ovnsb-db={}", layout.sb()),
+        "--pidfile".into(),
+    ];
+    start(layout, "central", "central/northd", argv)
 }
 
 /// Starts a node's switch and makes `br-ex` with the uplink inside and the node's addresses on it.
@@ -63,18 +43,21 @@ pub fn start_central(layout: &Layout) -> Result<()> {
 /// Names the daemon or command that failed.
 pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
     let home = layout.home(node);
-    create_database(layout, &home.join("conf.db"), "/usr/share/openvswitch/vswitch.ovsschema")?;
+    let (file, schema) = (home.join("conf.db").display().to_string(), "/usr/share/openvswitch/vswitch.ovsschema");
+    std::fs::create_dir_all(&home).with_context(|| format!("creating {}", home.display()))?;
+    layout.ovn_place(node).output(&["ovsdb-tool", "create", &file, schema])?;
     let socket = home.join("db.sock");
     let argv = [
         "ovsdb-server".to_owned(),
-        home.join("conf.db").display().to_string(),
+        file,
         format!("--remote=punix:{}", socket.display()),
         "--remote=db:Open_vSwitch,Open_vSwitch,manager_options".into(),
+        "--pidfile".into(),
     ];
-    start(layout, node, &format!("{node}/ovsdb"), argv.into_iter().chain(LOGGING.map(Into::into)))?;
+    start(layout, node, &format!("{node}/ovsdb"), argv)?;
     await_socket(layout, &format!("{node}/ovsdb"), &socket)?;
-    let argv = ["ovs-vswitchd".to_owned(), "--disable-system".into(), layout.ovs(node)];
-    start(layout, node, &format!("{node}/vswitchd"), argv.into_iter().chain(LOGGING.map(Into::into)))?;
+    let argv = ["ovs-vswitchd".to_owned(), "--disable-system".into(), layout.ovs(node), "--pidfile".into()];
+    start(layout, node, &format!("{node}/vswitchd"), argv)?;
     fabric::bare_wire(&layout.place(node))?;
     // A MAC that differs from eth0's (see fabric::bare_wire).
     let mac = format!("02:00:ac:1e:00:{:02x}", 10 + index);
@@ -115,8 +98,8 @@ pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
 /// # Errors
 /// When it cannot be started.
 pub fn start_controller(layout: &Layout, node: &str) -> Result<()> {
-    let argv = ["ovn-controller".to_owned(), layout.ovs(node)];
-    start(layout, node, &format!("{node}/ovn-controller"), argv.into_iter().chain(LOGGING.map(Into::into)))
+    let argv = ["ovn-controller".to_owned(), layout.ovs(node), "--pidfile".into()];
+    start(layout, node, &format!("{node}/ovn-controller"), argv)
 }
 
 /// In a bare lab: the chassis settings that the node daemon would write.
@@ -145,20 +128,21 @@ fn vsctl(layout: &Layout, node: &str, args: &[&str]) -> Result<()> {
     layout.ovn_place(node).output(&argv).map(drop).with_context(|| format!("configuring the switch of {node}"))
 }
 
-fn create_database(layout: &Layout, file: &Path, schema: &str) -> Result<()> {
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-    }
-    let argv = ["ovsdb-tool", "create", &file.display().to_string(), schema];
-    layout.ovn_place("central").output(&argv).map(drop)
-}
-
-fn start(layout: &Layout, host: &str, name: &str, argv: impl Iterator<Item = String>) -> Result<()> {
-    let spec = Spec { name: name.into(), argv: argv.collect(), env: layout.env(host), place: layout.ovn_place(host) };
+/// Starts one of OVS's or OVN's daemons on a host.
+///
+/// # Errors
+/// When it runs already or cannot be started.
+pub fn start(layout: &Layout, host: &str, name: &str, argv: impl IntoIterator<Item = String>) -> Result<()> {
+    let argv = argv.into_iter().chain(LOGGING.map(Into::into)).collect();
+    let spec = Spec { name: name.into(), argv, env: layout.env(host), place: layout.ovn_place(host) };
     layout.processes().start(spec).map(drop)
 }
 
-fn await_socket(layout: &Layout, name: &str, socket: &Path) -> Result<()> {
+/// Waits until a daemon accepts on its socket.
+///
+/// # Errors
+/// The last lines of its log, when it never does.
+pub fn await_socket(layout: &Layout, name: &str, socket: &Path) -> Result<()> {
     wait_for(&format!("{name} to accept"), START_LIMIT, || UnixStream::connect(socket).is_ok())
         .with_context(|| layout.processes().log_tail(name))
 }
