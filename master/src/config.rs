@@ -8,12 +8,14 @@
 //! names the flag and says what to do. Must not: open a connection, read a key file, or be asked twice.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
 use ipnet::{Ipv4Net, Ipv6Net};
+use ovenbird_daemon::merge;
+use ovenbird_daemon::settings::{self, SettingError, parse, seconds, wrong};
 use ovenbird_topology::config as topology;
 use serde::{Deserialize, Serialize};
 
@@ -179,45 +181,11 @@ pub struct LeaseConfig {
     pub retry_period: Duration,
 }
 
-/// Why a configuration was refused. The text names the setting and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the file of --config ({path}); give the path of a readable YAML file")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Cause.
-        source: std::io::Error,
-    },
-    /// The file is not what we expect.
-    #[error("cannot use the file of --config ({path}); its keys are the names of the flags, see --help")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Cause.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The networks contradict each other or themselves.
-    #[error("--{0}")]
-    Networks(String),
-    /// One setting is wrong.
-    #[error("--{flag}: {problem}; {advice}")]
-    Setting {
-        /// Name of the flag.
-        flag: &'static str,
-        /// What is wrong.
-        problem: String,
-        /// What to do.
-        advice: &'static str,
-    },
-}
-
 impl Args {
     /// Reads the file, merges it under the flags and the environment, and validates the whole.
-    pub fn resolve(self) -> Result<Config, ConfigError> {
+    pub fn resolve(self) -> Result<Config, SettingError> {
         let settings = match &self.config {
-            Some(path) => self.settings.or(Settings::read(path)?),
+            Some(path) => self.settings.or(settings::read(path)?),
             None => self.settings,
         };
         Config::new(settings)
@@ -225,20 +193,10 @@ impl Args {
 }
 
 impl Settings {
-    /// Reads a YAML file.
-    pub fn read(path: &Path) -> Result<Settings, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        serde_saphyr::from_str::<Option<Settings>>(&text)
-            .map(Option::unwrap_or_default)
-            .map_err(|e| ConfigError::Parse { path: path.into(), source: Box::new(e) })
-    }
-
     /// These settings, and those of `under` where these have none.
     pub fn or(self, under: Settings) -> Settings {
-        macro_rules! merge {
-            ($($field:ident)*) => { Settings { $($field: self.$field.or(under.$field),)* } };
-        }
         merge! {
+            Settings, self, under,
             kubeconfig cluster_subnets k8s_service_cidrs gateway_v4_join_subnet gateway_v6_join_subnet nb_address
             nb_client_privkey nb_client_cert nb_client_cacert metrics_bind_address admin_socket lease_namespace lease_name
             lease_identity ha_election_lease_duration ha_election_renew_deadline ha_election_retry_period audit_interval
@@ -249,11 +207,7 @@ impl Settings {
 
 impl Config {
     /// Validates settings and fills in the defaults.
-    pub fn new(s: Settings) -> Result<Config, ConfigError> {
-        let metrics = match s.metrics_bind_address.as_deref().unwrap_or("127.0.0.1:9409") {
-            "" => None,
-            text => Some(parse("metrics-bind-address", text, "write IP:PORT, or \"\" to turn it off")?),
-        };
+    pub fn new(s: Settings) -> Result<Config, SettingError> {
         let admin_socket = s.admin_socket.unwrap_or_else(|| "/run/ovenbird/master.sock".into());
         Ok(Config {
             kubeconfig: s.kubeconfig,
@@ -267,7 +221,10 @@ impl Config {
                 s.nb_address.as_deref().unwrap_or("unix:/var/run/ovn/ovnnb_db.sock"),
                 [s.nb_client_privkey, s.nb_client_cert, s.nb_client_cacert],
             )?,
-            metrics,
+            metrics: settings::listen_address(
+                "metrics-bind-address",
+                s.metrics_bind_address.as_deref().unwrap_or("127.0.0.1:9409"),
+            )?,
             admin_socket: Some(admin_socket).filter(|p| !p.as_os_str().is_empty()),
             lease: LeaseConfig::new(
                 s.lease_namespace.unwrap_or_else(|| "kube-system".into()),
@@ -289,16 +246,16 @@ impl Config {
     }
 }
 
-fn networks(subnets: &str, services: &str, join_v4: &str, join_v6: &str) -> Result<topology::Config, ConfigError> {
+fn networks(subnets: &str, services: &str, join_v4: &str, join_v6: &str) -> Result<topology::Config, SettingError> {
     let join_v4: Ipv4Net = parse("gateway-v4-join-subnet", join_v4, "write an IPv4 CIDR such as 100.64.0.0/16")?;
     let join_v6: Ipv6Net = parse("gateway-v6-join-subnet", join_v6, "write an IPv6 CIDR such as fd98::/64")?;
     topology::Config::parse(subnets, services, &format!("{join_v4},{join_v6}"), topology::DEFAULT_MTU).map_err(|e| {
-        ConfigError::Networks(e.to_string().replace(topology::JOIN_SUBNETS, "gateway-v4-join-subnet (or -v6-)"))
+        SettingError::Contradiction(e.to_string().replace(topology::JOIN_SUBNETS, "gateway-v4-join-subnet (or -v6-)"))
     })
 }
 
 impl Northbound {
-    fn new(addresses: &str, [key, cert, ca]: [Option<PathBuf>; 3]) -> Result<Northbound, ConfigError> {
+    fn new(addresses: &str, [key, cert, ca]: [Option<PathBuf>; 3]) -> Result<Northbound, SettingError> {
         let endpoints = ovsdb::Endpoint::parse_list(addresses)
             .map_err(|e| wrong("nb-address", e.to_string(), "give at least one server"))?;
         let tls = if endpoints.iter().any(|e| matches!(e, ovsdb::Endpoint::Ssl(..))) {
@@ -325,7 +282,7 @@ impl LeaseConfig {
         name: String,
         identity: Option<String>,
         [duration, deadline, retry]: [u32; 3],
-    ) -> Result<LeaseConfig, ConfigError> {
+    ) -> Result<LeaseConfig, SettingError> {
         let duration = seconds("ha-election-lease-duration", duration)?;
         let renew_deadline = seconds("ha-election-renew-deadline", deadline)?;
         let retry_period = seconds("ha-election-retry-period", retry)?;
@@ -338,24 +295,6 @@ impl LeaseConfig {
             return Err(wrong("ha-election-retry-period", problem, "choose a third of it or less"));
         }
         Ok(LeaseConfig { namespace, name, identity, duration, renew_deadline, retry_period })
-    }
-}
-
-fn wrong(flag: &'static str, problem: String, advice: &'static str) -> ConfigError {
-    ConfigError::Setting { flag, problem, advice }
-}
-
-fn parse<T: FromStr>(flag: &'static str, text: &str, advice: &'static str) -> Result<T, ConfigError>
-where
-    T::Err: std::fmt::Display,
-{
-    text.parse().map_err(|e: T::Err| wrong(flag, format!("{text:?}: {e}"), advice))
-}
-
-fn seconds(flag: &'static str, value: u32) -> Result<Duration, ConfigError> {
-    match value {
-        0 => Err(wrong(flag, "0 is not a duration".into(), "give seconds, 1 or more")),
-        s => Ok(Duration::from_secs(s.into())),
     }
 }
 

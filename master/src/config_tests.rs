@@ -50,17 +50,6 @@ fn every_setting_has_an_environment_variable() {
 }
 
 #[test]
-fn an_unknown_key_of_the_file_is_named() {
-    let dir = tempfile::tempdir().expect("temp dir");
-    let file = dir.path().join("master.yaml");
-    std::fs::write(&file, "cluster-subnet: 10.1.0.0/16/24\n").expect("write");
-    let error = Settings::read(&file).expect_err("refused");
-    assert!(std::error::Error::source(&error).expect("cause").to_string().contains("cluster-subnet"));
-    std::fs::write(&file, "# nothing\n").expect("write");
-    assert_eq!(Settings::read(&file).expect("an empty file is fine"), Settings::default());
-}
-
-#[test]
 fn bad_networks_name_the_flag() {
     assert!(refused(&["--cluster-subnets", "10.128.0.0/14/8"]).starts_with("--cluster-subnets: "));
     assert!(refused(&["--cluster-subnets", ""]).starts_with("--cluster-subnets: "));

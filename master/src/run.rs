@@ -8,20 +8,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Api;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use ovenbird_daemon::access::{self, AccessError};
+use ovenbird_daemon::http;
 use ovenbird_schema::northbound;
 use ovenbird_topology::Interner;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::annotate;
 use crate::config::Config;
 use crate::event::Reporter;
-use crate::http::{self, Readiness};
 use crate::lease::Election;
 use crate::metrics::Metrics;
 use crate::object::{NamespaceKind, NodeKind, PodKind, Slim};
 use crate::pipeline::{Inputs, Outputs, Pipeline, Seen};
+use crate::readiness::{Readiness, Shown};
 use crate::{admin, monitor, watch};
 
 /// Batches of changes that watches may be ahead of the pipeline.
@@ -31,8 +33,8 @@ const AHEAD: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// No usable access to the API server.
-    #[error("cannot find the API server; give --kubeconfig, set KUBECONFIG, or run as a pod with a service account")]
-    Kubeconfig(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The HTTP server does not start.
     #[error("cannot serve on --metrics-bind-address {address}; choose another, or \"\" for none")]
     Http {
@@ -56,7 +58,7 @@ pub enum RunError {
 /// # Errors
 /// When it cannot start. Servers that come and go later are waited for.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
-    let client = client(&config).await?;
+    let client = access::connect(config.kubeconfig.as_deref()).await?;
     run_with(client, config, stop).await
 }
 
@@ -73,8 +75,14 @@ pub async fn run_with(client: kube::Client, config: Config, stop: CancellationTo
     let servers = CancellationToken::new();
     let _stop_servers = servers.clone().drop_guard();
     if let Some(address) = config.metrics {
-        let listener = http::bind(address).await.map_err(|source| RunError::Http { address, source })?;
-        tokio::spawn(http::serve(listener, metrics.clone(), readiness.clone(), servers.clone()));
+        let listener = TcpListener::bind(address).await.map_err(|source| RunError::Http { address, source })?;
+        let serving =
+            http::serve(listener, Shown { metrics: metrics.clone(), readiness: readiness.clone() }, servers.clone());
+        tokio::spawn(async {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the HTTP server ended");
+            }
+        });
     }
     let (questions_tx, questions) = mpsc::channel(8);
     if let Some(path) = config.admin_socket.clone() {
@@ -93,24 +101,6 @@ pub async fn run_with(client: kube::Client, config: Config, stop: CancellationTo
     Pipeline::new(&config, election.identity.clone(), outputs).run(inputs, stop).await;
     election.release().await;
     Ok(())
-}
-
-async fn client(config: &Config) -> Result<kube::Client, RunError> {
-    let fail = |error: Box<dyn std::error::Error + Send + Sync>| RunError::Kubeconfig(error);
-    let mut access = match &config.kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).map_err(|e| fail(e.into()))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .map_err(|e| fail(e.into()))?
-        }
-        None => kube::Config::infer().await.map_err(|e| fail(e.into()))?,
-    };
-    if access.cluster_url.scheme_str() == Some("http") {
-        // Nobody to trust; otherwise all root certificates of the system are parsed at every start.
-        access.root_cert.get_or_insert_default();
-    }
-    kube::Client::try_from(access).map_err(|e| fail(e.into()))
 }
 
 fn ovsdb_config(config: &Config) -> ovsdb::Config {

@@ -38,21 +38,6 @@ pub struct NodeFact {
     pub subnets: Vec<IpNet>,
 }
 
-/// Connects as the configuration says.
-///
-/// # Errors
-/// When there is no usable kubeconfig or service account.
-pub async fn connect(kubeconfig: Option<&std::path::Path>) -> anyhow::Result<Client> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = kube::config::Kubeconfig::read_from(path)?;
-            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?
-        }
-        None => kube::Config::infer().await?,
-    };
-    Ok(Client::try_from(config)?)
-}
-
 /// Watches this Node. The receiver holds what was seen last.
 pub fn watch_node(client: Client, node: &str) -> watch::Receiver<NodeFact> {
     let (tx, rx) = watch::channel(NodeFact::default());

@@ -8,13 +8,14 @@
 //! names the flag and says what to do. Must not: open a connection, or be asked twice.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 use ipnet::IpNet;
 use ovenbird_api::path;
+use ovenbird_daemon::merge;
+use ovenbird_daemon::settings::{self, SettingError, parse, seconds, wrong};
 use ovsdb::Endpoint;
 use serde::{Deserialize, Serialize};
 
@@ -166,37 +167,6 @@ pub struct Config {
     pub loglevel: String,
 }
 
-/// Why a configuration was refused. The text names the setting and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the file of --config ({path}); give the path of a readable YAML file")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Cause.
-        source: std::io::Error,
-    },
-    /// The file is not what we expect.
-    #[error("cannot use the file of --config ({path}); its keys are the names of the flags, see --help")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Cause.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// One setting is wrong.
-    #[error("--{flag}: {problem}; {advice}")]
-    Setting {
-        /// Name of the flag.
-        flag: &'static str,
-        /// What is wrong.
-        problem: String,
-        /// What to do.
-        advice: &'static str,
-    },
-}
-
 impl Encap {
     /// As ovn-controller spells it.
     pub const fn as_str(self) -> &'static str {
@@ -221,9 +191,9 @@ impl Args {
     ///
     /// # Errors
     /// When the file or a setting cannot be used.
-    pub fn resolve(self) -> Result<Config, ConfigError> {
+    pub fn resolve(self) -> Result<Config, SettingError> {
         let settings = match &self.config {
-            Some(path) => self.settings.or(Settings::read(path)?),
+            Some(path) => self.settings.or(settings::read(path)?),
             None => self.settings,
         };
         Config::new(settings)
@@ -231,23 +201,10 @@ impl Args {
 }
 
 impl Settings {
-    /// Reads a YAML file.
-    ///
-    /// # Errors
-    /// When it cannot be read or has unknown keys.
-    pub fn read(path: &Path) -> Result<Settings, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        serde_saphyr::from_str::<Option<Settings>>(&text)
-            .map(Option::unwrap_or_default)
-            .map_err(|e| ConfigError::Parse { path: path.into(), source: Box::new(e) })
-    }
-
     /// These settings, and those of `under` where these have none.
     pub fn or(self, under: Settings) -> Settings {
-        macro_rules! merge {
-            ($($field:ident)*) => { Settings { $($field: self.$field.or(under.$field),)* } };
-        }
         merge! {
+            Settings, self, under,
             kubeconfig node_name ovs_address sb_address encap_type encap_ip mtu cluster_subnets k8s_service_cidrs bridge_mappings
             monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel
         }
@@ -259,11 +216,7 @@ impl Config {
     ///
     /// # Errors
     /// The first setting that is wrong.
-    pub fn new(s: Settings) -> Result<Config, ConfigError> {
-        let metrics = match s.metrics_bind_address.as_deref().unwrap_or("127.0.0.1:9410") {
-            "" => None,
-            text => Some(parse("metrics-bind-address", text, "write IP:PORT, or \"\" to turn it off")?),
-        };
+    pub fn new(s: Settings) -> Result<Config, SettingError> {
         let conf_name = s.cni_conf_name.unwrap_or_else(|| "10-ovenbird.conflist".into());
         if conf_name.contains('/') || !conf_name.ends_with(".conflist") {
             let problem = format!("{conf_name:?} is no file name that ends in .conflist");
@@ -303,21 +256,24 @@ impl Config {
             cni_socket: s.cni_socket.unwrap_or_else(|| path::CNI_SOCKET.into()),
             cni_conf: s.cni_conf_dir.unwrap_or_else(|| path::CNI_CONF_DIR.into()).join(conf_name),
             cni_timeout: seconds("cni-timeout", s.cni_timeout.unwrap_or(120))?,
-            metrics,
+            metrics: settings::listen_address(
+                "metrics-bind-address",
+                s.metrics_bind_address.as_deref().unwrap_or("127.0.0.1:9410"),
+            )?,
             audit_interval: seconds("audit-interval", s.audit_interval.unwrap_or(300))?,
             loglevel: s.loglevel.unwrap_or_else(|| "info".into()),
         })
     }
 }
 
-fn host_name() -> Result<String, ConfigError> {
+fn host_name() -> Result<String, SettingError> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase();
     (!name.is_empty())
         .then_some(name)
         .ok_or_else(|| wrong("node-name", "this host has no name".into(), "give the name of its Node object"))
 }
 
-fn checked_mtu(mtu: u32) -> Result<u32, ConfigError> {
+fn checked_mtu(mtu: u32) -> Result<u32, SettingError> {
     match mtu {
         // IPv6 needs 1280 (RFC 8200 section 5); IPv4 alone could do with less, and no network has it.
         1280..=65535 => Ok(mtu),
@@ -326,35 +282,19 @@ fn checked_mtu(mtu: u32) -> Result<u32, ConfigError> {
 }
 
 /// `CIDR` or `CIDR/HOST-PREFIX`; the node needs only the first.
-fn cluster_subnet(text: &str) -> Result<IpNet, ConfigError> {
+fn cluster_subnet(text: &str) -> Result<IpNet, SettingError> {
     let cidr = text.match_indices('/').nth(1).map_or(text, |(at, _)| &text[..at]);
     parse("cluster-subnets", cidr, "write CIDR/HOST-PREFIX, e.g. 10.128.0.0/14/23 or fd00:10:128::/48/64")
-}
-
-fn wrong(flag: &'static str, problem: String, advice: &'static str) -> ConfigError {
-    ConfigError::Setting { flag, problem, advice }
 }
 
 fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|t| !t.is_empty())
 }
 
-fn parse<T: FromStr>(flag: &'static str, text: &str, advice: &'static str) -> Result<T, ConfigError>
-where
-    T::Err: std::fmt::Display,
-{
-    text.parse().map_err(|e: T::Err| wrong(flag, format!("{text:?}: {e}"), advice))
-}
-
-fn seconds(flag: &'static str, value: u32) -> Result<Duration, ConfigError> {
-    match value {
-        0 => Err(wrong(flag, "0 is not a duration".into(), "give seconds, 1 or more")),
-        s => Ok(Duration::from_secs(s.into())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn refused(settings: Settings) -> String {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use ovenbird_cni_server::{Server, ServerConfig};
+use ovenbird_daemon::{access, http};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -22,16 +23,16 @@ use crate::net::NetOps;
 use crate::net::linux::Linux;
 use crate::plug::{Parts, Plug};
 use crate::pods::PodBook;
-use crate::readiness::{Part, Readiness};
+use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::{State, Vswitch};
-use crate::{chassis, cluster, cni_conf, http, restore};
+use crate::{chassis, cluster, cni_conf, restore};
 
 /// Runs the daemon.
 ///
 /// # Errors
 /// When the host cannot be a node as configured, or a part fails for good.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let client = cluster::connect(config.kubeconfig.as_deref()).await.context("connecting to the Kubernetes API")?;
+    let client = access::connect(config.kubeconfig.as_deref()).await?;
     let net = Arc::new(Linux::new().context("reaching the kernel's network")?);
     let host_changes = net.changes().context("watching the kernel's network")?;
     let host = net.host_network().await.context("reading the host's network")?;
@@ -67,7 +68,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         metrics: metrics.clone(),
         declared: declared.clone(),
     };
-    let shown = http::Shown { metrics, readiness: readiness.clone(), vswitch: vswitch.clone() };
+    let shown = Shown { metrics, readiness: readiness.clone(), vswitch: vswitch.clone() };
     let parts = async {
         tokio::try_join!(
             async { server.serve(plug.clone(), stop.clone()).await.context("serving CNI") },
@@ -94,7 +95,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     }
 }
 
-async fn serve_http(config: &Config, shown: http::Shown, stop: CancellationToken) -> anyhow::Result<()> {
+async fn serve_http(config: &Config, shown: Shown, stop: CancellationToken) -> anyhow::Result<()> {
     let Some(address) = config.metrics else { return Ok(()) };
     let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
     Ok(http::serve(listener, shown, stop).await?)

@@ -12,7 +12,6 @@ pub mod cluster;
 pub mod cni_conf;
 pub mod config;
 pub mod daemon;
-pub mod http;
 pub mod management;
 pub mod metrics;
 pub mod net;

@@ -1,7 +1,13 @@
 //! What this node needs before it can serve pods: named parts, each ready or not. `/readyz`, CNI STATUS and the CNI
 //! configuration file all ask here. Must not: decide what to do about a missing part.
 
+use std::sync::Arc;
+
+use ovenbird_daemon::http::Pages;
 use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::vswitch::Vswitch;
 
 /// A part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,5 +85,27 @@ impl Readiness {
     pub async fn wait_all(&self) {
         let all = ALL.iter().fold(0, |bits, p| bits | 1 << *p as u8);
         drop(self.ready.subscribe().wait_for(|bits| bits & all == all).await);
+    }
+}
+
+/// What /metrics and /readyz show.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Readiness.
+    pub readiness: Arc<Readiness>,
+    /// Its counters are shown.
+    pub vswitch: Vswitch,
+}
+
+impl Pages for Shown {
+    fn metrics(&self) -> Result<String, std::fmt::Error> {
+        self.metrics.vswitch(&self.vswitch.state().borrow());
+        self.metrics.encode()
+    }
+
+    fn missing(&self) -> Vec<&'static str> {
+        self.readiness.missing().into_iter().map(Part::text).collect()
     }
 }

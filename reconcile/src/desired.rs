@@ -258,11 +258,11 @@ impl Desired {
     /// The whole desired state, members included, sorted by table and UUID: what a fresh database would hold. Of maps only the
     /// keys that are wanted.
     pub fn rows(&self) -> Vec<WholeRow> {
-        let whole = |(uuid, entry): (&Uuid, &Box<Entry>)| {
+        let whole = |uuid: &Uuid, entry: &Entry| {
             let claim = entry.winner()?;
             Some(WholeRow { table: claim.table, uuid: *uuid, columns: entry.values(claim) })
         };
-        let mut all: Vec<WholeRow> = self.rows.iter().filter_map(whole).collect();
+        let mut all: Vec<WholeRow> = self.rows.iter().filter_map(|(uuid, entry)| whole(uuid, entry)).collect();
         all.sort_unstable_by_key(|row| (row.table.index, row.uuid));
         all
     }
@@ -415,8 +415,7 @@ impl Desired {
     }
 
     fn prune(&mut self, uuid: Uuid) {
-        let empty = |e: &Box<Entry>| e.claims.is_empty() && e.members.is_empty() && e.holders.is_empty();
-        if self.rows.get(&uuid).is_some_and(empty) {
+        if self.rows.get(&uuid).is_some_and(|e| e.is_empty()) {
             self.rows.remove(&uuid);
         }
     }

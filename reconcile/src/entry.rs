@@ -51,6 +51,11 @@ impl Entry {
         self.claims.first()
     }
 
+    /// Nobody cares for the row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.claims.is_empty() && self.members.is_empty() && self.holders.is_empty()
+    }
+
     /// Notes a reference to the row. Mostly it is the only one.
     pub(crate) fn held_by(&mut self, row: Uuid, column: ColumnId) {
         self.holders.reserve_exact(1);
