@@ -1,6 +1,6 @@
 # One target per intent; CI calls only these. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help deps build shim fmt lint test e2e gen fuzz demo demo-down lab bench ci
+.PHONY: help deps build shim kube-build fmt lint test e2e gen fuzz demo demo-down lab bench ci
 
 CARGO ?= cargo
 CASE ?= all
@@ -18,6 +18,9 @@ build: deps ## build every binary (debug) and the static CNI shim
 
 shim: ## build the static, size-optimised CNI shim target/shim/ovenbird-cni
 	@scripts/shim.sh
+
+kube-build: deps ## build real Kubernetes for the lab from Go modules, into a cache (minutes once, then seconds)
+	$(CARGO) run --quiet -p ovenbird-kube -- build
 
 fmt: ## format the code
 	$(CARGO) fmt --all
