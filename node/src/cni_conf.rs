@@ -10,6 +10,10 @@ use ovenbird_api::path;
 use ovenbird_cni_server::Version;
 use serde_json::json;
 
+/// Versions that the file offers. A runtime that knows `cniVersions` (CNI 1.1.0) takes the newest that both speak; an older one,
+/// such as containerd 1.6, reads `cniVersion` alone and must find one there that it knows.
+const OFFERED: [Version; 2] = [Version::V1_0_0, Version::V1_1_0];
+
 /// Text of the file. The socket is named only when it is not the shim's default.
 pub fn text(socket: &Path) -> String {
     let mut plugin = json!({"type": path::CNI_PLUGIN});
@@ -17,7 +21,8 @@ pub fn text(socket: &Path) -> String {
         plugin["socket"] = socket.to_string_lossy().into();
     }
     let list = json!({
-        "cniVersion": Version::NEWEST.as_str(),
+        "cniVersion": OFFERED[0].as_str(),
+        "cniVersions": OFFERED.map(Version::as_str),
         "name": path::CNI_NETWORK,
         "plugins": [plugin],
     });
@@ -55,7 +60,7 @@ mod tests {
         assert!(write(&file, &text).unwrap());
         assert!(!write(&file, &text).unwrap());
         let read: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
-        assert_eq!(read["cniVersion"], "1.1.0");
+        assert_eq!((&read["cniVersion"], &read["cniVersions"]), (&json!("1.0.0"), &json!(["1.0.0", "1.1.0"])));
         assert_eq!(read["plugins"][0], json!({"type": "ovenbird-cni", "socket": "/tmp/cni.sock"}));
         assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "no draft is left");
     }

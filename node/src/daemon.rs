@@ -8,13 +8,14 @@
 //! Must not: hold logic; a part that ends with an error ends the daemon, and whoever runs it starts it again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use ovenbird_cni_server::{Server, ServerConfig};
 use ovenbird_daemon::{access, http};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::management::Management;
@@ -26,6 +27,9 @@ use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::{State, Vswitch};
 use crate::{chassis, cluster, cni_conf, restore};
+
+/// Time that a stop gives to the CNI requests under way.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the daemon.
 ///
@@ -69,9 +73,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         declared: declared.clone(),
     };
     let shown = Shown { metrics, readiness: readiness.clone(), vswitch: vswitch.clone() };
+    let serving = async { server.serve(plug.clone(), stop.clone()).await.context("serving CNI") };
     let parts = async {
         tokio::try_join!(
-            async { server.serve(plug.clone(), stop.clone()).await.context("serving CNI") },
             async { serve_http(&config, shown, stop.clone()).await.context("serving metrics") },
             async {
                 let run = chassis::run(config.clone(), net.clone(), vswitch.clone(), client, node, host_changes);
@@ -88,11 +92,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     };
     tokio::select! {
         ended = parts => ended.map(|_| ()),
-        () = stop.cancelled() => {
-            info!("stopping; the data path stays as it is");
-            Ok(())
-        }
+        // After a stop the requests under way are answered first.
+        served = serving => served,
+        () = out_of_patience(&stop) => Ok(()),
     }
+}
+
+/// Returns some time after a stop.
+async fn out_of_patience(stop: &CancellationToken) {
+    stop.cancelled().await;
+    info!("answering the CNI requests under way; the data path stays as it is");
+    tokio::time::sleep(PATIENCE).await;
+    warn!("CNI requests are cut short; the runtime will repeat them");
 }
 
 async fn serve_http(config: &Config, shown: Shown, stop: CancellationToken) -> anyhow::Result<()> {

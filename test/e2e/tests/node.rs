@@ -191,7 +191,8 @@ fn conf(lab: &Lab, node: &str) -> Result<Value> {
     let path = lists.find(|file| file.path().extension().is_some_and(|extension| extension == "conflist"));
     let list: Value = serde_json::from_slice(&std::fs::read(path.context("no CNI configuration")?.path())?)?;
     let mut conf = list["plugins"][0].clone();
-    conf["cniVersion"] = list["cniVersion"].clone();
+    // As libcni does: the newest of the versions on offer.
+    conf["cniVersion"] = list["cniVersions"].as_array().and_then(|v| v.last()).context("no version")?.clone();
     conf["name"] = list["name"].clone();
     Ok(conf)
 }

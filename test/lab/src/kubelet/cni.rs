@@ -30,15 +30,23 @@ pub struct Plugins {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ConfList {
+    /// After reading, the newest of all that are offered.
     cni_version: String,
+    #[serde(default)]
+    cni_versions: Vec<String>,
     name: String,
     plugins: Vec<Map<String, Value>>,
 }
 
 impl ConfList {
     fn at_least(&self, major: u32, minor: u32) -> bool {
-        let mut parts = self.cni_version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
+        version(&self.cni_version) >= (major, minor)
+    }
+
+    fn newest(mut self) -> ConfList {
+        let offered = std::mem::take(&mut self.cni_versions).into_iter().chain([std::mem::take(&mut self.cni_version)]);
+        self.cni_version = offered.max_by_key(|text| version(text)).unwrap_or_default();
+        self
     }
 
     fn stdin(&self, plugin: &Map<String, Value>, more: &[(&str, Option<&Value>)]) -> Value {
@@ -48,6 +56,12 @@ impl ConfList {
         conf.extend(more.iter().filter_map(|(key, value)| Some(((*key).to_owned(), (*value)?.clone()))));
         Value::Object(conf)
     }
+}
+
+/// Major and minor number.
+fn version(text: &str) -> (u32, u32) {
+    let mut parts = text.split('.').map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
 impl Plugins {
@@ -130,7 +144,8 @@ impl Plugins {
         let lists = files.filter(|path| path.extension().is_some_and(|extension| extension == "conflist"));
         let path = lists.min().with_context(|| format!("no CNI configuration in {}", self.conf_dir.display()))?;
         let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))
+        let list: ConfList = serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?;
+        Ok(list.newest())
     }
 
     async fn call(
