@@ -215,7 +215,12 @@ impl Worker {
     }
 
     fn disconnected(&mut self, endpoint: String, source: SessionError) {
-        info!(database = self.lasting.database.name, endpoint, error = %source, "disconnected");
+        let (database, error) = (self.lasting.database.name, &source as &(dyn std::error::Error + 'static));
+        match source {
+            // Time does not heal it, a person does.
+            SessionError::Tls(_) => warn!(database, endpoint, error, "cannot connect"),
+            _ => info!(database, endpoint, error, "disconnected"),
+        }
         drop(self.events.send(Event::Disconnected(ClientError::Session { endpoint, source })));
     }
 

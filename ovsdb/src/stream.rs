@@ -21,12 +21,16 @@ pub(crate) async fn open(endpoint: &Endpoint, files: Option<&TlsFiles>) -> Resul
         Endpoint::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(SessionError::Connect)?)),
         Endpoint::Tcp(host, port) => Ok(Box::new(connect_tcp(host, *port).await?)),
         Endpoint::Ssl(host, port) => {
-            let config = files.ok_or(TlsError::NoFiles).and_then(tls::configure).map_err(SessionError::Tls)?;
+            let files = files.ok_or(SessionError::Tls(TlsError::NoFiles))?;
+            let config = tls::configure(files).map_err(SessionError::Tls)?;
             let name =
                 ServerName::try_from(host.clone()).map_err(|_| SessionError::Tls(TlsError::Host(host.clone())))?;
             let tcp = connect_tcp(host, *port).await?;
-            let stream = TlsConnector::from(config).connect(name, tcp).await;
-            Ok(Box::new(stream.map_err(|e| SessionError::Tls(TlsError::Handshake(e)))?))
+            let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|source| {
+                let (ca, certificate) = (files.ca_certificate.clone(), files.certificate.clone());
+                SessionError::Tls(TlsError::Handshake { ca, certificate, source })
+            })?;
+            Ok(Box::new(stream))
         }
     }
 }

@@ -41,8 +41,19 @@ pub enum TlsError {
     #[error("host \"{0}\" is neither a name nor an address")]
     Host(String),
     /// The handshake failed.
-    #[error("handshake")]
-    Handshake(#[source] std::io::Error),
+    #[error(
+        "handshake; {ca} must hold the authority that signed the server's certificate, and the server must know the one that \
+         signed {certificate}"
+    )]
+    Handshake {
+        /// The file of authorities.
+        ca: PathBuf,
+        /// The client's certificate.
+        certificate: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// The configuration that the files give now.

@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use ovenbird_lab::{Lab, Spec, wait_for};
 use serde_json::Value;
 
-use crate::LIMIT;
+use crate::{LIMIT, master};
 
 /// What northd and people may set in our rows, or what only exists where northd runs: not part of the comparison.
 const VOLATILE: [&str; 6] = ["up", "dynamic_addresses", "tag", "status", "_version", "enabled"];
@@ -164,16 +164,7 @@ impl<'a> Scratch<'a> {
         wait_for("the scratch Northbound", LIMIT, || {
             std::os::unix::net::UnixStream::connect(home.join("scratch.sock")).is_ok()
         })?;
-        let mut master = processes.get("central/master")?.spec;
-        master.name = "central/scratch-master".into();
-        for (flag, value) in [
-            ("--nb-address", scratch.server.as_str()),
-            ("--admin-socket", file("scratch-master.sock").as_str()),
-            ("--metrics-bind-address", ""),
-            ("--lease-identity", "scratch"),
-        ] {
-            set_flag(&mut master.argv, flag, value)?;
-        }
+        let mut master = master::another(lab, "scratch-master", &[("--nb-address", &scratch.server)])?;
         // A Lease of each start: the one before was killed, and holds its own until it runs out.
         master.argv.extend(["--lease-name".into(), format!("scratch-{}", uuid_like(lab)?)]);
         processes.start(master)?;
@@ -185,13 +176,6 @@ impl<'a> Scratch<'a> {
 fn uuid_like(lab: &Lab) -> Result<String> {
     let id = lab.component("central/scratch-nb")?;
     Ok(format!("{}-{}", id.pid, id.started))
-}
-
-fn set_flag(argv: &mut [String], flag: &str, value: &str) -> Result<()> {
-    let Some(index) = argv.iter().position(|argument| argument == flag) else { bail!("the master has no {flag}") };
-    ensure!(index + 1 < argv.len(), "{flag} has no value");
-    value.clone_into(&mut argv[index + 1]);
-    Ok(())
 }
 
 impl Drop for Scratch<'_> {

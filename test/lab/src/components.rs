@@ -5,7 +5,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use ovsdb::TlsFiles;
 
+use crate::databases::Database;
 use crate::layout::Layout;
 use crate::options::Api;
 use crate::place::Place;
@@ -44,13 +46,19 @@ pub fn scheduler(layout: &Layout) -> Spec {
 }
 
 /// Master number `index`, from 1: `central/master` is the first, `central/master2` the second.
-pub fn master(layout: &Layout, index: u16) -> Spec {
+///
+/// # Errors
+/// When the central namespace has no address.
+pub fn master(layout: &Layout, index: u16) -> Result<Spec> {
     let name = master_name(index);
-    let args = [
+    let tls = layout.tls("central");
+    // Where TLS is, it is used: the sockets are there for northd and for people.
+    let nb = if tls.is_some() { layout.over_fabric(Database::Northbound)? } else { layout.nb() };
+    let mut args = vec![
         "--kubeconfig".to_owned(),
         layout.kubeconfig().display().to_string(),
         "--nb-address".into(),
-        layout.nb(),
+        nb,
         "--cluster-subnets".into(),
         layout.options.cluster_subnets(),
         "--admin-socket".into(),
@@ -60,7 +68,11 @@ pub fn master(layout: &Layout, index: u16) -> Spec {
         "--lease-identity".into(),
         format!("master{index}"),
     ];
-    spec(layout, "central", &name, "ovenbird-master", args)
+    if let Some(TlsFiles { private_key, certificate, ca_certificate }) = tls {
+        let files = [("privkey", private_key), ("cert", certificate), ("cacert", ca_certificate)];
+        args.extend(files.iter().flat_map(|(what, file)| [format!("--nb-client-{what}"), file.display().to_string()]));
+    }
+    Ok(spec(layout, "central", &name, "ovenbird-master", args))
 }
 
 /// The process name of master number `index`.
@@ -97,7 +109,7 @@ pub fn node(layout: &Layout, node: &str, index: u16) -> Result<Spec> {
         "--ovs-address".into(),
         layout.ovs(node),
         "--sb-address".into(),
-        layout.sb_over_fabric()?,
+        layout.over_fabric(Database::Southbound)?,
         "--encap-type".into(),
         layout.options.encap.to_string(),
         "--encap-ip".into(),

@@ -5,6 +5,7 @@
 //!   raft:       central/nb1, central/nb2, central/nb3     unix, tcp 6641, 6651, 6661 on the        central/sb1, ...
 //!               joined over the loopback, 6643, 6653, 6663    central addresses
 //! ```
+//! With `--tls` the fabric is served by `ssl:` in place of `tcp:`, and members join by it, too.
 //! In: a layout. Out: names, addresses, running servers. It must not write rows.
 
 use std::fs;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use crate::layout::Layout;
 use crate::options::ServiceModel;
 use crate::ovn::{self, START_LIMIT};
+use crate::pki;
 use crate::process::wait_for;
 
 /// How many members a cluster has: the least that outlives the loss of one.
@@ -81,7 +83,7 @@ impl Member {
     /// When the central namespace has no address.
     pub fn over_fabric(self, layout: &Layout) -> Result<String> {
         let address = *layout.options.central_addresses().first().context("the central namespace has no address")?;
-        Ok(format!("tcp:{}", SocketAddr::new(address, self.ports().0)))
+        Ok(format!("{}:{}", method(layout), SocketAddr::new(address, self.ports().0)))
     }
 
     /// What it says of its cluster (ovsdb-server(1), `cluster/status`).
@@ -108,14 +110,14 @@ impl Member {
         (clients + step, members + step)
     }
 
-    fn raft_address(self) -> String {
-        format!("tcp:127.0.0.1:{}", self.ports().1)
+    fn raft_address(self, layout: &Layout) -> String {
+        format!("{}:127.0.0.1:{}", method(layout), self.ports().1)
     }
 
     fn create(self, layout: &Layout) -> Result<()> {
         let file = self.file(layout, ".db").display().to_string();
         let schema = format!("/usr/share/ovn/ovn-{}.ovsschema", self.database.short());
-        let (own, first) = (self.raft_address(), Self { number: Some(1), ..self }.raft_address());
+        let (own, first) = (self.raft_address(layout), Self { number: Some(1), ..self }.raft_address(layout));
         let argv = match self.number {
             None => vec!["ovsdb-tool", "create", &file, &schema],
             Some(1) => vec!["ovsdb-tool", "create-cluster", &file, &schema, &own],
@@ -135,11 +137,12 @@ impl Member {
                 self.database.schema(),
                 self.database.short().to_uppercase()
             ),
-            format!("--remote=ptcp:{}:[::]", self.ports().0),
+            format!("--remote=p{}:{}:[::]", method(layout), self.ports().0),
             format!("--unixctl={}", file("_db.ctl")),
             format!("--pidfile={}", file("_db.pid")),
         ];
-        ovn::start(layout, "central", &self.component(), argv)
+        let tls = layout.tls("central").iter().flat_map(pki::flags).collect::<Vec<_>>();
+        ovn::start(layout, "central", &self.component(), argv.into_iter().chain(tls))
     }
 
     /// Waits until it serves: it accepts, and has joined its cluster if it is to be in one.
@@ -154,6 +157,11 @@ impl Member {
         })
         .with_context(|| layout.processes().log_tail(&component))
     }
+}
+
+/// How the servers are reached over a network (ovsdb(7), "Connection Methods").
+fn method(layout: &Layout) -> &'static str {
+    if layout.options.tls { "ssl" } else { "tcp" }
 }
 
 /// Makes and starts all servers.

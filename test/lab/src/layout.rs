@@ -8,10 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use ovsdb::TlsFiles;
 use serde::{Deserialize, Serialize};
 
 use crate::databases::{Database, Member};
 use crate::options::Options;
+use crate::pki::Pki;
 use crate::place::{Place, RootTree};
 use crate::process::{Processes, write_atomic};
 
@@ -130,13 +132,23 @@ impl Layout {
         Member::all(self.options.databases, database)
     }
 
-    /// The Southbound servers as nodes reach them: over the fabric.
+    /// The servers of a database as other hosts reach them: over the fabric, separated by commas.
     ///
     /// # Errors
     /// When the central namespace has no address.
-    pub fn sb_over_fabric(&self) -> Result<String> {
-        let members = self.members(Database::Southbound).into_iter();
+    pub fn over_fabric(&self, database: Database) -> Result<String> {
+        let members = self.members(database).into_iter();
         Ok(members.map(|member| member.over_fabric(self)).collect::<Result<Vec<_>>>()?.join(","))
+    }
+
+    /// The authority of a lab that speaks TLS.
+    pub fn pki(&self) -> Pki {
+        Pki::at(self.dir().join("pki"))
+    }
+
+    /// Key and certificates of a node, or of `central`, in a lab that speaks TLS.
+    pub fn tls(&self, name: &str) -> Option<TlsFiles> {
+        self.options.tls.then(|| self.pki().files(name))
     }
 
     /// A node's Open_vSwitch server.

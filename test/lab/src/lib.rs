@@ -21,6 +21,7 @@ mod layout;
 mod matrix;
 mod options;
 mod ovn;
+pub mod pki;
 pub mod place;
 pub mod probe;
 mod process;

@@ -105,6 +105,9 @@ pub struct Options {
     /// How the Northbound and the Southbound are served
     #[arg(long, value_enum, default_value_t)]
     pub databases: ServiceModel,
+    /// The Northbound and the Southbound by ssl: over the network, with certificates that the lab makes
+    #[arg(long)]
+    pub tls: bool,
     /// Number of masters (one leads, the others wait)
     #[arg(long, default_value_t = 1)]
     pub masters: u16,
@@ -131,6 +134,7 @@ impl Default for Options {
             api: Api::Embedded,
             ovn: None,
             databases: ServiceModel::Standalone,
+            tls: false,
             masters: 1,
             cluster_subnets: None,
             bin_dir: None,

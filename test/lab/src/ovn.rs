@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::databases::{self, Database};
 use crate::layout::Layout;
 use crate::process::{Spec, wait_for};
-use crate::{databases, fabric};
+use crate::{fabric, pki};
 
 /// How long a daemon may take to serve.
 pub const START_LIMIT: Duration = Duration::from_secs(30);
@@ -99,7 +100,8 @@ pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
 /// When it cannot be started.
 pub fn start_controller(layout: &Layout, node: &str) -> Result<()> {
     let argv = ["ovn-controller".to_owned(), layout.ovs(node), "--pidfile".into()];
-    start(layout, node, &format!("{node}/ovn-controller"), argv)
+    let tls = layout.tls(node).iter().flat_map(pki::flags).collect::<Vec<_>>();
+    start(layout, node, &format!("{node}/ovn-controller"), argv.into_iter().chain(tls))
 }
 
 /// In a bare lab: the chassis settings that the node daemon would write.
@@ -115,7 +117,7 @@ pub fn set_chassis(layout: &Layout, node: &str, index: u16) -> Result<()> {
             "set",
             "open_vswitch",
             ".",
-            &format!("external_ids:ovn-remote=\"{}\"", layout.sb_over_fabric()?),
+            &format!("external_ids:ovn-remote=\"{}\"", layout.over_fabric(Database::Southbound)?),
             &format!("external_ids:ovn-encap-type={}", layout.options.encap),
             &format!("external_ids:ovn-encap-ip=\"{address}\""),
         ],

@@ -44,6 +44,10 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     layout.save()?;
     blocking(&layout, fabric::build).await?;
     progress.step(&format!("{} namespaces joined by a bridge", layout.namespaces().len()));
+    if layout.options.tls {
+        blocking(&layout, make_certificates).await?;
+        progress.step("certificates");
+    }
     let api = async {
         blocking(&layout, api_server::start).await?;
         progress.step("API server, scheduler, lab kubelets");
@@ -70,10 +74,14 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     Ok(layout)
 }
 
+fn make_certificates(layout: &Layout) -> Result<()> {
+    layout.pki().create(std::iter::once("central".to_owned()).chain(layout.options.node_names()))
+}
+
 fn start_daemons(layout: &Layout) -> Result<()> {
     let processes = layout.processes();
     for index in 1..=layout.options.masters {
-        processes.start(components::master(layout, index))?;
+        processes.start(components::master(layout, index)?)?;
     }
     for (node, index) in layout.options.node_names().iter().zip(1..) {
         processes.start(components::node(layout, node, index)?)?;
