@@ -1,0 +1,207 @@
+//! Turns dirty items into a plan: takes owners in order, pulls in what their rows depend on, stops at a limit.
+//!
+//! ```text
+//! adds, by rising rank:    row --> columns that differ --> references --> the rows referred to, first (their owners' items)
+//!                          row that is not a root --> the set that holds it, in the same transaction
+//! removes, falling rank:   root rows are deleted, members are taken out of sets; other rows vanish with their last reference
+//! ```
+//!
+//! What cannot be written yet is parked under the row it waits for, and comes back when that row does. Inputs: the desired store,
+//! whose queues it empties, and the replica. Output: a [`Plan`]. Must not: keep anything between two plans.
+
+mod adds;
+mod references;
+mod removes;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ovsdb::{Atom, ColumnId, Replica, Str, TableDesc, Uuid};
+use rustc_hash::FxHashSet;
+
+use crate::desired::{Desired, WaitReason};
+use crate::dirty::{Dirt, Item};
+use crate::plan::{Action, Group, Plan, PlannedOp, Why};
+use crate::row::{Owner, OwnerKind};
+
+/// What a plan looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// What is marked dirty.
+    Dirty,
+    /// The union of desired and owned rows: finds hand edits made while nobody watched, and rows to be removed.
+    All,
+}
+
+/// Bounds of a plan.
+pub(crate) struct Limits<'a> {
+    /// No further owner is taken after so many rows.
+    pub(crate) rows: usize,
+    /// Or so many bytes.
+    pub(crate) bytes: usize,
+    /// False: nothing is removed.
+    pub(crate) removals: bool,
+    /// Only these owners, and what they depend on.
+    pub(crate) only: Option<&'a [Arc<Owner>]>,
+    /// Owners that must not be written for. Gets the owner's items.
+    pub(crate) held: &'a mut dyn FnMut(&Arc<Owner>, &[Dirt]) -> bool,
+}
+
+/// The plan that makes the replica agree with the desired store. The dirty items are consumed: what fails to be executed has to be
+/// marked again (the committer does so), or found by [`Scope::All`].
+pub fn plan(desired: &mut Desired, replica: &Replica, scope: Scope) -> Plan {
+    if scope == Scope::All {
+        desired.request_audit();
+    }
+    let limits = Limits { rows: usize::MAX, bytes: usize::MAX, removals: true, only: None, held: &mut |_, _| false };
+    let mut plan = plan_within(desired, replica, limits);
+    plan.waiting = desired.waiting();
+    plan
+}
+
+pub(crate) fn plan_within<'a>(desired: &'a mut Desired, replica: &'a Replica, limits: Limits<'a>) -> Plan {
+    if desired.audit_due {
+        desired.audit(replica);
+    }
+    let mut planner = Planner {
+        desired,
+        replica,
+        limits,
+        groups: Vec::new(),
+        seen: FxHashSet::default(),
+        inserts: FxHashSet::default(),
+        rows: FxHashSet::default(),
+        bytes: 0,
+    };
+    let truncated = planner.run();
+    Plan { groups: planner.groups, waiting: Vec::new(), truncated }
+}
+
+/// A plan in the making.
+struct Planner<'a> {
+    desired: &'a mut Desired,
+    replica: &'a Replica,
+    limits: Limits<'a>,
+    groups: Vec<Group>,
+    /// Items planned already.
+    seen: FxHashSet<Item>,
+    /// Rows that the plan inserts, by desired UUID.
+    inserts: FxHashSet<Uuid>,
+    /// Rows that it writes, by UUID in the database.
+    rows: FxHashSet<Uuid>,
+    bytes: usize,
+}
+
+/// A group in the making.
+struct Draft {
+    group: Group,
+    todo: VecDeque<Dirt>,
+}
+
+/// A set column of a row in the database.
+#[derive(Clone, Copy)]
+struct Set {
+    table: &'static TableDesc,
+    uuid: Uuid,
+    column: ColumnId,
+}
+
+impl Planner<'_> {
+    /// True when a limit cut the plan short.
+    fn run(&mut self) -> bool {
+        if let Some(only) = self.limits.only {
+            for owner in only {
+                self.visit_adds(owner);
+            }
+            if self.limits.removals {
+                only.iter().rev().for_each(|owner| self.visit_removes(owner));
+            }
+            return false;
+        }
+        while !self.desired.dirty.adds.is_empty() {
+            if self.is_full() {
+                return true;
+            }
+            let Some((owner, items)) = self.desired.dirty.adds.pop_first() else { break };
+            let set = items.iter().find_map(|(item, _)| item.set());
+            self.draw_adds(&owner, items);
+            set.iter().for_each(|set| self.draw_near(owner.kind, *set));
+        }
+        self.desired.dirty.near.clear();
+        while self.limits.removals && !self.desired.dirty.removes.is_empty() {
+            if self.is_full() {
+                return true;
+            }
+            let Some((owner, items)) = self.desired.dirty.removes.pop_last() else { break };
+            self.draw_removes(&owner, items);
+        }
+        false
+    }
+
+    /// Goes on with owners of the same kind that have members for the same row's sets.
+    fn draw_near(&mut self, kind: OwnerKind, row: Uuid) {
+        let Some(mut near) = self.desired.dirty.near.remove(&row) else { return };
+        while !self.is_full() {
+            let Some(owner) = near.pop_front() else { return };
+            if owner.kind == kind {
+                self.visit_adds(&owner);
+            }
+        }
+        self.desired.dirty.near.insert(row, near);
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= self.limits.rows || self.bytes >= self.limits.bytes
+    }
+
+    /// Begins a group with an owner's items; `None` when the owner is held, and its items are set aside.
+    fn draft(&mut self, owner: &Arc<Owner>, mut items: Vec<Dirt>, wanted: bool) -> Option<Draft> {
+        if (self.limits.held)(owner, &items) {
+            self.desired.benched.entry(owner.clone()).or_default()[usize::from(!wanted)].append(&mut items);
+            return None;
+        }
+        items.sort_unstable();
+        items.dedup_by(|a, b| a.0 == b.0);
+        let group = Group { owner: owner.clone(), ops: Vec::new(), items: Vec::new() };
+        Some(Draft { group, todo: items.into() })
+    }
+
+    fn finish(&mut self, draft: Draft) {
+        if !draft.group.ops.is_empty() {
+            self.groups.push(draft.group);
+        }
+    }
+
+    fn push(&mut self, draft: &mut Draft, table: &'static TableDesc, uuid: Uuid, action: Action, why: Why) {
+        let name = table.column_id("name").and_then(|column| match &action {
+            Action::Insert(columns) => columns.iter().find(|(c, _)| *c == column).map(|(_, d)| d),
+            _ => self.replica.row(table, &uuid)?.get(column),
+        });
+        let name: Option<Str> = name.and_then(|d| d.atoms().first()).and_then(|a| match a {
+            Atom::String(text) => Some(text.clone()),
+            _ => None,
+        });
+        let op = PlannedOp { table, uuid, name, action, why };
+        self.rows.insert(uuid);
+        self.bytes += op.size();
+        draft.group.ops.push(op);
+    }
+
+    fn park(&mut self, draft: &Draft, target: Uuid, item: Item, reason: WaitReason) {
+        self.desired.parked.entry(target).or_default().insert((draft.group.owner.clone(), item), reason);
+    }
+
+    /// Adds a member to the last operation when that is on the same set, else to a new one.
+    fn push_member(&mut self, draft: &mut Draft, set: Set, member: Atom, wanted: bool, why: Why) {
+        let Set { table, uuid, column } = set;
+        if let Some(PlannedOp { uuid: last, action: Action::Members { column: c, add, remove }, why: w, .. }) =
+            draft.group.ops.last_mut()
+            && (*last, *c, *w) == (uuid, column, why)
+        {
+            let list = if wanted { add } else { remove };
+            return list.push(member);
+        }
+        let (add, remove) = if wanted { (vec![member], Vec::new()) } else { (Vec::new(), vec![member]) };
+        self.push(draft, table, uuid, Action::Members { column, add, remove }, why);
+    }
+}
