@@ -8,6 +8,7 @@
 //! The task never waits for the owner, so echoes are answered whatever the owner does. Must not: interpret messages (that is
 //! `session`), or touch the replica.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::server_db::Memory;
 use crate::session::{Command, Lasting, Output, Session};
 use crate::spec::MonitorSpec;
 use crate::stream::{self, Stream};
+use crate::tls::TlsError;
 use crate::transaction::{Condition, Op, write_params};
 use crate::value::Uuid;
 
@@ -129,6 +131,19 @@ enum End {
     /// The owner wants no more.
     Shutdown,
     Failed(SessionError),
+}
+
+impl End {
+    /// The end of a TLS connection that broke before the server said anything. Since TLS 1.3 it looks at our certificate after the
+    /// handshake has ended for us, and its alert may be lost in the reset that follows.
+    fn blaming(self, certificate: &Path) -> End {
+        match self {
+            End::Failed(SessionError::Io(source)) => {
+                SessionError::Tls(TlsError::Refused { certificate: certificate.to_owned(), source }).into()
+            }
+            other => other,
+        }
+    }
 }
 
 impl From<SessionError> for End {
@@ -258,7 +273,10 @@ impl Worker {
         let (mut unsent, mut events) = (Vec::new(), Vec::new());
         let out = &mut Output { bytes: &mut unsent, events: &mut events };
         let mut session = Session::start(&endpoint.to_string(), &self.lasting, out);
-        let Err(end) = self.converse(stream, &mut session, out, deadline).await;
+        let Err(mut end) = self.converse(stream, &mut session, out, deadline).await;
+        if let (Endpoint::Ssl(..), Some(files), false) = (endpoint, &self.config.tls, session.is_introduced()) {
+            end = end.blaming(&files.certificate);
+        }
         session.end(&mut self.lasting, &mut events);
         match self.tell(&mut events) {
             Err(end) => end,

@@ -54,6 +54,15 @@ pub enum TlsError {
         #[source]
         source: std::io::Error,
     },
+    /// The server ended the connection before it said anything.
+    #[error("the server refuses us; it must know the authority that signed {certificate}")]
+    Refused {
+        /// The client's certificate.
+        certificate: PathBuf,
+        /// What came in place of an answer.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// The configuration that the files give now.
