@@ -4,6 +4,7 @@
 
 CARGO ?= cargo
 CASE ?= all
+KUBE ?= embedded
 LAB = target/debug/ovenbird-lab
 
 help: ## list the targets
@@ -39,8 +40,8 @@ gen: ## regenerate the typed rows from schema/input and schema/docs
 fuzz: ## run each fuzz target for a minute (SECONDS_EACH=60)
 	@scripts/fuzz.sh
 
-demo: build ## three nodes with pods, the reachability matrix, and what to try next; stays up (needs root)
-	$(LAB) demo
+demo: build $(if $(filter real,$(KUBE)),kube-build) ## three nodes with pods, the reachability matrix, and what to try next; stays up (needs root); KUBE=real: on real Kubernetes
+	$(LAB) demo --api $(KUBE)
 
 demo-down: ## take the demo down
 	$(LAB) down

@@ -5,12 +5,12 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::layout::Layout;
 use crate::options::Api;
 use crate::process::{wait_for, write_atomic};
-use crate::{cluster, components};
+use crate::{cluster, components, real};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -19,6 +19,9 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// # Errors
 /// Names the process that does not come up.
 pub fn start(layout: &Layout) -> Result<()> {
+    if layout.options.api == Api::Real {
+        return real::start_control(layout);
+    }
     let processes = layout.processes();
     let (kubeconfig, upstream) = match &layout.options.api {
         Api::Embedded => {
@@ -29,6 +32,7 @@ pub fn start(layout: &Layout) -> Result<()> {
             (cluster::plain_kubeconfig(layout.api_port), address)
         }
         Api::Kubeconfig(path) => cluster::gated_kubeconfig(path, layout.api_port)?,
+        Api::Real => bail!("real Kubernetes has a control plane of its own"),
     };
     // JSON is YAML.
     write_atomic(&layout.kubeconfig(), &serde_json::to_vec_pretty(&kubeconfig)?)?;

@@ -12,6 +12,7 @@ use crate::layout::Layout;
 use crate::options::Api;
 use crate::place::Place;
 use crate::process::Spec;
+use crate::real::Account;
 
 /// Where the gate finds the API server: an address in the root namespace.
 pub fn embedded_api_address(layout: &Layout) -> String {
@@ -37,6 +38,9 @@ pub fn gate(layout: &Layout, upstream: &str) -> Spec {
     if layout.options.api != Api::Embedded {
         args.push("--root".into());
     }
+    if layout.options.api == Api::Real {
+        args.extend(["--via".into(), layout.netns("central")]);
+    }
     Spec { place: Place::default(), ..spec(layout, "central", "gate", "ovenbird-lab", args) }
 }
 
@@ -56,7 +60,7 @@ pub fn master(layout: &Layout, index: u16) -> Result<Spec> {
     let nb = if tls.is_some() { layout.over_fabric(Database::Northbound)? } else { layout.nb() };
     let mut args = vec![
         "--kubeconfig".to_owned(),
-        layout.kubeconfig().display().to_string(),
+        kubeconfig(layout, Account::Master),
         "--nb-address".into(),
         nb,
         "--cluster-subnets".into(),
@@ -72,6 +76,9 @@ pub fn master(layout: &Layout, index: u16) -> Result<Spec> {
         let files = [("privkey", private_key), ("cert", certificate), ("cacert", ca_certificate)];
         args.extend(files.iter().flat_map(|(what, file)| [format!("--nb-client-{what}"), file.display().to_string()]));
     }
+    if layout.options.api == Api::Real {
+        args.extend(["--lease-namespace".into(), "ovenbird".into()]);
+    }
     Ok(spec(layout, "central", &name, "ovenbird-master", args))
 }
 
@@ -85,9 +92,15 @@ pub fn master_socket(layout: &Layout, index: u16) -> PathBuf {
     layout.home("central").join(format!("master{index}.sock"))
 }
 
+/// The credentials of a daemon: on a real cluster its own service account's, which may do what `deploy/` says and nothing else.
+fn kubeconfig(layout: &Layout, account: Account) -> String {
+    let path = if layout.options.api == Api::Real { account.kubeconfig(layout) } else { layout.kubeconfig() };
+    path.display().to_string()
+}
+
 /// Where the CNI configuration of a node appears.
 pub fn cni_conf_dir(layout: &Layout, node: &str) -> PathBuf {
-    layout.home(node).join("cni/net.d")
+    if layout.options.api == Api::Real { "/etc/cni/net.d".into() } else { layout.home(node).join("cni/net.d") }
 }
 
 /// Where the CNI shim asks a node's daemon.
@@ -105,7 +118,7 @@ pub fn node(layout: &Layout, node: &str, index: u16) -> Result<Spec> {
         "--node-name".to_owned(),
         node.into(),
         "--kubeconfig".into(),
-        layout.kubeconfig().display().to_string(),
+        kubeconfig(layout, Account::Node),
         "--ovs-address".into(),
         layout.ovs(node),
         "--sb-address".into(),
@@ -135,6 +148,6 @@ fn spec(layout: &Layout, host: &str, name: &str, program: &str, args: impl IntoI
         name: name.into(),
         argv: std::iter::once(program).chain(args).collect(),
         env: layout.env(host),
-        place: layout.place(host),
+        place: layout.inside(host),
     }
 }

@@ -8,12 +8,14 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use ovenbird_kube::version;
+use serde_json::{Value, json};
 
 use crate::components;
 use crate::lab::Lab;
 use crate::matrix::{Destination, Matrix, Source};
-use crate::options::Options;
+use crate::options::{Api, Options};
+use crate::probe::PORT;
 use crate::progress::Progress;
 use crate::status::{PodStatus, Status};
 
@@ -50,7 +52,8 @@ pub async fn run(dir: std::path::PathBuf, args: DemoArgs) -> Result<bool> {
     let progress = Progress::shown();
     let lab = Lab::up(Options { dir, ..args.options }, progress).await.map(Lab::keep)?;
     let nodes = lab.layout().options.node_names();
-    lab.apply(&manifest(&nodes, args.pods_per_node)).await?;
+    lab.namespace(NAMESPACE).await?;
+    lab.apply(&manifest(&lab.layout().options.api, &nodes, args.pods_per_node)).await?;
     lab.await_running(NAMESPACE).await?;
     progress.step(&format!("{} pods run", nodes.len() * usize::from(args.pods_per_node)));
     let status = Status::of(&lab).await?;
@@ -86,21 +89,31 @@ pub fn matrix(lab: &Lab, status: &Status, namespace: &str) -> Result<Matrix> {
 }
 
 /// Pods as a Deployment with one replica set per node would make them.
-fn manifest(nodes: &[String], pods_per_node: u16) -> String {
-    let mut text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n");
+fn manifest(api: &Api, nodes: &[String], pods_per_node: u16) -> String {
+    let container = responder(api);
+    let mut text = String::new();
     for node in nodes {
         for index in 1..=pods_per_node {
             let pod = json!({
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": format!("web-{node}-{index}"), "namespace": NAMESPACE, "labels": {"app": "web"}},
-                "spec": {"nodeName": node, "containers": [
-                    {"name": "web", "image": "none", "command": ["ovenbird-lab", "probe-server"]}
-                ]},
+                "spec": {"nodeName": node, "terminationGracePeriodSeconds": 1, "containers": [container]},
             });
             text += &format!("---\n{pod}\n");
         }
     }
     text
+}
+
+/// A container that answers on TCP port 8080 with what it is sent, in both families.
+pub fn responder(api: &Api) -> Value {
+    match api {
+        Api::Real => json!({
+            "name": "web", "image": version::BUSYBOX, "imagePullPolicy": "Never",
+            "command": ["nc", "-ll", "-p", PORT.to_string(), "-e", "cat"],
+        }),
+        _ => json!({"name": "web", "image": "none", "command": ["ovenbird-lab", "probe-server"]}),
+    }
 }
 
 fn report(lab: &Lab, status: &Status, matrix: &Matrix) -> Result<String> {

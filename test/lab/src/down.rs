@@ -12,8 +12,10 @@ use nix::sys::signal::Signal;
 
 use crate::kubelet::Store;
 use crate::layout::Layout;
+use crate::options::Api;
 use crate::place::delete_netns;
 use crate::process::{ProcessId, Processes};
+use crate::real::cgroups;
 
 const END_LIMIT: Duration = Duration::from_secs(10);
 
@@ -33,10 +35,14 @@ pub fn down(dir: &Path) -> Result<bool> {
     let commands = sandboxes.iter().filter_map(|sandbox| sandbox.process);
     end(others.iter().map(|record| record.id).chain(commands))?;
     // A lab.json that is missing or broken means that nothing was made yet: it is written first, and as a whole.
-    let own = Layout::load(dir).map(|layout| layout.namespaces()).unwrap_or_default();
+    let layout = Layout::load(dir).ok();
+    let own = layout.as_ref().map(Layout::namespaces).unwrap_or_default();
     let pods = sandboxes.into_iter().filter(|sandbox| !sandbox.host_network).map(|sandbox| sandbox.netns);
     for name in pods.chain(own) {
         delete_netns(&name)?;
+    }
+    if let Some(layout) = layout.filter(|layout| layout.options.api == Api::Real) {
+        cgroups::remove(layout.prefix())?;
     }
     fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
     Ok(true)

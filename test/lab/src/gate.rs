@@ -31,6 +31,9 @@ pub struct GateArgs {
     /// Listen in the namespace this runs in, too
     #[arg(long)]
     root: bool,
+    /// Namespace from which to connect, if not the one this runs in
+    #[arg(long)]
+    via: Option<String>,
 }
 
 /// Listens everywhere and copies until it is ended.
@@ -42,19 +45,20 @@ pub async fn run(args: GateArgs) -> Result<()> {
     if args.root {
         places.push(Place::default());
     }
+    let upstream = Upstream { address: args.to, via: args.via };
     let mut accepting = JoinSet::new();
     for place in places {
         let listener = place
             .run(|| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, args.port))?))
             .with_context(|| format!("listening on port {} in {:?}", args.port, place.netns))?;
         listener.set_nonblocking(true).context("preparing a listener")?;
-        accepting.spawn(accept(tokio::net::TcpListener::from_std(listener)?, args.to.clone()));
+        accepting.spawn(accept(tokio::net::TcpListener::from_std(listener)?, upstream.clone()));
     }
     while accepting.join_next().await.is_some() {}
     Ok(())
 }
 
-async fn accept(listener: tokio::net::TcpListener, upstream: String) {
+async fn accept(listener: tokio::net::TcpListener, upstream: Upstream) {
     loop {
         match listener.accept().await {
             Ok((client, _)) => drop(tokio::spawn(copy(client, upstream.clone()))),
@@ -64,14 +68,31 @@ async fn accept(listener: tokio::net::TcpListener, upstream: String) {
 }
 
 /// A server that is down looks to the client as it is: a closed connection.
-async fn copy(mut client: TcpStream, upstream: String) {
+async fn copy(mut client: TcpStream, upstream: Upstream) {
     let outcome = async {
-        let mut server = TcpStream::connect(&upstream).await?;
+        let mut server = upstream.connect().await?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
-        tokio::io::copy_bidirectional(&mut client, &mut server).await
+        anyhow::Ok(tokio::io::copy_bidirectional(&mut client, &mut server).await?)
     };
     if let Err(error) = outcome.await {
-        debug!(%error, "copying");
+        debug!("copying: {error:#}");
+    }
+}
+
+/// Where the server is, and from which namespace it is seen.
+#[derive(Clone, Debug)]
+struct Upstream {
+    address: String,
+    via: Option<String>,
+}
+
+impl Upstream {
+    async fn connect(self) -> Result<TcpStream> {
+        let Some(via) = self.via else { return Ok(TcpStream::connect(&self.address).await?) };
+        let connect = move || Place::netns(via).run(|| Ok(std::net::TcpStream::connect(&self.address)?));
+        let stream = tokio::task::spawn_blocking(connect).await.context("connecting")??;
+        stream.set_nonblocking(true).context("preparing a connection")?;
+        Ok(TcpStream::from_std(stream)?)
     }
 }

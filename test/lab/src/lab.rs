@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::api::{Api, ListParams};
 use kube::runtime::conditions::is_pod_running;
 use kube::runtime::wait::await_condition;
@@ -22,11 +22,11 @@ use tokio::time::timeout;
 use crate::cluster;
 use crate::kubelet::Store;
 use crate::layout::Layout;
-use crate::options::Options;
+use crate::options::{Api as ApiServer, Options};
 use crate::place::Place;
 use crate::process::ProcessId;
 use crate::progress::Progress;
-use crate::{down, up};
+use crate::{down, real, up};
 
 /// How long pods may take to run.
 const RUN_LIMIT: Duration = Duration::from_secs(30);
@@ -80,6 +80,10 @@ impl Lab {
     /// When there is no such node, or no such pod runs.
     pub fn scene(&self, target: &str) -> Result<Scene> {
         if let Some((namespace, name)) = target.split_once('/') {
+            if self.layout.options.api == ApiServer::Real {
+                let place = real::sandbox(&self.layout, namespace, name)?;
+                return Ok(Scene { place, env: real::environment(&self.layout, "central")? });
+            }
             let sandboxes = Store::of_lab(self.layout.dir()).into_iter();
             let sandbox = sandboxes.filter(|sandbox| sandbox.result.is_some() || sandbox.host_network);
             let sandbox =
@@ -91,7 +95,11 @@ impl Lab {
         if !self.layout.namespaces().contains(&name) {
             bail!("no node {target}: there are central, fabric, {}", self.layout.options.node_names().join(", "));
         }
-        Ok(Scene { place: Place::netns(name), env: self.layout.env(target) })
+        let env = match self.layout.options.api {
+            ApiServer::Real => real::environment(&self.layout, target)?,
+            _ => self.layout.env(target),
+        };
+        Ok(Scene { place: self.layout.inside(target), env })
     }
 
     /// Lines for a shell's `eval`.
@@ -123,6 +131,23 @@ impl Lab {
     /// Names the object that was refused.
     pub async fn apply(&self, yaml: &str) -> Result<Vec<String>> {
         cluster::apply(&self.client().await?, yaml).await
+    }
+
+    /// Makes a namespace and waits until pods can be made in it: on a real cluster, until it has its default service account.
+    ///
+    /// # Errors
+    /// When it is refused, or no account appears.
+    pub async fn namespace(&self, name: &str) -> Result<()> {
+        self.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}")).await?;
+        if self.layout.options.api != ApiServer::Real {
+            return Ok(());
+        }
+        let accounts = Api::<ServiceAccount>::namespaced(self.client().await?, name);
+        let there = await_condition(accounts, "default", |account: Option<&ServiceAccount>| account.is_some());
+        let seen = timeout(RUN_LIMIT, there).await;
+        seen.with_context(|| format!("{name} has no default service account after {RUN_LIMIT:?}"))?
+            .with_context(|| format!("watching the service accounts of {name}"))?;
+        Ok(())
     }
 
     /// Deletes a manifest's objects. Returns `kind/name` of each that was there.
@@ -244,12 +269,19 @@ impl Scene {
         &self.place
     }
 
-    /// Replaces this process by the command: output, input and exit code are the command's own.
+    /// Replaces this process by the command: output, input and exit code are the command's own. On a real node it is a process of
+    /// the node, which this one cannot become: there it is waited for, and its exit code is returned.
     ///
     /// # Errors
-    /// Only returns when the command could not be started.
-    pub fn exec(&self, argv: &[String]) -> Result<std::convert::Infallible> {
+    /// When the command could not be started.
+    pub fn exec(&self, argv: &[String]) -> Result<u8> {
         let [program, args @ ..] = argv else { bail!("no command given: put it after --") };
+        if self.place.node.is_some() {
+            let mut command = Command::new(program);
+            command.args(args).envs(&self.env);
+            let status = self.place.launch(|| command.status().with_context(|| format!("running {program}")))?;
+            return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
+        }
         self.place.enter()?;
         // PATH is looked up in the environment given, as a shell there would.
         Err(Command::new(program).args(args).envs(&self.env).exec()).with_context(|| format!("running {program}"))
@@ -263,7 +295,7 @@ impl Scene {
         let [program, args @ ..] = argv else { bail!("no command given") };
         let mut command = Command::new(program);
         command.args(args).envs(&self.env).stdin(Stdio::null());
-        self.place.run(|| command.output().with_context(|| format!("running {program}")))
+        self.place.launch(|| command.output().with_context(|| format!("running {program}")))
     }
 
     /// Runs a command to its end and returns what it printed.

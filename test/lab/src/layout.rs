@@ -12,7 +12,7 @@ use ovsdb::TlsFiles;
 use serde::{Deserialize, Serialize};
 
 use crate::databases::{Database, Member};
-use crate::options::Options;
+use crate::options::{Api, Options};
 use crate::pki::Pki;
 use crate::place::{Place, RootTree};
 use crate::process::{Processes, write_atomic};
@@ -89,6 +89,19 @@ impl Layout {
     /// Where the machine's own programs run for a node, or for `central`.
     pub fn place(&self, name: &str) -> Place {
         Place::netns(self.netns(name))
+    }
+
+    /// Where the programs of a node, or of `central`, run that belong to Kubernetes: all namespaces of a real node.
+    pub fn inside(&self, name: &str) -> Place {
+        if self.options.api != Api::Real || !self.options.node_names().iter().any(|node| node == name) {
+            return self.place(name);
+        }
+        Place::node(self.processes().record_path(&format!("{name}/init")))
+    }
+
+    /// What the lab's cgroups are called.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Where OVS and OVN daemons run: as `place`, inside the tree of another release if one was asked for.

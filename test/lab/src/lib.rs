@@ -1,7 +1,8 @@
 //! The lab: a small cluster on one machine, on real OVS and OVN.
 //!
 //! Nodes are network namespaces with their own ovsdb-server, ovs-vswitchd and ovn-controller; a central namespace has Northbound,
-//! Southbound and northd; an embedded API server and a lab kubelet stand in for Kubernetes. Root is needed, a kernel module is not.
+//! Southbound and northd; an embedded API server and a lab kubelet stand in for Kubernetes, or the real thing runs (`real`). Root is
+//! needed, a kernel module is not.
 //!
 //! The binary `ovenbird-lab` is for people, [`Lab`] is for tests. It must not be imported by anything outside `test/`.
 
@@ -26,6 +27,7 @@ pub mod place;
 pub mod probe;
 mod process;
 mod progress;
+pub mod real;
 pub mod scheduler;
 mod status;
 mod table;

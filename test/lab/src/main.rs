@@ -11,7 +11,7 @@ use std::{fs, io};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use ovenbird_lab::probe::{self, Target};
-use ovenbird_lab::{DEFAULT_DIR, Lab, Options, Progress, Status, demo, gate, kubelet, scheduler};
+use ovenbird_lab::{DEFAULT_DIR, Lab, Options, Progress, Status, demo, gate, kubelet, real, scheduler};
 
 /// A small cluster on one machine: nodes as network namespaces, with real OVS and OVN
 #[derive(Debug, Parser)]
@@ -87,6 +87,11 @@ enum Sub {
     #[command(hide = true)]
     Scheduler,
     #[command(hide = true)]
+    NodeInit {
+        #[arg(long)]
+        node: String,
+    },
+    #[command(hide = true)]
     Kubelet {
         #[arg(long)]
         node: String,
@@ -128,7 +133,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         // Before any thread exists: it moves this very process.
         Sub::Exec { target, argv } => {
             let lab = Lab::open(&cli.dir)?;
-            match lab.scene(&target)?.exec(&argv)? {}
+            Ok(ExitCode::from(lab.scene(&target)?.exec(&argv)?))
         }
         Sub::Down => {
             let found = ovenbird_lab::down(&cli.dir)?;
@@ -151,6 +156,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        // Before any thread exists, too: it is to be pid 1 and collects children.
+        Sub::NodeInit { node } => match real::init::run(Lab::open(&cli.dir)?.layout(), &node)? {},
         Sub::Probe { timeout, targets } => Ok(probe_all(&targets, Duration::from_secs(timeout))),
         Sub::ProbeServer { port } => probe::serve(port).map(|()| ExitCode::SUCCESS),
         command => runtime()?.block_on(run_async(cli.dir, command)),

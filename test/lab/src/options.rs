@@ -73,6 +73,8 @@ pub enum ServiceModel {
 pub enum Api {
     /// The lab's own stand-in, `ovenbird-apiserver`.
     Embedded,
+    /// Real Kubernetes, built by `make kube-build`: control plane, and on each node containerd and kubelet.
+    Real,
     /// One that runs already; its address must be reachable from the machine's root namespace.
     Kubeconfig(PathBuf),
 }
@@ -80,7 +82,11 @@ pub enum Api {
 impl FromStr for Api {
     type Err = std::convert::Infallible;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(if text == "embedded" { Self::Embedded } else { Self::Kubeconfig(text.into()) })
+        Ok(match text {
+            "embedded" => Self::Embedded,
+            "real" => Self::Real,
+            path => Self::Kubeconfig(path.into()),
+        })
     }
 }
 
@@ -96,7 +102,7 @@ pub struct Options {
     /// Encapsulation between nodes
     #[arg(long, value_enum, default_value_t = Encap::Geneve)]
     pub encap: Encap,
-    /// `embedded`, or the kubeconfig of an API server that runs already
+    /// `embedded`, `real` (real Kubernetes on every node, after `make kube-build`), or the kubeconfig of an API server that runs already
     #[arg(long, default_value = "embedded")]
     pub api: Api,
     /// A tree made by debootstrap whose OVN and OVS daemons run instead of the machine's
@@ -184,6 +190,15 @@ impl Options {
                 Family::V6 => "fd00:10:244::/48/64".into(),
                 Family::Dual => "10.244.0.0/16/24,fd00:10:244::/48/64".into(),
             },
+        }
+    }
+
+    /// The Service networks, in the syntax of `--service-cluster-ip-range`.
+    pub fn service_cidrs(&self) -> &'static str {
+        match self.family {
+            Family::V4 => "10.96.0.0/16",
+            Family::V6 => "fd00:10:96::/112",
+            Family::Dual => "10.96.0.0/16,fd00:10:96::/112",
         }
     }
 

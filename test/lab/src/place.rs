@@ -1,4 +1,5 @@
-//! Where a process or a piece of work runs: a network namespace, and with a foreign OVN release also a root tree.
+//! Where a process or a piece of work runs: a network namespace, with a foreign OVN release also a root tree, in the real lab also
+//! the other namespaces of a node.
 //!
 //! Namespaces belong to threads on Linux. So everything here starts a thread, moves it, and lets it work or spawn: children inherit
 //! the thread's place, the caller never moves. Mounts made for a root tree are private to that thread and its children and
@@ -17,6 +18,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde::{Deserialize, Serialize};
 
+use crate::process::Record;
+
 const NETNS_DIR: &str = "/run/netns";
 
 /// A network namespace (the root one when `None`) and a root tree (the machine's own when `None`).
@@ -26,6 +29,9 @@ pub struct Place {
     pub netns: Option<String>,
     /// A tree made by debootstrap, whose programs run instead of the machine's.
     pub root: Option<RootTree>,
+    /// Record of the process that holds a real node's namespaces (`NODE/init`): mounts, processes, IPC and host name are then the
+    /// node's, and so is the network unless `netns` names another in the node's own `/run/netns`.
+    pub node: Option<PathBuf>,
 }
 
 /// A root tree and the folders of the machine that must be seen inside it under their own paths.
@@ -40,7 +46,12 @@ pub struct RootTree {
 impl Place {
     /// A namespace of this machine's own tree.
     pub fn netns(name: impl Into<String>) -> Self {
-        Self { netns: Some(name.into()), root: None }
+        Self { netns: Some(name.into()), ..Self::default() }
+    }
+
+    /// The namespaces of a real node.
+    pub fn node(init_record: PathBuf) -> Self {
+        Self { node: Some(init_record), ..Self::default() }
     }
 
     /// Does `work` in this place on a thread of its own.
@@ -48,11 +59,30 @@ impl Place {
     /// # Errors
     /// When the place cannot be entered, or what `work` returns.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let in_place = || {
+        self.in_thread(|| {
             self.enter()?;
             work()
-        };
-        thread::scope(|scope| scope.spawn(in_place).join().map_err(|_| anyhow!("the work in {self:?} panicked"))?)
+        })
+    }
+
+    /// As `run`, for work that starts a process: that process, not the thread, is one of the node's.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub fn launch<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.in_thread(|| {
+            if let Some(record) = &self.node {
+                // The child's alone: a thread that did this could start no other thread.
+                setns(namespace(init_of(record)?, "pid")?, CloneFlags::CLONE_NEWPID)
+                    .context("choosing the node's processes")?;
+            }
+            self.enter()?;
+            work()
+        })
+    }
+
+    fn in_thread<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        thread::scope(|scope| scope.spawn(work).join().map_err(|_| anyhow!("the work in {self:?} panicked"))?)
     }
 
     /// Starts `command` in this place.
@@ -61,7 +91,7 @@ impl Place {
     /// When the place cannot be entered or the program cannot be started.
     pub fn spawn(&self, command: &mut Command) -> Result<Child> {
         let program = command.get_program().to_string_lossy().into_owned();
-        self.run(|| command.spawn().with_context(|| format!("starting {program}")))
+        self.launch(|| command.spawn().with_context(|| format!("starting {program}")))
     }
 
     /// Runs a command to its end and returns what it printed.
@@ -72,7 +102,7 @@ impl Place {
         let [program, args @ ..] = argv else { bail!("no command given") };
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null());
-        let output = self.run(|| command.output().with_context(|| format!("starting {program}")))?;
+        let output = self.launch(|| command.output().with_context(|| format!("starting {program}")))?;
         if !output.status.success() {
             bail!(
                 "`{}` failed ({}): {}",
@@ -89,6 +119,9 @@ impl Place {
     /// # Errors
     /// When the namespace does not exist, or the privilege is missing.
     pub fn enter(&self) -> Result<()> {
+        if let Some(record) = &self.node {
+            enter_node(init_of(record)?, self.netns.is_none()).context("entering a node's namespaces")?;
+        }
         if let Some(name) = &self.netns {
             let path = netns_path(name);
             let file = File::open(&path).with_context(|| format!("opening network namespace {}", path.display()))?;
@@ -121,6 +154,39 @@ impl RootTree {
         nix::unistd::chroot(&self.dir).context("chroot")?;
         std::env::set_current_dir("/").context("changing to the tree's /")
     }
+}
+
+/// The pid of a node's first process: the only child of the recorded `unshare`.
+fn init_of(record: &Path) -> Result<u32> {
+    let read = || format!("reading {}", record.display());
+    let record: Record = serde_json::from_slice(&fs::read(record).with_context(read)?).with_context(read)?;
+    let pid = record.id.pid;
+    if !record.id.alive() {
+        bail!("{} does not run", record.spec.name);
+    }
+    let children =
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).context("finding a node's first process")?;
+    children.trim().parse().with_context(|| format!("{} has not started its first process yet", record.spec.name))
+}
+
+fn namespace(pid: u32, kind: &str) -> Result<File> {
+    File::open(format!("/proc/{pid}/ns/{kind}"))
+        .with_context(|| format!("opening the {kind} namespace of process {pid}"))
+}
+
+fn enter_node(init: u32, and_network: bool) -> Result<()> {
+    let mut kinds = vec![("ipc", CloneFlags::CLONE_NEWIPC), ("uts", CloneFlags::CLONE_NEWUTS)];
+    if and_network {
+        kinds.push(("net", CloneFlags::CLONE_NEWNET));
+    }
+    // Last: afterwards /proc is the node's.
+    kinds.push(("mnt", CloneFlags::CLONE_NEWNS));
+    // Threads share their root and working folder; one that does cannot change its mounts.
+    unshare(CloneFlags::CLONE_FS).context("leaving the other threads' folders")?;
+    for (kind, flag) in kinds {
+        setns(namespace(init, kind)?, flag).with_context(|| format!("entering the {kind} namespace"))?;
+    }
+    Ok(())
 }
 
 /// The path that names a network namespace, as `ip netns` uses it.

@@ -177,7 +177,8 @@ impl Processes {
         lines[lines.len().saturating_sub(8)..].join("\n")
     }
 
-    fn record_path(&self, name: &str) -> PathBuf {
+    /// The file of a process's record.
+    pub fn record_path(&self, name: &str) -> PathBuf {
         self.records.join(format!("{}.json", name.replace('/', ".")))
     }
 

@@ -6,12 +6,14 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use ovenbird_kube::Cache;
 
 use crate::lab::{Lab, keep_logs};
-use crate::options::Options;
+use crate::options::{Api, Options};
 use crate::progress::Progress;
 
-/// Builds a lab below `/run/NAME-PID`. Without root it says SKIP and returns `None`; where `CI` is `true`, that is an error.
+/// Builds a lab below `/run/NAME-PID`. Without root it says SKIP and returns `None`; where `CI` is `true`, that is an error. A real
+/// lab is skipped, too, where Kubernetes is not built, as it takes minutes and is asked for apart.
 ///
 /// # Errors
 /// When the lab does not come up, with the last lines of every log that holds an error.
@@ -22,6 +24,12 @@ pub async fn lab(name: &str, options: Options) -> Result<Option<Lab>> {
             bail!("{text}");
         }
         eprintln!("{text}");
+        return Ok(None);
+    }
+    if options.api == Api::Real
+        && let Err(error) = Cache::ready()
+    {
+        eprintln!("SKIP: {name}: {error:#}");
         return Ok(None);
     }
     let dir = Path::new("/run").join(format!("{name}-{}", std::process::id()));

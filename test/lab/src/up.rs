@@ -14,14 +14,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::Api;
+use kube::api::Api as KubeApi;
 use kube::runtime::wait::await_condition;
+use ovenbird_kube::Cache;
 use tokio::time::{sleep, timeout};
 
 use crate::layout::Layout;
-use crate::options::Options;
+use crate::options::{Api, Options};
 use crate::progress::Progress;
-use crate::{api_server, cluster, components, fabric, ovn};
+use crate::{api_server, cluster, components, fabric, ovn, real};
 
 /// How long a node may take to be Ready, once everything is started.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -39,6 +40,9 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     if options.dir.join("lab.json").exists() {
         bail!("a lab lives in {} already: `ovenbird-lab down` first, or give another --dir", options.dir.display());
     }
+    if options.api == Api::Real {
+        Cache::ready()?;
+    }
     let bin_dir = options.bin_dir.clone().map_or_else(own_folder, Ok)?;
     let layout = Layout::new(options, free_port()?, bin_dir)?;
     layout.save()?;
@@ -50,7 +54,10 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     }
     let api = async {
         blocking(&layout, api_server::start).await?;
-        progress.step("API server, scheduler, lab kubelets");
+        progress.step(match layout.options.api {
+            Api::Real => "etcd, kube-apiserver, kube-controller-manager, kube-scheduler",
+            _ => "API server, scheduler, lab kubelets",
+        });
         anyhow::Ok(())
     };
     let central = async {
@@ -61,10 +68,18 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     let nodes = async {
         let nodes = layout.options.node_names().into_iter().zip(1..);
         try_join_all(nodes.map(|(node, index)| start_node(&layout, node, index))).await?;
-        progress.step("nodes: OVS, ovn-controller");
+        progress.step(match layout.options.api {
+            Api::Real => "nodes: OVS, ovn-controller, containerd with its images",
+            _ => "nodes: OVS, ovn-controller",
+        });
         anyhow::Ok(())
     };
     tokio::try_join!(api, central, nodes)?;
+    if layout.options.api == Api::Real {
+        real::create_accounts(&layout).await?;
+        blocking(&layout, start_kubelets).await?;
+        progress.step("service accounts of deploy/, kubelets");
+    }
     if !layout.options.bare {
         start_daemons(&layout)?;
         progress.step("ovenbird-master, ovenbird-node");
@@ -89,12 +104,21 @@ fn start_daemons(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
+/// kube-proxy stands in for Services until Ovenbird has its own.
+fn start_kubelets(layout: &Layout) -> Result<()> {
+    for (node, index) in layout.options.node_names().iter().zip(1..) {
+        real::start_kubelet(layout, node, index)?;
+        real::start_proxy(layout, node)?;
+    }
+    Ok(())
+}
+
 /// Waits until every node has registered, and is Ready unless the lab is bare.
 async fn await_nodes(layout: &Layout) -> Result<()> {
     let client = cluster::connect(&layout.kubeconfig()).await?;
     for name in layout.options.node_names() {
         let wanted = |node: Option<&Node>| node.is_some_and(|node| layout.options.bare || is_ready(node));
-        let condition = timeout(READY_LIMIT, await_condition(Api::<Node>::all(client.clone()), &name, wanted));
+        let condition = timeout(READY_LIMIT, await_condition(KubeApi::<Node>::all(client.clone()), &name, wanted));
         tokio::select! {
             outcome = condition => match outcome {
                 Ok(seen) => drop(seen.with_context(|| format!("watching {name}"))?),
@@ -131,7 +155,8 @@ async fn start_node(layout: &Layout, node: String, index: u16) -> Result<()> {
         if layout.options.bare {
             ovn::set_chassis(layout, &node, index)?;
         }
-        ovn::start_controller(layout, &node)
+        ovn::start_controller(layout, &node)?;
+        if layout.options.api == Api::Real { real::start_runtime(layout, &node) } else { Ok(()) }
     })
     .await
 }
