@@ -23,7 +23,7 @@ pub const START_LIMIT: Duration = Duration::from_secs(30);
 /// Daemons log to stderr, which the lab keeps per process.
 const LOGGING: [&str; 2] = ["-vconsole:info", "-vsyslog:off"];
 
-/// Starts the Northbound and Southbound servers and northd.
+/// Starts the Northbound and Southbound servers and northd, and waits until chassis may come.
 ///
 /// # Errors
 /// Names the daemon that does not come up.
@@ -35,7 +35,13 @@ pub fn start_central(layout: &Layout) -> Result<()> {
         format!("--ovnsb-db={}", layout.sb()),
         "--pidfile".into(),
     ];
-    start(layout, "central", "central/northd", argv)
+    start(layout, "central", "central/northd", argv)?;
+    // ovn-controller 23.03 crashes on a Southbound without this row, and a cluster may be without it for a second.
+    let (sb, place) = (format!("--db={}", layout.sb()), layout.ovn_place("central"));
+    wait_for("northd to write SB_Global", START_LIMIT, || {
+        place.output(&["ovn-sbctl", "--timeout=5", &sb, "get", "sb_global", ".", "nb_cfg"]).is_ok()
+    })
+    .with_context(|| layout.processes().log_tail("central/northd"))
 }
 
 /// Starts a node's switch and makes `br-ex` with the uplink inside and the node's addresses on it.

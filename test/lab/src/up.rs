@@ -80,7 +80,9 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
         blocking(&layout, start_kubelets).await?;
         progress.step("service accounts of deploy/, kubelets");
     }
-    if !layout.options.bare {
+    if layout.options.bare {
+        blocking(&layout, set_chassis).await?;
+    } else {
         start_daemons(&layout)?;
         progress.step("ovenbird-master, ovenbird-node");
     }
@@ -91,6 +93,11 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
 
 fn make_certificates(layout: &Layout) -> Result<()> {
     layout.pki().create(std::iter::once("central".to_owned()).chain(layout.options.node_names()))
+}
+
+fn set_chassis(layout: &Layout) -> Result<()> {
+    let mut nodes = layout.options.node_names().into_iter().zip(1..);
+    nodes.try_for_each(|(node, index)| ovn::set_chassis(layout, &node, index))
 }
 
 fn start_daemons(layout: &Layout) -> Result<()> {
@@ -152,9 +159,6 @@ pub fn is_ready(node: &Node) -> bool {
 async fn start_node(layout: &Layout, node: String, index: u16) -> Result<()> {
     blocking(layout, move |layout| {
         ovn::start_switch(layout, &node, index)?;
-        if layout.options.bare {
-            ovn::set_chassis(layout, &node, index)?;
-        }
         ovn::start_controller(layout, &node)?;
         if layout.options.api == Api::Real { real::start_runtime(layout, &node) } else { Ok(()) }
     })

@@ -16,7 +16,7 @@ use kube::Api;
 use kube::runtime::wait::{await_condition, conditions};
 use kube::runtime::{WatchStreamExt, watcher};
 use ovenbird_lab::probe::Target;
-use ovenbird_lab::{Encap, Lab, Options, Place, down, testing, wait_for};
+use ovenbird_lab::{Encap, Lab, Options, Place, ServiceModel, down, testing, wait_for};
 
 /// What a CNI plugin of two verbs can do without OVN: a veth, an address; each call is written down.
 const FAKE_PLUGIN: &str = r#"#!/bin/sh
@@ -37,8 +37,9 @@ fn bare(nodes: u16, encap: Encap) -> Options {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packets_flow_between_hand_made_ports() -> Result<()> {
-    for encap in [Encap::Geneve, Encap::Vxlan] {
-        let Some(lab) = testing::lab("lab-hand", bare(2, encap)).await? else { return Ok(()) };
+    let clustered = Options { databases: ServiceModel::Raft, tls: true, ..bare(2, Encap::Geneve) };
+    for options in [bare(2, Encap::Geneve), bare(2, Encap::Vxlan), clustered] {
+        let Some(lab) = testing::lab("lab-hand", options).await? else { return Ok(()) };
         lab.exec_node("central", &["ovn-nbctl", "ls-add", "sw"])?;
         let pods: Vec<_> = (1..=2).map(|index| attach_by_hand(&lab, index)).collect::<Result<_>>()?;
         lab.exec_node("central", &["ovn-nbctl", "--wait=hv", "sync"])?;
