@@ -32,6 +32,7 @@ async fn a_deployment_reaches_itself_across_nodes_and_nothing_is_left() -> Resul
     await_available(&lab, "agnhost").await?;
     reach_across_nodes(&lab).await?;
     may_do_what_they_need(&lab)?;
+    resolve_names(&lab)?;
     ensure!(lab.exec_node("node1", &["hostname"])? == "node1\n");
     leaves_nothing(lab, &before)
 }
@@ -109,6 +110,15 @@ async fn reach_across_nodes(lab: &Lab) -> Result<()> {
     let matrix = matrix(lab, &status, NAMESPACE)?;
     ensure!(matrix.checks() == (pods.len() + 2) * pods.len() * families * 2, "{}", matrix.table());
     ensure!(matrix.failures().is_empty(), "{}\n{}", matrix.table(), matrix.failures().join("\n"));
+    Ok(())
+}
+
+/// Through the API server's exec, the Service of cluster DNS, and what CoreDNS itself gets from the Service `kubernetes`.
+fn resolve_names(lab: &Lab) -> Result<()> {
+    let argv =
+        ["kubectl", "-n", NAMESPACE, "exec", "deploy/web", "--", "nslookup", "kubernetes.default.svc.cluster.local"];
+    let answer = lab.exec_node("central", &argv)?;
+    ensure!(answer.contains("10.96.0.1\n"), "{answer}");
     Ok(())
 }
 

@@ -88,6 +88,10 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     }
     await_nodes(&layout).await?;
     progress.step(if layout.options.bare { "nodes have registered" } else { "nodes are Ready" });
+    if layout.options.api == Api::Real && !layout.options.bare {
+        real::stand_in(&layout).await?;
+        progress.step("kube-proxy and CoreDNS");
+    }
     Ok(layout)
 }
 

@@ -14,11 +14,13 @@ pub mod init;
 mod node;
 mod pki;
 mod pods;
+mod services;
 
 pub use accounts::{Account, create as create_accounts};
 pub use control::start as start_control;
 pub use node::{environment, start_kubelet, start_proxy, start_runtime};
 pub use pods::sandbox;
+pub use services::stand_in;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

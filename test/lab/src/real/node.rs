@@ -10,6 +10,7 @@ use ovenbird_kube::Cache;
 use ovenbird_kube::version::{IMAGES, PAUSE};
 use serde_json::json;
 
+use super::services::dns_address;
 use super::{add_programs, cgroups, init, join, pki_dir, spec};
 use crate::layout::Layout;
 use crate::process::{Spec, wait_for, write_atomic};
@@ -120,10 +121,7 @@ fn containerd_config(layout: &Layout) -> String {
 
 fn kubelet_config(layout: &Layout, node: &str) -> Result<serde_json::Value> {
     let pki = pki_dir(layout);
-    let dns =
-        layout.options.service_cidrs().split(',').next().and_then(|cidr| cidr.split_once('/')).map(|(net, _)| net);
-    let dns = dns.context("the Service network has no address")?;
-    let dns = dns.strip_suffix(".0").map_or_else(|| format!("{dns}a"), |net| format!("{net}.10"));
+    let dns = dns_address(layout)?;
     Ok(json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",

@@ -1,0 +1,92 @@
+//! Services until Ovenbird has its own: a pod's packets to what OVN does not know leave over the node's management port, where
+//! kube-proxy takes them. And cluster DNS, which needs that.
+//!
+//! In: nodes that are Ready. Out: a route per node and family in the Northbound, CoreDNS available. It must go when the Services
+//! of Ovenbird come.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ListParams};
+use kube::runtime::wait::await_condition;
+use kube::{Client, ResourceExt};
+use ovenbird_kube::version::COREDNS;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::cluster;
+use crate::layout::Layout;
+
+const DNS: &str = include_str!("dns.yaml");
+const DNS_LIMIT: Duration = Duration::from_secs(60);
+
+/// Makes Services reachable from pods, and waits for cluster DNS.
+///
+/// # Errors
+/// Names the step that failed.
+pub async fn stand_in(layout: &Layout) -> Result<()> {
+    let client = cluster::connect(&layout.kubeconfig()).await?;
+    lead_to_the_nodes(layout, &client).await?;
+    let manifest = DNS.replace("IMAGE", COREDNS).replace("ADDRESS", &dns_address(layout)?);
+    cluster::apply(&client, &manifest).await?;
+    let deployments = Api::<Deployment>::namespaced(client, "kube-system");
+    let available = |one: Option<&Deployment>| {
+        one.and_then(|one| one.status.as_ref()).is_some_and(|status| status.available_replicas == Some(1))
+    };
+    let seen = timeout(DNS_LIMIT, await_condition(deployments, "coredns", available)).await;
+    seen.with_context(|| format!("CoreDNS is not available after {DNS_LIMIT:?}"))?.context("watching CoreDNS")?;
+    Ok(())
+}
+
+/// The address of cluster DNS: the tenth of the first Service network.
+///
+/// # Errors
+/// When there is none.
+pub fn dns_address(layout: &Layout) -> Result<String> {
+    let network = layout.options.service_cidrs().split(',').next().context("no Service network")?;
+    Ok(nth_address(network, 10)?.to_string())
+}
+
+async fn lead_to_the_nodes(layout: &Layout, client: &Client) -> Result<()> {
+    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("listing nodes")?;
+    for node in nodes {
+        let name = node.name_any();
+        let text =
+            node.annotations().get("k8s.ovn.org/node-subnets").with_context(|| format!("{name} has no subnets"))?;
+        let subnets: Value = serde_json::from_str(text).with_context(|| format!("reading the subnets of {name}"))?;
+        for subnet in subnets["default"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            let (database, port) = (format!("--db={}", layout.nb()), nth_address(subnet, 2)?.to_string());
+            let route = ["--may-exist", "--policy=src-ip", "lr-route-add", "ovn_cluster_router", subnet, &port];
+            let argv = [&["ovn-nbctl", "--timeout=30", &database][..], &route].concat();
+            layout
+                .ovn_place("central")
+                .output(&argv)
+                .with_context(|| format!("leading pods of {name} to its Services"))?;
+        }
+    }
+    Ok(())
+}
+
+/// An address of a network, counted from its base.
+fn nth_address(network: &str, index: u8) -> Result<IpAddr> {
+    let base = network.split('/').next().unwrap_or(network);
+    Ok(match base.parse().with_context(|| format!("{network} is not a network"))? {
+        IpAddr::V4(base) => IpAddr::V4((u32::from(base) + u32::from(index)).into()),
+        IpAddr::V6(base) => IpAddr::V6((u128::from(base) + u128::from(index)).into()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_counted_from_the_base() {
+        assert_eq!(nth_address("10.96.0.0/16", 10).unwrap().to_string(), "10.96.0.10");
+        assert_eq!(nth_address("fd00:10:244:1::/64", 2).unwrap().to_string(), "fd00:10:244:1::2");
+        assert!(nth_address("x/16", 1).is_err());
+    }
+}
