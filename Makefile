@@ -1,6 +1,6 @@
 # One target per intent; CI calls only these. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help deps build shim kube-build fmt lint test e2e gen fuzz demo demo-down lab bench ci
+.PHONY: help deps build shim kube-build fmt lint test test-real gen fuzz demo demo-down lab bench ci
 
 CARGO ?= cargo
 CASE ?= all
@@ -31,8 +31,11 @@ lint: deps ## formatting, clippy without warnings, licences and duplicate depend
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	.tools/bin/cargo-deny --offline check --hide-inclusion-graph bans licenses sources
 
-test: build ## all tests: unit, golden, property, protocol, real OVSDB and OVN, lab end to end (needs root)
+test: build ## all tests but test-real: unit, golden, property, protocol, real OVSDB and OVN, lab end to end (needs root)
 	@scripts/test.sh
+
+test-real: build kube-build ## the end-to-end tests on real Kubernetes (needs root)
+	OVENBIRD_TEST_REAL=1 $(CARGO) test -p ovenbird-e2e --test real -- --test-threads=1
 
 gen: ## regenerate the typed rows from schema/input and schema/docs
 	$(CARGO) run --quiet -p ovenbird-schema-generate -- generate
