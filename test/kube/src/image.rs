@@ -16,6 +16,8 @@ use crate::version::{self, hex};
 
 /// Where Debian's busybox-static lies.
 const BUSYBOX: &str = "/bin/busybox";
+/// Upstream's tests run it in agnhost's container.
+const CURL: &str = "/usr/bin/curl";
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 
@@ -35,8 +37,9 @@ pub fn assemble(name: &str, bin: &Path) -> Result<Vec<u8>> {
             base(&mut layer)?;
             (version::BUSYBOX, json!({"Cmd": ["sh"]}))
         }
-        "agnhost.tar" => {
+        "agnhost-2.tar" => {
             base(&mut layer)?;
+            with_libraries(&mut layer, CURL)?;
             layer.file("agnhost", 0o755, &program("agnhost")?)?;
             (version::AGNHOST, json!({"Entrypoint": ["/agnhost"], "Cmd": ["pause"]}))
         }
@@ -63,6 +66,18 @@ fn base(layer: &mut Archive) -> Result<()> {
     let listed = Command::new(BUSYBOX).arg("--list").output().context("asking busybox for its names")?;
     let names = String::from_utf8(listed.stdout).context("asking busybox for its names")?;
     names.lines().filter(|name| *name != "busybox").try_for_each(|name| layer.link(&format!("bin/{name}"), "busybox"))
+}
+
+/// A program of the machine, with every library that it loads.
+fn with_libraries(layer: &mut Archive, program: &str) -> Result<()> {
+    let listed = Command::new("ldd").arg(program).output().context("running ldd")?;
+    let text = String::from_utf8(listed.stdout).context("reading what ldd says")?;
+    let libraries = text.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'));
+    for path in std::iter::once(program).chain(libraries) {
+        let content = fs::read(path).with_context(|| format!("no {path}: `make deps` installs it"))?;
+        layer.file(path.trim_start_matches('/'), 0o755, &content)?;
+    }
+    Ok(())
 }
 
 /// The docker-archive layout: `manifest.json`, the image's configuration, one layer.

@@ -138,8 +138,8 @@ pub const PROGRAMS: &[Program] = &[
     program("e2e.test", "kubernetes", "k8s.io/kubernetes/test/e2e", Kind::Test),
 ];
 
-/// Archives of images, by name of the file below `images/`.
-pub const IMAGES: &[&str] = &["pause.tar", "busybox.tar", "agnhost.tar", "coredns.tar"];
+/// Archives of images, by name of the file below `images/`. A new recipe takes a new name, so that caches make it anew.
+pub const IMAGES: &[&str] = &["pause.tar", "busybox.tar", "agnhost-2.tar", "coredns.tar"];
 
 /// What names the cache: changes with any version, checksum, flag or image.
 pub fn hash() -> String {
