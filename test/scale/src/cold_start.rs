@@ -9,7 +9,7 @@ use ovenbird_schema::northbound::{DATABASE, logical_switch as ls, logical_switch
 use ovsdb::{Client, Condition, Config, Datum, Event, MonitorSpec, Mutation, Mutator, Op, Replica, TableSpec, Uuid};
 
 use crate::cluster::{ApiServer, Master, PODS, Ports, SELDOM, ports_of};
-use crate::raw::Raw;
+use crate::raw::{Raw, transact};
 use crate::server::Server;
 use crate::{Context, Outcome, Usage, median};
 
@@ -78,7 +78,7 @@ async fn record(server: &Server) -> anyhow::Result<Vec<Vec<u8>>> {
     let insert = |table: &'static ovsdb::TableDesc, uuid, row| Op::Insert { table: table.name, uuid: Some(uuid), row };
     let switches: Vec<(Uuid, &ovsdb::Row)> = replica.rows(&ls::TABLE).collect();
     let mut messages =
-        vec![message(switches.iter().map(|(u, r)| insert(&ls::TABLE, *u, columns(&ls::TABLE, r, ls::PORTS))))];
+        vec![transact(switches.iter().map(|(u, r)| insert(&ls::TABLE, *u, columns(&ls::TABLE, r, ls::PORTS))))];
     let ports = switches.iter().flat_map(|(switch, row)| {
         let members = row.get(ls::PORTS).map(Datum::atoms).unwrap_or_default();
         members.iter().filter_map(|m| m.as_uuid()).map(|port| (*switch, port))
@@ -96,19 +96,9 @@ async fn record(server: &Server) -> anyhow::Result<Vec<Vec<u8>>> {
             conditions: vec![Condition::uuid(switch)],
             mutations: vec![Mutation::new("ports", Mutator::Insert, Datum::Set(ports))],
         }));
-        messages.push(message(ops));
+        messages.push(transact(ops));
     }
     Ok(messages)
-}
-
-fn message(ops: impl IntoIterator<Item = Op>) -> Vec<u8> {
-    let mut out = br#"{"method":"transact","params":["OVN_Northbound""#.to_vec();
-    for op in ops {
-        out.push(b',');
-        op.write_json(&mut out);
-    }
-    out.extend_from_slice(br#"],"id":2}"#);
-    out
 }
 
 fn replay(server: &Server, messages: &[Vec<u8>]) -> anyhow::Result<()> {

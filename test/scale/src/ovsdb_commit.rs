@@ -14,7 +14,7 @@ use ovsdb::{
 
 use crate::outcome::Stopwatch;
 use crate::ovsdb_load::port;
-use crate::raw::Raw;
+use crate::raw::{Raw, transact};
 use crate::server::Server;
 use crate::{Context, Outcome, median};
 
@@ -115,20 +115,11 @@ async fn client(server: Endpoint) -> anyhow::Result<f64> {
 
 /// Seconds of the same transactions over a raw socket, and the bytes sent.
 fn raw(server: &Server) -> anyhow::Result<(f64, u64)> {
-    let message = |ops: Vec<Op>| {
-        let mut out = br#"{"method":"transact","params":["OVN_Northbound""#.to_vec();
-        for op in ops {
-            out.push(b',');
-            op.write_json(&mut out);
-        }
-        out.extend_from_slice(br#"],"id":2}"#);
-        out
-    };
-    let messages: Vec<Vec<u8>> = (1..=TRANSACTIONS).map(|n| message(add_pod(n))).collect();
+    let messages: Vec<Vec<u8>> = (1..=TRANSACTIONS).map(|n| transact(add_pod(n))).collect();
     let mut raw = Raw::connect(server.socket())?;
     raw.send(br#"{"method":"monitor_cond_since","params":["OVN_Northbound","m",{"Logical_Switch_Port":[{}],"Logical_Switch":[{}]},"00000000-0000-0000-0000-000000000000"],"id":1}"#)?;
     raw.receive(1)?;
-    raw.send(&message(add_switch()))?;
+    raw.send(&transact(add_switch()))?;
     raw.receive(2)?;
     let began = Instant::now();
     for message in &messages {

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use ovsdb::Op;
 
 /// A raw connection.
 #[derive(Debug)]
@@ -55,4 +56,15 @@ impl Raw {
         ensure!(messages == count && depth == 0, "more messages came than asked for");
         Ok(&self.buffer[..self.used])
     }
+}
+
+/// A transaction of the Northbound (RFC 7047 section 4.1.3), ready to be sent.
+pub fn transact(ops: impl IntoIterator<Item = Op>) -> Vec<u8> {
+    let mut out = br#"{"method":"transact","params":["OVN_Northbound""#.to_vec();
+    for op in ops {
+        out.push(b',');
+        op.write_json(&mut out);
+    }
+    out.extend_from_slice(br#"],"id":2}"#);
+    out
 }
