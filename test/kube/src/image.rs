@@ -49,7 +49,7 @@ pub fn assemble(name: &str, bin: &Path) -> Result<Vec<u8>> {
         }
         other => bail!("no image {other}"),
     };
-    docker_archive(&layer.finish(), tag, config)
+    docker_archive(&layer.finish()?, tag, config)
 }
 
 /// A root tree with busybox under all its names.
@@ -97,7 +97,7 @@ fn docker_archive(layer: &[u8], tag: &str, mut config: Value) -> Result<Vec<u8>>
     archive.file(&layer_path, 0o644, layer)?;
     archive.file(&config_path, 0o644, image.as_bytes())?;
     archive.file("manifest.json", 0o644, manifest.as_bytes())?;
-    Ok(archive.finish())
+    archive.finish()
 }
 
 /// This machine's architecture by Go's name.
