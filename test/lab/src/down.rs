@@ -49,7 +49,10 @@ pub fn down(dir: &Path) -> Result<bool> {
 }
 
 /// Kills all at once, then waits for each: nothing here keeps state worth a graceful stop.
-fn end(ids: impl Iterator<Item = ProcessId> + Clone) -> Result<()> {
+///
+/// # Errors
+/// When one does not end.
+pub fn end(ids: impl Iterator<Item = ProcessId> + Clone) -> Result<()> {
     ids.clone().for_each(|id| id.signal(Signal::SIGKILL));
     ids.into_iter().try_for_each(|id| id.end(Signal::SIGKILL, END_LIMIT))
 }

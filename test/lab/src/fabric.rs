@@ -30,17 +30,33 @@ pub fn build(layout: &Layout) -> Result<()> {
     }
     let fabric = layout.place("fabric");
     set_sysctls(&fabric, &[("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1")])?;
-    let mut script = "link add fabric type bridge mcast_snooping 0\nlink set fabric up\n".to_owned();
-    for name in std::iter::once("central".to_owned()).chain(layout.options.node_names()) {
-        prepare_host(&layout.place(&name))?;
-        writeln!(script, "link add {name} type veth peer name eth0 netns {}", layout.netns(&name))?;
-        writeln!(script, "link set {name} master fabric up")?;
-    }
-    ip_batch(&fabric, &script)?;
+    ip_batch(&fabric, "link add fabric type bridge mcast_snooping 0\nlink set fabric up\n")?;
+    std::iter::once("central".to_owned())
+        .chain(layout.options.node_names())
+        .try_for_each(|name| connect(layout, &name))?;
     let central = layout.place("central");
     // Its TCP leaves through userspace switches, which pass on packets as they are: checksums must be complete.
     central.output(&["ethtool", "-K", "eth0", "tx", "off"])?;
     ip_batch(&central, &format!("link set eth0 up\n{}", add_addresses("eth0", &layout.options.central_addresses())))
+}
+
+/// Lays a host's cable to the fabric; its namespace must be there.
+///
+/// # Errors
+/// Names the `ip` command that failed.
+pub fn connect(layout: &Layout, name: &str) -> Result<()> {
+    prepare_host(&layout.place(name))?;
+    let netns = layout.netns(name);
+    let script = format!("link add {name} type veth peer name eth0 netns {netns}\nlink set {name} master fabric up\n");
+    ip_batch(&layout.place("fabric"), &script)
+}
+
+/// Pulls a host's cable.
+///
+/// # Errors
+/// What `ip` said.
+pub fn disconnect(layout: &Layout, name: &str) -> Result<()> {
+    layout.place("fabric").output(&["ip", "link", "delete", name]).map(drop)
 }
 
 /// Gives a node its addresses on `br-ex`, which OVS has just made, and a default route to the central namespace.

@@ -26,7 +26,7 @@ use crate::options::{Api as ApiServer, Options};
 use crate::place::Place;
 use crate::process::ProcessId;
 use crate::progress::Progress;
-use crate::{down, real, up};
+use crate::{down, power, real, up};
 
 /// How long pods may take to run.
 const RUN_LIMIT: Duration = Duration::from_secs(30);
@@ -216,6 +216,32 @@ impl Lab {
     /// When it still runs.
     pub fn start(&self, component: &str) -> Result<()> {
         self.layout.processes().start_again(component).map(drop)
+    }
+
+    /// Cuts the power of a node of a real lab: all its processes die at once, its network is gone, its disk stays.
+    ///
+    /// # Errors
+    /// When it is no node of a real lab.
+    pub fn power_off(&self, node: &str) -> Result<()> {
+        power::off(&self.layout, node)
+    }
+
+    /// Boots a node after `power_off`.
+    ///
+    /// # Errors
+    /// Names what does not come up.
+    pub fn power_on(&self, node: &str) -> Result<()> {
+        power::on(&self.layout, node)
+    }
+
+    /// Gives a node that is off other addresses: it boots with those of the host `host` of the fabric's networks.
+    ///
+    /// # Errors
+    /// When the node's certificate cannot be made anew.
+    pub fn readdress(&mut self, node: &str, host: u16) -> Result<()> {
+        self.layout.options.moved.insert(node.to_owned(), host);
+        self.layout.save()?;
+        real::certify_node(&self.layout, node)
     }
 
     /// Which process a component is.

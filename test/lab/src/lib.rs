@@ -24,6 +24,7 @@ mod options;
 mod ovn;
 pub mod pki;
 pub mod place;
+mod power;
 pub mod probe;
 mod process;
 mod progress;

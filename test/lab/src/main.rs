@@ -45,6 +45,13 @@ enum Sub {
         /// e.g. central/master, node1/ovenbird-node, central/nb (central/nb1 in a cluster), apiserver
         name: String,
     },
+    /// Cuts the power of a real node (everything on it dies at once, its disk stays), or boots it again
+    Power {
+        /// What to do
+        switch: Switch,
+        /// The node
+        node: String,
+    },
     /// Tries to reach targets from here: ping:IP or tcp:IP:PORT
     Probe {
         /// Seconds to keep trying each
@@ -112,6 +119,14 @@ enum Action {
     Resume,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Switch {
+    /// Cuts it
+    Off,
+    /// Boots
+    On,
+}
+
 fn main() -> ExitCode {
     let ansi = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(ansi).with_env_filter(filter()).init();
@@ -153,6 +168,14 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 Action::Kill => lab.kill(&name)?,
                 Action::Pause => lab.pause(&name)?,
                 Action::Resume => lab.resume(&name)?,
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Sub::Power { switch, node } => {
+            let lab = Lab::open(&cli.dir)?;
+            match switch {
+                Switch::Off => lab.power_off(&node)?,
+                Switch::On => lab.power_on(&node)?,
             }
             Ok(ExitCode::SUCCESS)
         }

@@ -2,6 +2,7 @@
 //!
 //! In: command line or a test. Out: a validated plan of names and addresses. It must not touch the system.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -129,6 +130,9 @@ pub struct Options {
     /// The lab's folder; its last part names the lab's namespaces
     #[arg(skip)]
     pub dir: PathBuf,
+    /// Nodes that were given other addresses than their number's: the host part on the fabric
+    #[arg(skip)]
+    pub moved: BTreeMap<String, u16>,
 }
 
 impl Default for Options {
@@ -146,6 +150,7 @@ impl Default for Options {
             bin_dir: None,
             bare: false,
             dir: DEFAULT_DIR.into(),
+            moved: BTreeMap::new(),
         }
     }
 }
@@ -207,9 +212,23 @@ impl Options {
         (1..=self.nodes).map(|index| format!("node{index}")).collect()
     }
 
-    /// Addresses of a node on the fabric, IPv4 first: node 1 is 172.30.0.11 and fd30::11.
+    /// A node's number.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn index_of(&self, node: &str) -> Result<u16> {
+        let (names, mut indices) = (self.node_names(), 1..);
+        names
+            .iter()
+            .zip(&mut indices)
+            .find(|(name, _)| *name == node)
+            .map(|(_, index)| index)
+            .with_context(|| format!("no node {node}: there are {}", names.join(", ")))
+    }
+
+    /// Addresses of a node on the fabric, IPv4 first: node 1 is 172.30.0.11 and fd30::11, unless it has moved.
     pub fn node_addresses(&self, index: u16) -> Vec<IpAddr> {
-        self.fabric_addresses(10 + index)
+        self.fabric_addresses(self.moved.get(&format!("node{index}")).copied().unwrap_or(10 + index))
     }
 
     /// Addresses of the central namespace on the fabric: 172.30.0.1 and fd30::1. Also the nodes' default gateway.

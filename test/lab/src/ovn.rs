@@ -44,15 +44,20 @@ pub fn start_central(layout: &Layout) -> Result<()> {
     .with_context(|| layout.processes().log_tail("central/northd"))
 }
 
-/// Starts a node's switch and makes `br-ex` with the uplink inside and the node's addresses on it.
+/// Starts a node's switch and makes `br-ex` with the uplink inside and the node's addresses on it. What the switch's database held
+/// before a power loss, it holds.
 ///
 /// # Errors
 /// Names the daemon or command that failed.
 pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
     let home = layout.home(node);
-    let (file, schema) = (home.join("conf.db").display().to_string(), "/usr/share/openvswitch/vswitch.ovsschema");
+    let (file, schema) = (home.join("conf.db"), "/usr/share/openvswitch/vswitch.ovsschema");
     std::fs::create_dir_all(&home).with_context(|| format!("creating {}", home.display()))?;
-    layout.ovn_place(node).output(&["ovsdb-tool", "create", &file, schema])?;
+    let create = !file.exists();
+    let file = file.display().to_string();
+    if create {
+        layout.ovn_place(node).output(&["ovsdb-tool", "create", &file, schema])?;
+    }
     let socket = home.join("db.sock");
     let argv = [
         "ovsdb-server".to_owned(),
@@ -83,6 +88,7 @@ pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
             &format!("external_ids:hostname={node}"),
             "external_ids:ovn-bridge-datapath-type=netdev",
             "--",
+            "--may-exist",
             "add-br",
             "br-ex",
             "--",
@@ -92,11 +98,16 @@ pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
             "datapath_type=netdev",
             &format!("other_config:hwaddr=\"{mac}\""),
             "--",
+            "--may-exist",
             "add-port",
             "br-ex",
             "eth0",
         ],
     )?;
+    // After a boot the database asks for nothing new, so that nothing was waited for.
+    let place = layout.place(node);
+    wait_for("vswitchd to make br-ex", START_LIMIT, || place.output(&["ip", "link", "show", "br-ex"]).is_ok())
+        .with_context(|| layout.processes().log_tail(&format!("{node}/vswitchd")))?;
     fabric::address_node(layout, node, &layout.options.node_addresses(index))
 }
 

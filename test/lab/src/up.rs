@@ -77,7 +77,9 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     tokio::try_join!(api, central, nodes)?;
     if layout.options.api == Api::Real {
         real::create_accounts(&layout).await?;
-        blocking(&layout, start_kubelets).await?;
+        for (node, index) in layout.options.node_names().iter().zip(1..) {
+            start_kubelet(&layout, node, index)?;
+        }
         progress.step("service accounts of deploy/, kubelets");
     }
     if layout.options.bare {
@@ -115,13 +117,13 @@ fn start_daemons(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// kube-proxy stands in for Services until Ovenbird has its own.
-fn start_kubelets(layout: &Layout) -> Result<()> {
-    for (node, index) in layout.options.node_names().iter().zip(1..) {
-        real::start_kubelet(layout, node, index)?;
-        real::start_proxy(layout, node)?;
-    }
-    Ok(())
+/// Starts a real node's kubelet. kube-proxy stands in for Services until Ovenbird has its own.
+///
+/// # Errors
+/// When one cannot be started.
+pub fn start_kubelet(layout: &Layout, node: &str, index: u16) -> Result<()> {
+    real::start_kubelet(layout, node, index)?;
+    real::start_proxy(layout, node)
 }
 
 /// Waits until every node has registered, and is Ready unless the lab is bare.
@@ -161,12 +163,17 @@ pub fn is_ready(node: &Node) -> bool {
 }
 
 async fn start_node(layout: &Layout, node: String, index: u16) -> Result<()> {
-    blocking(layout, move |layout| {
-        ovn::start_switch(layout, &node, index)?;
-        ovn::start_controller(layout, &node)?;
-        if layout.options.api == Api::Real { real::start_runtime(layout, &node) } else { Ok(()) }
-    })
-    .await
+    blocking(layout, move |layout| start_host(layout, &node, index)).await
+}
+
+/// Starts what a node's operating system starts: OVS, ovn-controller, and on a real node the runtime.
+///
+/// # Errors
+/// Names what does not come up.
+pub fn start_host(layout: &Layout, node: &str, index: u16) -> Result<()> {
+    ovn::start_switch(layout, node, index)?;
+    ovn::start_controller(layout, node)?;
+    if layout.options.api == Api::Real { real::start_runtime(layout, node) } else { Ok(()) }
 }
 
 /// Work that starts processes and waits for sockets, off the async threads.

@@ -47,7 +47,19 @@ pub fn create(prefix: &str, node: &str) -> Result<()> {
 /// # Errors
 /// Names a folder that cannot be removed.
 pub fn remove(prefix: &str) -> Result<()> {
-    for top in hierarchies()?.into_iter().map(|top| top.join(prefix)) {
+    remove_below(Path::new(prefix))
+}
+
+/// Removes the cgroups of one node once its tasks have gone. Fine when there are none.
+///
+/// # Errors
+/// Names a folder that cannot be removed.
+pub fn remove_node(prefix: &str, node: &str) -> Result<()> {
+    remove_below(&Path::new(prefix).join(node))
+}
+
+fn remove_below(path: &Path) -> Result<()> {
+    for top in hierarchies()?.into_iter().map(|top| top.join(path)) {
         wait_for(&format!("the tasks of {} to leave", top.display()), LEAVE_LIMIT, || remove_tree(&top).is_ok())?;
     }
     Ok(())

@@ -87,9 +87,8 @@ fn certificates(layout: &Layout, pki: &Pki) -> Result<()> {
     let mut users: Vec<(String, String)> = ["kube-controller-manager", "kube-scheduler", "kube-proxy"]
         .map(|name| (name.to_owned(), format!("/CN=system:{name}")))
         .into();
-    for (node, index) in layout.options.node_names().into_iter().zip(1..) {
-        let names: Vec<_> = layout.options.node_addresses(index).iter().map(|ip| format!("IP:{ip}")).collect();
-        pki.certificate(&format!("{node}-serving"), "ca", &format!("/CN={node}"), Usage::Server, &names)?;
+    for node in layout.options.node_names() {
+        certify_node(layout, &node)?;
         users.push((node.clone(), format!("/O=system:nodes/CN=system:node:{node}")));
     }
     users.iter().try_for_each(|(name, subject)| {
@@ -97,6 +96,22 @@ fn certificates(layout: &Layout, pki: &Pki) -> Result<()> {
         let config = certified(pki, &server, name);
         write_atomic(pki.path(&format!("{name}.conf")).as_ref(), &serde_json::to_vec_pretty(&config)?)
     })
+}
+
+/// The certificate with which a kubelet serves at its node's addresses.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn certify_node(layout: &Layout, node: &str) -> Result<()> {
+    let index = layout.options.index_of(node)?;
+    let names: Vec<_> = layout.options.node_addresses(index).iter().map(|ip| format!("IP:{ip}")).collect();
+    Pki::new(pki_dir(layout))?.certificate(
+        &format!("{node}-serving"),
+        "ca",
+        &format!("/CN={node}"),
+        Usage::Server,
+        &names,
+    )
 }
 
 /// Everything the API server is called: on the fabric, through the gate, and by pods.

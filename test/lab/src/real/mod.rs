@@ -17,7 +17,7 @@ mod pods;
 mod services;
 
 pub use accounts::{Account, create as create_accounts};
-pub use control::start as start_control;
+pub use control::{certify_node, start as start_control};
 pub use node::{environment, start_kubelet, start_proxy, start_runtime};
 pub use pods::sandbox;
 pub use services::stand_in;

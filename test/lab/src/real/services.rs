@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::cluster;
 use crate::layout::Layout;
+use crate::process::wait_for;
 
 const DNS: &str = include_str!("dns.yaml");
 const DNS_LIMIT: Duration = Duration::from_secs(60);
@@ -30,6 +31,8 @@ const DNS_LIMIT: Duration = Duration::from_secs(60);
 pub async fn stand_in(layout: &Layout) -> Result<()> {
     let client = cluster::connect(&layout.kubeconfig()).await?;
     lead_to_the_nodes(layout, &client).await?;
+    let proxied = layout.clone();
+    tokio::task::spawn_blocking(move || await_proxies(&proxied)).await.context("waiting for kube-proxy panicked")??;
     let manifest = DNS.replace("IMAGE", COREDNS).replace("ADDRESS", &dns_address(layout)?);
     cluster::apply(&client, &manifest).await?;
     let deployments = Api::<Deployment>::namespaced(client, "kube-system");
@@ -38,6 +41,22 @@ pub async fn stand_in(layout: &Layout) -> Result<()> {
     };
     let seen = timeout(DNS_LIMIT, await_condition(deployments, "coredns", available)).await;
     seen.with_context(|| format!("CoreDNS is not available after {DNS_LIMIT:?}"))?.context("watching CoreDNS")?;
+    Ok(())
+}
+
+/// Waits until each node's kube-proxy knows the API server's Service. A connection that was tried before is never translated: the
+/// kernel keeps to what it decided for the first packet, and cluster DNS would wait for 30 s.
+fn await_proxies(layout: &Layout) -> Result<()> {
+    let network = layout.options.service_cidrs().split(',').next().context("no Service network")?;
+    let address = nth_address(network, 1)?;
+    let (family, entry) = (if address.is_ipv4() { "ip" } else { "ip6" }, format!("{address} . tcp . 443"));
+    for node in layout.options.node_names() {
+        let place = layout.place(&node);
+        let known =
+            || place.output(&["nft", "list", "table", family, "kube-proxy"]).is_ok_and(|text| text.contains(&entry));
+        wait_for(&format!("kube-proxy of {node} to know the API server"), DNS_LIMIT, known)
+            .with_context(|| layout.processes().log_tail(&format!("{node}/kube-proxy")))?;
+    }
     Ok(())
 }
 
