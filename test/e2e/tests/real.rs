@@ -78,7 +78,7 @@ fn deployment(name: &str, container: &Value) -> String {
 fn probed_by_the_kubelet() -> Value {
     json!({
         "name": "agnhost", "image": version::AGNHOST, "imagePullPolicy": "Never",
-        "command": ["sh", "-c", "/agnhost netexec --http-port=80 & exec nc -ll -p 8080 -e cat"],
+        "command": ["sh", "-c", "/agnhost netexec --http-port=80 & exec busybox nc -ll -p 8080 -e cat"],
         "readinessProbe": {"periodSeconds": 1, "httpGet": {"path": "/healthz", "port": 80}},
     })
 }

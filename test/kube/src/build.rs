@@ -27,7 +27,7 @@ pub fn build(cache: &Cache) -> Result<()> {
     }
     let missing = cache.missing();
     let wanted: Vec<_> = PROGRAMS.iter().filter(|program| missing.contains(&format!("bin/{}", program.name))).collect();
-    if !wanted.is_empty() {
+    if !missing.is_empty() {
         check_go()?;
         write_modules(cache)?;
     }
@@ -38,7 +38,7 @@ pub fn build(cache: &Cache) -> Result<()> {
         eprintln!("kube: {:<24} {:4} s", program.name, start.elapsed().as_secs());
     }
     for name in IMAGES.iter().filter(|name| !wanted.is_empty() || missing.contains(&format!("images/{name}"))) {
-        let bytes = image::assemble(name, &cache.bin()).with_context(|| format!("assembling {name}"))?;
+        let bytes = image::assemble(name, cache).with_context(|| format!("assembling {name}"))?;
         fs::write(cache.images().join(name), &bytes).with_context(|| format!("writing {name}"))?;
         cache.record(&format!("images/{name}"))?;
         eprintln!("kube: {name:<24} {:4} MiB", bytes.len() >> 20);

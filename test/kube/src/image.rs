@@ -1,8 +1,9 @@
-//! Container images as docker archives of one layer: what `ctr images import` reads.
+//! Container images as docker archives: what `ctr images import` reads. Upstream names many; one root tree serves several of them.
 //!
-//! Every image is the same for the same programs. In: programs of the cache and the machine's static busybox. Out: tar archives.
-//! It must not talk to a registry or a runtime.
+//! Every image is the same for the same programs. In: the cache's programs, Debian 13's busybox, programs of the machine. Out: tar
+//! archives. It must not talk to a registry or a runtime.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -12,92 +13,196 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::archive::Archive;
+use crate::cache::Cache;
+use crate::debian;
 use crate::version::{self, hex};
 
-/// Where Debian's busybox-static lies.
-const BUSYBOX: &str = "/bin/busybox";
-/// Upstream's tests run it in agnhost's container.
-const CURL: &str = "/usr/bin/curl";
-const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
-const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
+/// What upstream's tests run in agnhost's container beside agnhost: name in the image, path on the machine.
+const TOOLS: &[(&str, &str)] = &[
+    ("bash", "/bin/bash"),
+    ("curl", "/usr/bin/curl"),
+    ("dash", "/bin/dash"),
+    ("dig", "/usr/bin/dig"),
+    ("getent", "/usr/bin/getent"),
+    ("ip", "/bin/ip"),
+    ("ipcs", "/usr/bin/ipcs"),
+    ("iperf", "/usr/bin/iperf"),
+    ("nc", "/bin/nc.openbsd"),
+    ("nslookup", "/usr/bin/nslookup"),
+    ("ss", "/bin/ss"),
+];
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n\
+                      user-defined-in-image:x:1000:1000::/home:/bin/sh\n";
+/// The group that upstream's test of supplementary groups looks for (test/images/agnhost/Dockerfile).
+const GROUP: &str = "root:x:0:\nnogroup:x:65534:\nuser-defined-in-image:x:1000:\n\
+                     group-defined-in-image:x:50000:user-defined-in-image\n";
+const FOLDERS: &[&str] = &[
+    "bin",
+    "dev",
+    "etc",
+    "home",
+    "proc",
+    "root",
+    "run",
+    "sys",
+    "uploads",
+    "usr",
+    "usr/bin",
+    "usr/local",
+    "usr/local/bin",
+    "var",
+    "www",
+];
 
-/// Builds the image that lies under this name (one of [`version::IMAGES`]) from the programs in `bin`.
+/// One image: its names, its configuration (OCI image specification, "config"), the layers that make its root tree.
+struct Image<'a> {
+    tags: &'a [&'a str],
+    config: Value,
+    layers: Vec<&'a [u8]>,
+}
+
+/// Builds the archive that lies under this name (one of [`version::IMAGES`]).
 ///
 /// # Errors
 /// When a program is missing; the text says which and where it comes from.
-pub fn assemble(name: &str, bin: &Path) -> Result<Vec<u8>> {
-    let program = |name: &str| fs::read(bin.join(name)).with_context(|| format!("reading {name}"));
-    let mut layer = Archive::default();
-    let (tag, config) = match name {
+pub fn assemble(name: &str, cache: &Cache) -> Result<Vec<u8>> {
+    let program = |name: &str| fs::read(cache.bin().join(name)).with_context(|| format!("reading {name}"));
+    match name {
         "pause.tar" => {
-            layer.file("pause", 0o755, &program("pause")?)?;
-            (version::PAUSE, json!({"Entrypoint": ["/pause"], "User": "65535:65535"}))
+            let layer = layer(&[("pause", 0o755, &program("pause")?)])?;
+            let config = json!({"Entrypoint": ["/pause"], "User": "65535:65535"});
+            archive(&[Image { tags: &[version::PAUSE], config, layers: vec![&layer] }])
         }
-        "busybox.tar" => {
-            base(&mut layer)?;
-            (version::BUSYBOX, json!({"Cmd": ["sh"]}))
+        "busybox-2.tar" => {
+            let mut root = Archive::default();
+            base(&mut root, cache, "busybox")?;
+            let root = root.finish()?;
+            let page = layer(&[("www/index.html", 0o644, b"Welcome to nginx!\n")])?;
+            let serve = json!({"Entrypoint": ["/bin/httpd", "-f", "-p", "80", "-h", "/www"]});
+            archive(&[
+                Image { tags: &[version::BUSYBOX], config: json!({"Cmd": ["sh"]}), layers: vec![&root] },
+                Image { tags: version::NGINX, config: serve, layers: vec![&root, &page] },
+            ])
         }
-        "agnhost-2.tar" => {
-            base(&mut layer)?;
-            with_libraries(&mut layer, CURL)?;
-            layer.file("agnhost", 0o755, &program("agnhost")?)?;
-            (version::AGNHOST, json!({"Entrypoint": ["/agnhost"], "Cmd": ["pause"]}))
+        "agnhost-3.tar" => {
+            let root = agnhost(cache, &program("agnhost")?, &program("coredns")?)?;
+            let config = |command: &str| json!({"Entrypoint": ["/agnhost"], "Cmd": [command]});
+            let nautilus = layer(&[("data.json", 0o644, b"{\"image\": \"nautilus.jpg\"}\n")])?;
+            let kitten = layer(&[("data.json", 0o644, b"{\"image\": \"kitten.jpg\"}\n")])?;
+            let page = |tags, page| Image { tags, config: config("test-webserver"), layers: vec![&root, page] };
+            archive(&[
+                Image { tags: version::AGNHOST_NAMES, config: config("pause"), layers: vec![&root] },
+                page(&[version::NAUTILUS], &nautilus),
+                page(&[version::KITTEN], &kitten),
+            ])
         }
         "coredns.tar" => {
-            layer.file("coredns", 0o755, &program("coredns")?)?;
-            (version::COREDNS, json!({"Entrypoint": ["/coredns"]}))
+            let layer = layer(&[("coredns", 0o755, &program("coredns")?)])?;
+            let config = json!({"Entrypoint": ["/coredns"]});
+            archive(&[Image { tags: &[version::COREDNS], config, layers: vec![&layer] }])
         }
         other => bail!("no image {other}"),
-    };
-    docker_archive(&layer.finish()?, tag, config)
+    }
 }
 
-/// A root tree with busybox under all its names.
-fn base(layer: &mut Archive) -> Result<()> {
-    for folder in ["bin", "dev", "etc", "home", "proc", "root", "run", "sys", "usr", "usr/bin", "var"] {
-        layer.folder(folder, 0o755)?;
-    }
+/// A layer of a few files: path, mode, content.
+fn layer(files: &[(&str, u32, &[u8])]) -> Result<Vec<u8>> {
+    let mut layer = Archive::default();
+    files.iter().try_for_each(|(path, mode, content)| layer.file(path, *mode, content))?;
+    layer.finish()
+}
+
+/// A root tree with busybox under all its names, but for `sh`, which is a link to what the image takes for it.
+fn base(layer: &mut Archive, cache: &Cache, shell: &str) -> Result<()> {
+    FOLDERS.iter().try_for_each(|folder| layer.folder(folder, 0o755))?;
     layer.folder("tmp", 0o1777)?;
     layer.file("etc/passwd", 0o644, PASSWD.as_bytes())?;
     layer.file("etc/group", 0o644, GROUP.as_bytes())?;
-    let advice = "install Debian's package busybox-static (`make deps` does), then run this again";
-    let content = fs::read(BUSYBOX).with_context(|| format!("no {BUSYBOX}: {advice}"))?;
-    layer.file("bin/busybox", 0o755, &content)?;
-    let listed = Command::new(BUSYBOX).arg("--list").output().context("asking busybox for its names")?;
+    layer.file("etc/nsswitch.conf", 0o644, b"passwd: files\ngroup: files\nhosts: files dns\n")?;
+    let busybox = debian::busybox(&cache.dir().join("debian"))?;
+    layer.file("bin/busybox", 0o755, &fs::read(&busybox).context("reading busybox")?)?;
+    layer.link("bin/sh", shell)?;
+    let listed = Command::new(&busybox).arg("--list").output().context("asking busybox for its names")?;
     let names = String::from_utf8(listed.stdout).context("asking busybox for its names")?;
-    names.lines().filter(|name| *name != "busybox").try_for_each(|name| layer.link(&format!("bin/{name}"), "busybox"))
+    let mut others = names.lines().filter(|name| !["busybox", "sh"].contains(name));
+    others.try_for_each(|name| layer.link(&format!("bin/{name}"), "busybox"))
 }
 
-/// A program of the machine, with every library that it loads.
-fn with_libraries(layer: &mut Archive, program: &str) -> Result<()> {
-    let listed = Command::new("ldd").arg(program).output().context("running ldd")?;
-    let text = String::from_utf8(listed.stdout).context("reading what ldd says")?;
-    let libraries = text.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'));
-    for path in std::iter::once(program).chain(libraries) {
-        let content = fs::read(path).with_context(|| format!("no {path}: `make deps` installs it"))?;
+/// What test/images/agnhost/Dockerfile makes. The shell is dash: busybox's prefers its own `nc` and `ip` to what is in PATH.
+fn agnhost(cache: &Cache, agnhost: &[u8], coredns: &[u8]) -> Result<Vec<u8>> {
+    let mut layer = Archive::default();
+    base(&mut layer, cache, "/usr/bin/dash")?;
+    for (path, content) in tools()? {
         layer.file(path.trim_start_matches('/'), 0o755, &content)?;
     }
-    Ok(())
+    layer.link("bin/bash", "/usr/bin/bash")?;
+    layer.link("usr/local/bin/iperf", "/usr/bin/iperf")?;
+    layer.file("agnhost", 0o755, agnhost)?;
+    layer.link("agnhost-2", "agnhost")?;
+    layer.file("coredns", 0o755, coredns)?;
+    let source = source_of_kubernetes(cache)?;
+    for name in ["localhost.crt", "localhost.key"] {
+        let path = Path::new(&source).join("test/images/agnhost/porter").join(name);
+        layer.file(name, 0o644, &fs::read(&path).with_context(|| format!("reading {}", path.display()))?)?;
+    }
+    layer.finish()
 }
 
-/// The docker-archive layout: `manifest.json`, the image's configuration, one layer.
-fn docker_archive(layer: &[u8], tag: &str, mut config: Value) -> Result<Vec<u8>> {
+/// The tools of the machine with every library that they load, by path in the image.
+fn tools() -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    for (name, path) in TOOLS {
+        let content = fs::read(path).with_context(|| format!("no {path}: `make deps` installs it"))?;
+        files.insert(format!("/usr/bin/{name}"), content);
+        let listed = Command::new("ldd").arg(path).output().context("running ldd")?;
+        let text = String::from_utf8(listed.stdout).context("reading what ldd says")?;
+        let libraries = text.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'));
+        for library in libraries.filter(|library| !files.contains_key(*library)).collect::<Vec<_>>() {
+            files.insert(library.to_owned(), fs::read(library).with_context(|| format!("reading {library}"))?);
+        }
+    }
+    Ok(files)
+}
+
+/// Where Go keeps the source of Kubernetes.
+fn source_of_kubernetes(cache: &Cache) -> Result<String> {
+    let mut command = Command::new("go");
+    command.args(["mod", "download", "-json", "k8s.io/kubernetes"]).current_dir(cache.dir().join("modules/kubernetes"));
+    let output = command.output().context("running go (1.26 or newer must be in PATH)")?;
+    let said: Value = serde_json::from_slice(&output.stdout).context("asking Go for the source of Kubernetes")?;
+    said["Dir"].as_str().map(str::to_owned).with_context(|| format!("Go has no source of Kubernetes: {said}"))
+}
+
+/// The docker-archive layout: `manifest.json`, each image's configuration, each layer once.
+fn archive(images: &[Image<'_>]) -> Result<Vec<u8>> {
+    let (mut archive, mut written, mut manifest) = (Archive::default(), BTreeSet::new(), Vec::new());
+    for image in images {
+        let digests: Vec<_> = image.layers.iter().map(|layer| hex(&Sha256::digest(layer))).collect();
+        for (digest, layer) in digests.iter().zip(&image.layers) {
+            if written.insert(digest.clone()) {
+                archive.file(&format!("{digest}/layer.tar"), 0o644, layer)?;
+            }
+        }
+        let config = configuration(&image.config, &digests);
+        let name = format!("{}.json", hex(&Sha256::digest(config.as_bytes())));
+        archive.file(&name, 0o644, config.as_bytes())?;
+        let layers: Vec<_> = digests.iter().map(|digest| format!("{digest}/layer.tar")).collect();
+        manifest.push(json!({"Config": name, "RepoTags": image.tags, "Layers": layers}));
+    }
+    archive.file("manifest.json", 0o644, Value::from(manifest).to_string().as_bytes())?;
+    archive.finish()
+}
+
+fn configuration(config: &Value, digests: &[String]) -> String {
+    let mut config = config.clone();
     config["Env"] = json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
     config["WorkingDir"] = json!("/");
-    let digest = hex(&Sha256::digest(layer));
-    let image = json!({
+    let layers: Vec<_> = digests.iter().map(|digest| format!("sha256:{digest}")).collect();
+    json!({
         "architecture": architecture(), "os": "linux", "created": "2026-01-01T00:00:00Z", "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        "rootfs": {"type": "layers", "diff_ids": layers},
     })
-    .to_string();
-    let id = hex(&Sha256::digest(image.as_bytes()));
-    let (layer_path, config_path) = (format!("{digest}/layer.tar"), format!("{id}.json"));
-    let manifest = json!([{"Config": config_path, "RepoTags": [tag], "Layers": [layer_path]}]).to_string();
-    let mut archive = Archive::default();
-    archive.file(&layer_path, 0o644, layer)?;
-    archive.file(&config_path, 0o644, image.as_bytes())?;
-    archive.file("manifest.json", 0o644, manifest.as_bytes())?;
-    archive.finish()
+    .to_string()
 }
 
 /// This machine's architecture by Go's name.
@@ -116,9 +221,11 @@ mod tests {
     #[test]
     fn an_image_is_the_same_each_time_and_names_its_layer() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("pause"), "a program").unwrap();
-        let image = assemble("pause.tar", dir.path()).unwrap();
-        assert_eq!(image, assemble("pause.tar", dir.path()).unwrap());
+        let cache = Cache::at(dir.path().to_owned());
+        fs::create_dir(cache.bin()).unwrap();
+        fs::write(cache.bin().join("pause"), "a program").unwrap();
+        let image = assemble("pause.tar", &cache).unwrap();
+        assert_eq!(image, assemble("pause.tar", &cache).unwrap());
         let text = String::from_utf8_lossy(&image);
         assert!(text.contains(version::PAUSE) && text.contains("diff_ids") && text.contains("a program"));
     }
@@ -126,7 +233,18 @@ mod tests {
     #[test]
     fn a_missing_program_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let error = assemble("coredns.tar", dir.path()).unwrap_err();
+        let error = assemble("coredns.tar", &Cache::at(dir.path().to_owned())).unwrap_err();
         assert!(format!("{error:#}").contains("reading coredns"), "{error:#}");
+    }
+
+    #[test]
+    fn images_that_share_a_layer_hold_it_once() {
+        let root = layer(&[("file", 0o644, b"of both")]).unwrap();
+        let page = layer(&[("page", 0o644, b"of one")]).unwrap();
+        let image = |tag, layers| Image { tags: tag, config: json!({}), layers };
+        let both = archive(&[image(&["one"], vec![&root, &page]), image(&["two"], vec![&root])]).unwrap();
+        let text = String::from_utf8_lossy(&both);
+        assert_eq!((text.matches("of both").count(), text.matches("of one").count()), (1, 1));
+        assert_eq!(text.matches("RepoTags").count(), 2);
     }
 }

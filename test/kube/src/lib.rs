@@ -12,6 +12,7 @@
 mod archive;
 mod build;
 mod cache;
+mod debian;
 mod image;
 pub mod version;
 

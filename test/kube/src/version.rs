@@ -15,6 +15,19 @@ pub const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
 pub const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1";
 /// Upstream's test server and client.
 pub const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
+/// The same, and what upstream has under other names for the same tools: an older one to update from, one with glibc.
+pub const AGNHOST_NAMES: &[&str] = &[
+    AGNHOST,
+    "registry.k8s.io/e2e-test-images/agnhost:2.55",
+    "registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0",
+];
+/// agnhost with a page, before an update.
+pub const NAUTILUS: &str = "registry.k8s.io/e2e-test-images/nautilus:1.8";
+/// agnhost with a page, after an update.
+pub const KITTEN: &str = "registry.k8s.io/e2e-test-images/kitten:1.8";
+/// A server of files on port 80.
+pub const NGINX: &[&str] =
+    &["registry.k8s.io/e2e-test-images/nginx:1.15-4", "registry.k8s.io/e2e-test-images/nginx:1.27-0"];
 /// Cluster DNS, as `modules/coredns/go.mod` pins it.
 pub const COREDNS: &str = "registry.k8s.io/coredns/coredns:v1.14.2";
 
@@ -139,7 +152,7 @@ pub const PROGRAMS: &[Program] = &[
 ];
 
 /// Archives of images, by name of the file below `images/`. A new recipe takes a new name, so that caches make it anew.
-pub const IMAGES: &[&str] = &["pause.tar", "busybox.tar", "agnhost-2.tar", "coredns.tar"];
+pub const IMAGES: &[&str] = &["pause.tar", "busybox-2.tar", "agnhost-3.tar", "coredns.tar"];
 
 /// What names the cache: changes with any version, checksum, flag or image.
 pub fn hash() -> String {
