@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta, PostParams};
+use ovenbird_daemon::access;
 use ovenbird_reconcile::{Diagnostic, Severity};
 use ovsdb::Str;
 use rustc_hash::{FxHashMap, FxHasher};
@@ -92,7 +93,7 @@ fn hash(value: &impl Hash) -> u64 {
 }
 
 async fn publish(client: &kube::Client, identity: &str, subject: &Subject, diagnostic: &Diagnostic) {
-    let uid = match uid_of(client, subject).await {
+    let uid = match access::insist(|| uid_of(client, subject)).await {
         Ok(Some(uid)) => uid,
         // Gone: nobody would read it.
         Ok(None) => return,
@@ -101,7 +102,7 @@ async fn publish(client: &kube::Client, identity: &str, subject: &Subject, diagn
     let event = render(identity, subject, uid, diagnostic);
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
-    match events.create(&PostParams::default(), &event).await {
+    match access::insist(|| async { events.create(&PostParams::default(), &event).await }).await {
         Ok(_) => {}
         // It was said before.
         Err(kube::Error::Api(status)) if status.code == 409 => {}

@@ -14,6 +14,7 @@ use futures::{Stream, StreamExt};
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, Event, watcher};
+use ovenbird_daemon::access;
 use ovenbird_topology::{NamespaceFact, NodeFact, PodFact};
 use ovsdb::Str;
 use rustc_hash::FxHashSet;
@@ -91,7 +92,7 @@ pub async fn run<K: Kind, T: Keyed, E>(
     let mut keys = Keys::default();
     loop {
         let current = *generation.borrow_and_update();
-        let stream = watcher(api.clone(), Config::default()).default_backoff();
+        let stream = watcher(api.clone(), Config::default()).backoff(access::watch_backoff());
         tokio::select! {
             () = follow(stream, current, &mut keys, &mut slim, &wrap, &events) => return,
             changed = generation.changed() => {

@@ -152,8 +152,15 @@ pub async fn run<N: NetOps>(
                 let write = || annotate(&client, &config.node, &fact.annotations, &want);
                 let retry = ExponentialBuilder::default().with_max_delay(Duration::from_secs(10)).without_max_times();
                 let told = |e: &kube::Error, _| warn!("writing annotations of the Node: {e}");
-                if write.retry(retry).notify(told).await? {
-                    info!("annotations of the Node written");
+                tokio::select! {
+                    written = write.retry(retry).notify(told) => {
+                        if written? {
+                            info!("annotations of the Node written");
+                        }
+                    }
+                    // A Node that was deleted and has come back, a host that has changed: say what is true now.
+                    changed = node.changed() => { changed?; continue; }
+                    changed = host_changes.changed() => { changed?; continue; }
                 }
             }
             // An uplink may lose its address for a while: what was said before stays.

@@ -19,6 +19,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, ResourceExt};
 use ovenbird_api::{annotation, name, node};
+use ovenbird_daemon::access;
 use ovenbird_reconcile::{Diagnostic, Severity};
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -43,7 +44,7 @@ pub fn watch_node(client: Client, node: &str) -> watch::Receiver<NodeFact> {
     let (tx, rx) = watch::channel(NodeFact::default());
     let settings = watcher::Config::default().fields(&format!("metadata.name={node}"));
     tokio::spawn(async move {
-        let mut nodes = std::pin::pin!(watcher(Api::<Node>::all(client), settings).default_backoff());
+        let mut nodes = std::pin::pin!(watcher(Api::<Node>::all(client), settings).backoff(access::watch_backoff()));
         while let Some(event) = nodes.next().await {
             match event {
                 Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) => {
@@ -76,7 +77,7 @@ fn node_fact(node: &Node) -> NodeFact {
 pub fn watch_pods(client: Client, node: &str, book: Arc<PodBook>) {
     let settings = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
     tokio::spawn(async move {
-        let mut pods = std::pin::pin!(watcher(Api::<KubePod>::all(client), settings).default_backoff());
+        let mut pods = std::pin::pin!(watcher(Api::<KubePod>::all(client), settings).backoff(access::watch_backoff()));
         while let Some(event) = pods.next().await {
             match event {
                 Ok(watcher::Event::Init) => book.begin(),
@@ -161,7 +162,7 @@ pub fn events(client: Client, node: &str) -> Tell {
                 action: "Attach".into(),
                 secondary: None,
             };
-            if let Err(e) = recorder.publish(&event, &reference).await {
+            if let Err(e) = access::insist(|| recorder.publish(&event, &reference)).await {
                 warn!("Event {} cannot be published: {e}", event.reason);
             }
         });
