@@ -5,6 +5,7 @@
 pub mod master;
 pub mod northbound;
 pub mod pods;
+pub mod real;
 pub mod stream;
 pub mod wire;
 

@@ -1,23 +1,16 @@
 //! Real Kubernetes with Ovenbird as its only network: pods of a Deployment get Ready and reach each other, under exactly the rights
 //! that `deploy/` grants, and the lab leaves nothing behind.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::Api as KubeApi;
-use kube::runtime::wait::await_condition;
+use anyhow::{Result, ensure};
+use ovenbird_e2e::real::{await_available, deployment, echo, kubectl, lab, pods_on, reach};
 use ovenbird_kube::version;
-use ovenbird_lab::demo::{matrix, responder};
-use ovenbird_lab::{Api, Family, Lab, Options, ProcessId, Status, testing};
+use ovenbird_lab::{Family, Lab, ProcessId};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 const NAMESPACE: &str = "real";
-const ROLLOUT_LIMIT: Duration = Duration::from_secs(60);
 /// What a node would write on the machine, had it no file system of its own.
 const MACHINE: [&str; 4] = ["/etc/cni/net.d", "/var/lib/kubelet", "/var/log/pods", "/run/containerd"];
 
@@ -26,10 +19,10 @@ async fn a_deployment_reaches_itself_across_nodes_and_nothing_is_left() -> Resul
     let before = machine();
     let Some(lab) = lab("e2e-real", Family::Dual).await? else { return Ok(()) };
     lab.namespace(NAMESPACE).await?;
-    lab.apply(&deployment("web", &responder(&Api::Real))).await?;
-    lab.apply(&deployment("agnhost", &probed_by_the_kubelet())).await?;
-    await_available(&lab, "web").await?;
-    await_available(&lab, "agnhost").await?;
+    lab.apply(&deployment(NAMESPACE, "web", 2, &echo())).await?;
+    lab.apply(&deployment(NAMESPACE, "agnhost", 2, &probed_by_the_kubelet())).await?;
+    await_available(&lab, NAMESPACE, "web").await?;
+    await_available(&lab, NAMESPACE, "agnhost").await?;
     reach_across_nodes(&lab).await?;
     may_do_what_they_need(&lab)?;
     resolve_names(&lab)?;
@@ -51,27 +44,9 @@ async fn a_cluster_of_ipv6_alone() -> Result<()> {
 
 async fn single_stack(lab: &Lab) -> Result<()> {
     lab.namespace(NAMESPACE).await?;
-    lab.apply(&deployment("web", &responder(&Api::Real))).await?;
-    await_available(lab, "web").await?;
+    lab.apply(&deployment(NAMESPACE, "web", 2, &echo())).await?;
+    await_available(lab, NAMESPACE, "web").await?;
     reach_across_nodes(lab).await
-}
-
-async fn lab(name: &str, family: Family) -> Result<Option<Lab>> {
-    testing::lab(name, Options { nodes: 2, family, api: Api::Real, ..Options::default() }).await
-}
-
-/// One pod on each node.
-fn deployment(name: &str, container: &Value) -> String {
-    let spread = json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
-        "labelSelector": {"matchLabels": {"app": name}}}]);
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {"replicas": 2, "selector": {"matchLabels": {"app": name}}, "template": {
-            "metadata": {"labels": {"app": name}},
-            "spec": {"terminationGracePeriodSeconds": 1, "topologySpreadConstraints": spread, "containers": [container]},
-        }},
-    })
-    .to_string()
 }
 
 /// It is Ready once the kubelet has reached it over HTTP, from the node's own network. The matrix reaches it, too: a port that echoes.
@@ -83,41 +58,19 @@ fn probed_by_the_kubelet() -> Value {
     })
 }
 
-async fn await_available(lab: &Lab, name: &str) -> Result<()> {
-    let deployments = KubeApi::<Deployment>::namespaced(lab.client().await?, NAMESPACE);
-    let available = |one: Option<&Deployment>| {
-        one.and_then(|one| one.status.as_ref()).is_some_and(|status| status.available_replicas == Some(2))
-    };
-    let seen = timeout(ROLLOUT_LIMIT, await_condition(deployments, name, available)).await;
-    seen.with_context(|| {
-        format!("{name} is not available after {ROLLOUT_LIMIT:?}\n{}", testing::complaints(lab.layout().dir()))
-    })?
-    .with_context(|| format!("watching {name}"))?;
-    Ok(())
-}
-
 async fn reach_across_nodes(lab: &Lab) -> Result<()> {
-    let status = Status::of(lab).await?;
-    let pods: Vec<_> = status.pods.iter().filter(|pod| pod.namespace == NAMESPACE).collect();
-    let mut nodes: BTreeMap<_, usize> = BTreeMap::new();
-    pods.iter().for_each(|pod| *nodes.entry(pod.node.clone()).or_default() += 1);
-    ensure!(nodes.len() == 2, "pods on {nodes:?}");
-    let families = match lab.layout().options.family {
-        Family::Dual => 2,
-        Family::V4 | Family::V6 => 1,
-    };
-    ensure!(pods.iter().all(|pod| pod.ips.len() == families), "{pods:?}");
-    let matrix = matrix(lab, &status, NAMESPACE)?;
-    ensure!(matrix.checks() == (pods.len() + 2) * pods.len() * families * 2, "{}", matrix.table());
-    ensure!(matrix.failures().is_empty(), "{}\n{}", matrix.table(), matrix.failures().join("\n"));
-    Ok(())
+    for node in ["node1", "node2"] {
+        ensure!(!pods_on(lab, NAMESPACE, node).await?.is_empty(), "no pod on {node}");
+    }
+    reach(lab, NAMESPACE).await
 }
 
 /// Through the API server's exec, the Service of cluster DNS, and what CoreDNS itself gets from the Service `kubernetes`.
 fn resolve_names(lab: &Lab) -> Result<()> {
-    let argv =
-        ["kubectl", "-n", NAMESPACE, "exec", "deploy/web", "--", "nslookup", "kubernetes.default.svc.cluster.local"];
-    let answer = lab.exec_node("central", &argv)?;
+    let answer = kubectl(
+        lab,
+        &["-n", NAMESPACE, "exec", "deploy/web", "--", "nslookup", "kubernetes.default.svc.cluster.local"],
+    )?;
     ensure!(answer.contains("10.96.0.1\n"), "{answer}");
     Ok(())
 }

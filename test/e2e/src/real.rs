@@ -1,0 +1,173 @@
+//! What tests on real Kubernetes share: a lab, manifests, `kubectl`, and waiting for what becomes of workloads.
+//!
+//! In: a real lab. Out: conditions met, facts to assert on. It must not hold assertions about one scenario.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api as KubeApi, ListParams};
+use kube::runtime::wait::{Condition, await_condition};
+use kube::{Resource, ResourceExt};
+use ovenbird_lab::demo::{matrix, responder};
+use ovenbird_lab::{Api, Family, Lab, Options, Status, testing, wait_for};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::LIMIT;
+
+/// A lab of two nodes with real Kubernetes; nothing where none is asked for or possible.
+///
+/// # Errors
+/// When it does not come up.
+pub async fn lab(name: &str, family: Family) -> Result<Option<Lab>> {
+    testing::lab(name, Options { nodes: 2, family, api: Api::Real, ..Options::default() }).await
+}
+
+/// A Deployment whose pods spread evenly over the nodes there are.
+pub fn deployment(namespace: &str, name: &str, replicas: u16, container: &Value) -> String {
+    let spread = json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+        "nodeTaintsPolicy": "Honor", "labelSelector": {"matchLabels": {"app": name}}, "matchLabelKeys": ["pod-template-hash"]}]);
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": namespace},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": {
+            "metadata": {"labels": {"app": name}},
+            "spec": {"terminationGracePeriodSeconds": 1, "topologySpreadConstraints": spread, "containers": [container]},
+        }},
+    })
+    .to_string()
+}
+
+/// The container of [`deployment`] that answers probes of the matrix.
+pub fn echo() -> Value {
+    responder(&Api::Real)
+}
+
+/// Waits until all replicas of a Deployment's newest generation are available, and no older pod is counted.
+///
+/// # Errors
+/// When they never are, with what the logs complain about.
+pub async fn await_available(lab: &Lab, namespace: &str, name: &str) -> Result<()> {
+    let available = |one: Option<&Deployment>| {
+        let wanted = one.and_then(|one| one.spec.as_ref()?.replicas);
+        let generation = one.and_then(|one| one.metadata.generation);
+        one.and_then(|one| one.status.as_ref()).is_some_and(|status| {
+            status.observed_generation >= generation
+                && [status.available_replicas, status.updated_replicas, status.replicas].iter().all(|n| *n == wanted)
+        })
+    };
+    await_object(lab, namespace, name, available).await
+}
+
+/// Waits until an object of a namespace meets a condition.
+///
+/// # Errors
+/// When it never does, with what the logs complain about.
+pub async fn await_object<K>(lab: &Lab, namespace: &str, name: &str, condition: impl Condition<K>) -> Result<()>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Send
+        + 'static,
+{
+    let api = KubeApi::<K>::namespaced(lab.client().await?, namespace);
+    let seen = timeout(LIMIT, await_condition(api, name, condition)).await;
+    seen.with_context(|| {
+        let pods = kubectl(lab, &["-n", namespace, "get", "pods", "-o", "wide"]).unwrap_or_default();
+        let logs = testing::complaints(lab.layout().dir());
+        format!("{} {namespace}/{name} is not as wanted after {LIMIT:?}\n{pods}\n{logs}", K::kind(&()))
+    })?
+    .with_context(|| format!("watching {namespace}/{name}"))?;
+    Ok(())
+}
+
+/// Runs kubectl as the cluster's administrator and returns what it prints.
+///
+/// # Errors
+/// When its exit code is not 0.
+pub fn kubectl(lab: &Lab, args: &[&str]) -> Result<String> {
+    lab.exec_node("central", &[&["kubectl"], args].concat())
+}
+
+/// The pods of a namespace on a node that are not about to go, by name.
+///
+/// # Errors
+/// When the API server does not answer.
+pub async fn pods_on(lab: &Lab, namespace: &str, node: &str) -> Result<BTreeMap<String, Pod>> {
+    let api = KubeApi::<Pod>::namespaced(lab.client().await?, namespace);
+    let list =
+        api.list(&ListParams::default().fields(&format!("spec.nodeName={node}"))).await.context("listing pods")?;
+    let living = list.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    Ok(living.map(|pod| (pod.name_any(), pod)).collect())
+}
+
+/// The addresses of a pod as its status says, and none while it has not been attached.
+pub fn ips(pod: &Pod) -> BTreeSet<String> {
+    let all = pod.status.as_ref().and_then(|status| status.pod_ips.as_ref());
+    all.into_iter().flatten().map(|entry| entry.ip.clone()).collect()
+}
+
+/// From every pod of a namespace and every node to every pod of it, in every family of the lab, by ping and TCP (the pods echo on
+/// [`ovenbird_lab::probe::PORT`]).
+///
+/// # Errors
+/// What was not reached.
+pub async fn reach(lab: &Lab, namespace: &str) -> Result<()> {
+    let mut status = Status::of(lab).await?;
+    status.pods.retain(|pod| pod.phase == "Running");
+    let pods: Vec<_> = status.pods.iter().filter(|pod| pod.namespace == namespace && !pod.host_network).collect();
+    let families = match lab.layout().options.family {
+        Family::Dual => 2,
+        Family::V4 | Family::V6 => 1,
+    };
+    ensure!(!pods.is_empty() && pods.iter().all(|pod| pod.ips.len() == families), "{pods:?}");
+    let matrix = matrix(lab, &status, namespace)?;
+    let checks = (pods.len() + status.nodes.len()) * pods.len() * families * 2;
+    ensure!(matrix.checks() == checks, "{checks} checks wanted\n{}", matrix.table());
+    ensure!(matrix.failures().is_empty(), "{}\n{}", matrix.table(), matrix.failures().join("\n"));
+    Ok(())
+}
+
+/// Waits until the switch of a node has exactly the ports of the pods that run there, bound by ovn-controller, and of nothing else.
+///
+/// # Errors
+/// The names that differ.
+pub fn await_ports_of_pods(lab: &Lab, node: &str) -> Result<()> {
+    let (mut have, mut want) = (BTreeSet::new(), BTreeSet::new());
+    let met = wait_for("ports to be those of pods", LIMIT, || {
+        let Ok(pair) = ports(lab, node).and_then(|have| Ok((have, wanted_ports(lab, node)?))) else { return false };
+        (have, want) = pair;
+        have == want
+    });
+    met.with_context(|| format!("ports of {node}: {have:?}\nwanted: {want:?}"))
+}
+
+/// `iface-id` of each port of a pod.
+fn ports(lab: &Lab, node: &str) -> Result<BTreeSet<String>> {
+    let argv =
+        ["ovs-vsctl", "--format=json", "--columns=external_ids", "find", "interface", "external_ids:sandbox!=\"\""];
+    let text = lab.exec_node(node, &argv)?;
+    let table: Value = serde_json::from_str(&text).context("reading what ovs-vsctl says")?;
+    let maps = table["data"].as_array().into_iter().flatten().filter_map(|row| row[0][1].as_array());
+    let ids = maps.filter_map(|map| map.iter().find(|pair| pair[0] == "iface-id")?[1].as_str());
+    Ok(ids.map(str::to_owned).collect())
+}
+
+fn wanted_ports(lab: &Lab, node: &str) -> Result<BTreeSet<String>> {
+    let field = format!("--field-selector=spec.nodeName={node}");
+    let text = kubectl(lab, &["get", "pods", "-A", &field, "-o", "json"])?;
+    let list: Value = serde_json::from_str(&text).context("reading pods")?;
+    let pods = list["items"].as_array().into_iter().flatten();
+    let attached = pods.filter(|pod| {
+        pod["spec"]["hostNetwork"] != true
+            && !["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == **phase)
+    });
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(attached
+        .map(|pod| format!("{}_{}", text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"])))
+        .collect())
+}

@@ -1,0 +1,3 @@
+//! Real Kubernetes with Ovenbird as its only network. `make test-real` runs these; without it they print SKIP.
+
+mod basics;
