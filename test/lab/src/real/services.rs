@@ -1,7 +1,7 @@
 //! Services until Ovenbird has its own: a pod's packets to what OVN does not know leave over the node's management port, where
 //! kube-proxy takes them. And cluster DNS, which needs that.
 //!
-//! In: nodes that are Ready. Out: a route per node and family in the Northbound, CoreDNS available. It must go when the Services
+//! In: nodes that are Ready. Out: a route per node and family in the Northbound and in the central namespace, CoreDNS available. It must go when the Services
 //! of Ovenbird come.
 
 use std::net::IpAddr;
@@ -69,6 +69,7 @@ pub fn dns_address(layout: &Layout) -> Result<String> {
     Ok(nth_address(network, 10)?.to_string())
 }
 
+/// A pod's packets to Services go to its node, and the API server's packets to pods by way of theirs: it proxies to pods, and calls webhooks.
 async fn lead_to_the_nodes(layout: &Layout, client: &Client) -> Result<()> {
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("listing nodes")?;
     for node in nodes {
@@ -77,16 +78,30 @@ async fn lead_to_the_nodes(layout: &Layout, client: &Client) -> Result<()> {
             node.annotations().get("k8s.ovn.org/node-subnets").with_context(|| format!("{name} has no subnets"))?;
         let subnets: Value = serde_json::from_str(text).with_context(|| format!("reading the subnets of {name}"))?;
         for subnet in subnets["default"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            let (database, port) = (format!("--db={}", layout.nb()), nth_address(subnet, 2)?.to_string());
-            let route = ["--may-exist", "--policy=src-ip", "lr-route-add", "ovn_cluster_router", subnet, &port];
+            let port = nth_address(subnet, 2)?;
+            let (database, hop) = (format!("--db={}", layout.nb()), port.to_string());
+            let route = ["--may-exist", "--policy=src-ip", "lr-route-add", "ovn_cluster_router", subnet, &hop];
             let argv = [&["ovn-nbctl", "--timeout=30", &database][..], &route].concat();
             layout
                 .ovn_place("central")
                 .output(&argv)
                 .with_context(|| format!("leading pods of {name} to its Services"))?;
+            let hop =
+                address_of(&node, port.is_ipv4()).with_context(|| format!("{name} has no address for {subnet}"))?;
+            layout
+                .place("central")
+                .output(&["ip", "route", "replace", subnet, "via", &hop])
+                .with_context(|| format!("leading the API server to pods of {name}"))?;
         }
     }
     Ok(())
+}
+
+/// The node's own address of a family.
+fn address_of(node: &Node, v4: bool) -> Option<String> {
+    let addresses = node.status.as_ref()?.addresses.as_deref()?;
+    let mut internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
+    internal.find(|one| one.address.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4() == v4)).map(|one| one.address.clone())
 }
 
 /// An address of a network, counted from its base.
