@@ -111,14 +111,18 @@ pub fn ips(pod: &Pod) -> BTreeSet<String> {
     all.into_iter().flatten().map(|entry| entry.ip.clone()).collect()
 }
 
-/// From every pod of a namespace and every node to every pod of it, in every family of the lab, by ping and TCP (the pods echo on
+/// From every running pod of a namespace that is not about to go, and every node, to every pod of it, in every family of the lab, by ping and TCP (the pods echo on
 /// [`ovenbird_lab::probe::PORT`]).
 ///
 /// # Errors
 /// What was not reached.
 pub async fn reach(lab: &Lab, namespace: &str) -> Result<()> {
     let mut status = Status::of(lab).await?;
-    status.pods.retain(|pod| pod.phase == "Running");
+    let pods = KubeApi::<Pod>::namespaced(lab.client().await?, namespace);
+    let going = pods.list(&ListParams::default()).await.context("listing pods")?.into_iter();
+    let going: BTreeSet<_> =
+        going.filter(|pod| pod.metadata.deletion_timestamp.is_some()).map(|pod| pod.name_any()).collect();
+    status.pods.retain(|pod| pod.phase == "Running" && !going.contains(&pod.name));
     let pods: Vec<_> = status.pods.iter().filter(|pod| pod.namespace == namespace && !pod.host_network).collect();
     let families = match lab.layout().options.family {
         Family::Dual => 2,

@@ -2,15 +2,17 @@
 //!
 //! In: a place to send from, a responder's address. Out: bytes echoed, segments lost. It must not reconnect.
 
-use std::fs;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{Read, Write, read_to_string};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use ovenbird_lab::{Place, wait_for};
 
 use crate::LIMIT;
@@ -23,6 +25,7 @@ const REPORT_LIMIT: Duration = Duration::from_secs(3);
 pub struct Stream {
     end: Arc<AtomicBool>,
     blocks: Arc<AtomicU64>,
+    broken: Arc<OnceLock<String>>,
     worker: JoinHandle<Result<i64>>,
 }
 
@@ -36,9 +39,15 @@ impl Stream {
             from.run(|| TcpStream::connect_timeout(&to, LIMIT).with_context(|| format!("connecting to {to}")))?;
         stream.set_read_timeout(Some(LIMIT)).context("setting a time limit")?;
         let (end, blocks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (flag, count, place) = (end.clone(), blocks.clone(), from.clone());
-        let worker = std::thread::spawn(move || place.run(|| send(stream, &flag, &count)));
-        Ok(Self { end, blocks, worker })
+        // In a real node's place, /proc is the node's, which does not know this thread.
+        let proc = File::open("/proc").context("opening /proc")?;
+        let broken = Arc::new(OnceLock::new());
+        let (flag, count, why, place) = (end.clone(), blocks.clone(), broken.clone(), from.clone());
+        let worker = std::thread::spawn(move || {
+            let outcome = place.run(|| send(stream, &proc, &flag, &count));
+            outcome.inspect_err(|error| drop(why.set(format!("{error:#}"))))
+        });
+        Ok(Self { end, blocks, broken, worker })
     }
 
     /// Waits until this many more blocks have come back.
@@ -50,7 +59,8 @@ impl Stream {
         wait_for("the stream to go on", LIMIT, || {
             self.blocks.load(Ordering::Relaxed) >= goal || self.worker.is_finished()
         })?;
-        ensure!(!self.worker.is_finished(), "the stream broke");
+        let why = self.broken.get().map_or("it has ended", String::as_str);
+        ensure!(!self.worker.is_finished(), "the stream broke: {why}");
         Ok(())
     }
 
@@ -64,8 +74,8 @@ impl Stream {
     }
 }
 
-fn send(mut stream: TcpStream, end: &AtomicBool, blocks: &AtomicU64) -> Result<i64> {
-    let before = lost()?;
+fn send(mut stream: TcpStream, proc: &File, end: &AtomicBool, blocks: &AtomicU64) -> Result<i64> {
+    let before = lost(proc)?;
     let mut block = [0; 1024];
     while !end.load(Ordering::Relaxed) {
         let number = blocks.load(Ordering::Relaxed);
@@ -77,20 +87,23 @@ fn send(mut stream: TcpStream, end: &AtomicBool, blocks: &AtomicU64) -> Result<i
         blocks.store(number + 1, Ordering::Relaxed);
     }
     // The report about the last segment that was sent twice may still be on its way.
-    let _ = wait_for("reports of duplicates", REPORT_LIMIT, || lost().is_ok_and(|now| now <= before));
-    Ok(lost()? - before)
+    let _ = wait_for("reports of duplicates", REPORT_LIMIT, || lost(proc).is_ok_and(|now| now <= before));
+    Ok(lost(proc)? - before)
 }
 
 /// Segments that this thread's network namespace has sent again, less those whose first copy arrived after all. On a busy machine the
 /// kernel sends again what is only late (RFC 8985, tail loss probes); the receiver reports these as duplicates (RFC 2883).
-fn lost() -> Result<i64> {
-    let (again, duplicates) = (counter("snmp", "Tcp:", "RetransSegs")?, counter("netstat", "TcpExt:", "TCPDSACKRecv")?);
+fn lost(proc: &File) -> Result<i64> {
+    let again = counter(proc, "snmp", "Tcp:", "RetransSegs")?;
+    let duplicates = counter(proc, "netstat", "TcpExt:", "TCPDSACKRecv")?;
     Ok(again - duplicates)
 }
 
 /// A counter of /proc/net: a line of names, then a line of values, each with the same prefix.
-fn counter(file: &str, prefix: &str, name: &str) -> Result<i64> {
-    let text = fs::read_to_string(format!("/proc/thread-self/net/{file}")).context("reading TCP counters")?;
+fn counter(proc: &File, file: &str, prefix: &str, name: &str) -> Result<i64> {
+    let path = format!("thread-self/net/{file}");
+    let file_of = openat(proc, path.as_str(), OFlag::O_RDONLY, Mode::empty()).context("opening TCP counters")?;
+    let text = read_to_string(File::from(file_of)).context("reading TCP counters")?;
     let mut lines = text.lines().filter(|line| line.starts_with(prefix));
     let (Some(names), Some(values)) = (lines.next(), lines.next()) else { bail!("no TCP counters in {file}") };
     let value = names.split_whitespace().zip(values.split_whitespace()).find(|(head, _)| *head == name);

@@ -1,3 +1,4 @@
 //! Real Kubernetes with Ovenbird as its only network. `make test-real` runs these; without it they print SKIP.
 
 mod basics;
+mod nodes;
