@@ -1,14 +1,15 @@
 # One target per intent; CI calls only these. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help deps build shim kube-build fmt lint test test-real gen fuzz demo demo-down lab bench ci
+.PHONY: help deps build shim kube-build fmt lint test test-real conformance gen fuzz demo demo-down lab bench ci
 
 CARGO ?= cargo
 CASE ?= all
 KUBE ?= embedded
+FAMILY ?= dual
 LAB = target/debug/ovenbird-lab
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install what is missing: Debian packages (OVS, OVN, tools) and cargo-deny
 	@scripts/deps.sh
@@ -36,6 +37,9 @@ test: build ## all tests but test-real: unit, golden, property, protocol, real O
 
 test-real: build kube-build ## the end-to-end tests on real Kubernetes (needs root)
 	OVENBIRD_TEST_REAL=1 $(CARGO) test -p ovenbird-e2e --test real -- --test-threads=1
+
+conformance: build kube-build ## upstream's tests of Kubernetes on a real lab, or those that match FOCUS=regex (FAMILY=v4|v6|dual); reports in target/conformance (needs root)
+	$(LAB) conformance --dir /run/ovenbird-conformance --family $(FAMILY) $(if $(FOCUS),--focus '$(FOCUS)')
 
 gen: ## regenerate the typed rows from schema/input and schema/docs
 	$(CARGO) run --quiet -p ovenbird-schema-generate -- generate

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -273,8 +273,15 @@ impl Drop for Lab {
 /// When a file cannot be copied.
 pub fn keep_logs(lab_dir: &Path) -> Result<()> {
     let Some(folder) = std::env::var_os("LAB_LOGS") else { return Ok(()) };
-    let target = Path::new(&folder).join(lab_dir.file_name().unwrap_or_default());
-    fs::create_dir_all(&target).with_context(|| format!("creating {}", target.display()))?;
+    copy_logs(lab_dir, &Path::new(&folder).join(lab_dir.file_name().unwrap_or_default()))
+}
+
+/// Copies a lab's logs to a folder.
+///
+/// # Errors
+/// When a file cannot be copied.
+pub fn copy_logs(lab_dir: &Path, target: &Path) -> Result<()> {
+    fs::create_dir_all(target).with_context(|| format!("creating {}", target.display()))?;
     for file in fs::read_dir(lab_dir.join("logs")).context("listing logs")?.flatten() {
         fs::copy(file.path(), target.join(file.file_name()))
             .with_context(|| format!("copying to {}", target.display()))?;
@@ -311,6 +318,16 @@ impl Scene {
         self.place.enter()?;
         // PATH is looked up in the environment given, as a shell there would.
         Err(Command::new(program).args(args).envs(&self.env).exec()).with_context(|| format!("running {program}"))
+    }
+
+    /// Starts a command and does not wait for it.
+    ///
+    /// # Errors
+    /// When it could not be started.
+    pub fn spawn(&self, argv: &[&str], stdout: Stdio) -> Result<Child> {
+        let [program, args @ ..] = argv else { bail!("no command given") };
+        // PATH is looked up in the environment given, as a shell there would.
+        self.place.spawn(Command::new(program).args(args).envs(&self.env).stdin(Stdio::null()).stdout(stdout))
     }
 
     /// Runs a command to its end.

@@ -11,6 +11,7 @@
 mod api_server;
 mod cluster;
 mod components;
+pub mod conformance;
 pub mod databases;
 pub mod demo;
 mod down;

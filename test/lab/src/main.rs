@@ -11,7 +11,7 @@ use std::{fs, io};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use ovenbird_lab::probe::{self, Target};
-use ovenbird_lab::{DEFAULT_DIR, Lab, Options, Progress, Status, demo, gate, kubelet, real, scheduler};
+use ovenbird_lab::{DEFAULT_DIR, Lab, Options, Progress, Status, conformance, demo, gate, kubelet, real, scheduler};
 
 /// A small cluster on one machine: nodes as network namespaces, with real OVS and OVN
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ enum Sub {
     Down,
     /// Builds a lab with pods on every node, proves that they reach each other, and leaves it running
     Demo(demo::DemoArgs),
+    /// Runs upstream's end-to-end tests of Kubernetes against a real lab of their own
+    Conformance(conformance::ConformanceArgs),
     /// Shows nodes and pods
     Status {
         /// How to show them
@@ -210,6 +212,10 @@ async fn run_async(dir: PathBuf, command: Sub) -> Result<ExitCode> {
         Sub::Demo(args) => {
             let complete = demo::run(dir, args).await?;
             return Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Sub::Conformance(args) => {
+            let good = conformance::run(dir, args).await?;
+            return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Sub::Status { output } => print_status(&Status::of(&Lab::open(&dir)?).await?, output)?,
         // Those that need no async runtime are done by `run`.
