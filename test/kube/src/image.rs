@@ -17,11 +17,12 @@ use crate::cache::Cache;
 use crate::debian;
 use crate::version::{self, hex};
 
+/// `/bin/sh`. Not busybox's, which prefers its own `nc` and `ip` to what is in PATH, and like dash keeps variables of odd names from the
+/// programs that it starts.
+const SHELL: (&str, &str) = ("bash", "/bin/bash");
 /// What upstream's tests run in agnhost's container beside agnhost: name in the image, path on the machine.
 const TOOLS: &[(&str, &str)] = &[
-    ("bash", "/bin/bash"),
     ("curl", "/usr/bin/curl"),
-    ("dash", "/bin/dash"),
     ("dig", "/usr/bin/dig"),
     ("getent", "/usr/bin/getent"),
     ("ip", "/bin/ip"),
@@ -73,9 +74,9 @@ pub fn assemble(name: &str, cache: &Cache) -> Result<Vec<u8>> {
             let config = json!({"Entrypoint": ["/pause"], "User": "65535:65535"});
             archive(&[Image { tags: &[version::PAUSE], config, layers: vec![&layer] }])
         }
-        "busybox-2.tar" => {
+        "busybox-3.tar" => {
             let mut root = Archive::default();
-            base(&mut root, cache, "busybox")?;
+            base(&mut root, cache, &[])?;
             let root = root.finish()?;
             let page = layer(&[("www/index.html", 0o644, b"Welcome to nginx!\n")])?;
             let serve = json!({"Entrypoint": ["/bin/httpd", "-f", "-p", "80", "-h", "/www"]});
@@ -84,7 +85,7 @@ pub fn assemble(name: &str, cache: &Cache) -> Result<Vec<u8>> {
                 Image { tags: version::NGINX, config: serve, layers: vec![&root, &page] },
             ])
         }
-        "agnhost-3.tar" => {
+        "agnhost-4.tar" => {
             let root = agnhost(cache, &program("agnhost")?, &program("coredns")?)?;
             let config = |command: &str| json!({"Entrypoint": ["/agnhost"], "Cmd": [command]});
             let nautilus = layer(&[("data.json", 0o644, b"{\"image\": \"nautilus.jpg\"}\n")])?;
@@ -112,8 +113,8 @@ fn layer(files: &[(&str, u32, &[u8])]) -> Result<Vec<u8>> {
     layer.finish()
 }
 
-/// A root tree with busybox under all its names, but for `sh`, which is a link to what the image takes for it.
-fn base(layer: &mut Archive, cache: &Cache, shell: &str) -> Result<()> {
+/// A root tree with the shell, these tools of the machine, and busybox under all the names that are left.
+fn base(layer: &mut Archive, cache: &Cache, tools: &[(&str, &str)]) -> Result<()> {
     FOLDERS.iter().try_for_each(|folder| layer.folder(folder, 0o755))?;
     layer.folder("tmp", 0o1777)?;
     layer.file("etc/passwd", 0o644, PASSWD.as_bytes())?;
@@ -121,21 +122,21 @@ fn base(layer: &mut Archive, cache: &Cache, shell: &str) -> Result<()> {
     layer.file("etc/nsswitch.conf", 0o644, b"passwd: files\ngroup: files\nhosts: files dns\n")?;
     let busybox = debian::busybox(&cache.dir().join("debian"))?;
     layer.file("bin/busybox", 0o755, &fs::read(&busybox).context("reading busybox")?)?;
-    layer.link("bin/sh", shell)?;
+    for (path, content) in with_libraries(&[&[SHELL], tools].concat())? {
+        layer.file(path.trim_start_matches('/'), 0o755, &content)?;
+    }
+    layer.link("bin/bash", "/usr/bin/bash")?;
+    layer.link("bin/sh", "/usr/bin/bash")?;
     let listed = Command::new(&busybox).arg("--list").output().context("asking busybox for its names")?;
     let names = String::from_utf8(listed.stdout).context("asking busybox for its names")?;
     let mut others = names.lines().filter(|name| !["busybox", "sh"].contains(name));
     others.try_for_each(|name| layer.link(&format!("bin/{name}"), "busybox"))
 }
 
-/// What test/images/agnhost/Dockerfile makes. The shell is dash: busybox's prefers its own `nc` and `ip` to what is in PATH.
+/// What test/images/agnhost/Dockerfile makes.
 fn agnhost(cache: &Cache, agnhost: &[u8], coredns: &[u8]) -> Result<Vec<u8>> {
     let mut layer = Archive::default();
-    base(&mut layer, cache, "/usr/bin/dash")?;
-    for (path, content) in tools()? {
-        layer.file(path.trim_start_matches('/'), 0o755, &content)?;
-    }
-    layer.link("bin/bash", "/usr/bin/bash")?;
+    base(&mut layer, cache, TOOLS)?;
     layer.link("usr/local/bin/iperf", "/usr/bin/iperf")?;
     layer.file("agnhost", 0o755, agnhost)?;
     layer.link("agnhost-2", "agnhost")?;
@@ -148,10 +149,10 @@ fn agnhost(cache: &Cache, agnhost: &[u8], coredns: &[u8]) -> Result<Vec<u8>> {
     layer.finish()
 }
 
-/// The tools of the machine with every library that they load, by path in the image.
-fn tools() -> Result<BTreeMap<String, Vec<u8>>> {
+/// Programs of the machine with every library that they load, by path in the image.
+fn with_libraries(tools: &[(&str, &str)]) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut files = BTreeMap::new();
-    for (name, path) in TOOLS {
+    for (name, path) in tools {
         let content = fs::read(path).with_context(|| format!("no {path}: `make deps` installs it"))?;
         files.insert(format!("/usr/bin/{name}"), content);
         let listed = Command::new("ldd").arg(path).output().context("running ldd")?;

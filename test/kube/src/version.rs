@@ -152,7 +152,7 @@ pub const PROGRAMS: &[Program] = &[
 ];
 
 /// Archives of images, by name of the file below `images/`. A new recipe takes a new name, so that caches make it anew.
-pub const IMAGES: &[&str] = &["pause.tar", "busybox-2.tar", "agnhost-3.tar", "coredns.tar"];
+pub const IMAGES: &[&str] = &["pause.tar", "busybox-3.tar", "agnhost-4.tar", "coredns.tar"];
 
 /// What names the cache: changes with any version, checksum, flag or image.
 pub fn hash() -> String {

@@ -15,7 +15,7 @@ use ovenbird_kube::Cache;
 /// When `focus` is not a regular expression of Go.
 pub fn count(cache: &Cache, focus: &str, skip: &[String]) -> Result<usize> {
     let mut command = Command::new(cache.bin().join("e2e.test"));
-    command.args(["--ginkgo.dry-run", "--ginkgo.no-color", "--ginkgo.succinct", &format!("--ginkgo.focus={focus}")]);
+    command.args(["--ginkgo.dry-run", "--ginkgo.no-color", &format!("--ginkgo.focus={focus}")]);
     command.args(skip.iter().map(|pattern| format!("--ginkgo.skip={pattern}")));
     let output = command.output().context("asking e2e.test for its specs")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -23,7 +23,7 @@ pub fn count(cache: &Cache, focus: &str, skip: &[String]) -> Result<usize> {
         bail!("--focus {focus}: {line}");
     }
     let number = said.lines().find_map(|line| line.strip_prefix("Ran ")?.split(' ').next()?.parse().ok());
-    number.with_context(|| format!("e2e.test does not say how many specs there are: {said}"))
+    number.context("e2e.test does not say how many specs there are")
 }
 
 /// A spec that has ended.
