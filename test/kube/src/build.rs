@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::Cache;
 use crate::image;
-use crate::version::{IMAGES, MODULES, PROGRAMS, Program};
+use crate::version::{IMAGES, MODULES, PROGRAMS, Program, TEST_IMAGES};
 
 /// Makes the cache whole. Safe to interrupt and to run again: what is there and unchanged stays.
 ///
@@ -37,7 +37,11 @@ pub fn build(cache: &Cache) -> Result<()> {
         compile(cache, program)?;
         eprintln!("kube: {:<24} {:4} s", program.name, start.elapsed().as_secs());
     }
-    for name in IMAGES.iter().filter(|name| !wanted.is_empty() || missing.contains(&format!("images/{name}"))) {
+    for name in IMAGES
+        .iter()
+        .chain(TEST_IMAGES)
+        .filter(|name| !wanted.is_empty() || missing.contains(&format!("images/{name}")))
+    {
         let bytes = image::assemble(name, cache).with_context(|| format!("assembling {name}"))?;
         fs::write(cache.images().join(name), &bytes).with_context(|| format!("writing {name}"))?;
         cache.record(&format!("images/{name}"))?;

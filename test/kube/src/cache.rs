@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::version::{IMAGES, PROGRAMS, hash};
+use crate::version::{IMAGES, PROGRAMS, TEST_IMAGES, hash};
 
 const SUMS: &str = "SHA256SUMS";
 
@@ -129,7 +129,7 @@ impl Cache {
 /// Everything a whole cache holds, as paths below it.
 fn contents() -> impl Iterator<Item = String> {
     let programs = PROGRAMS.iter().map(|program| format!("bin/{}", program.name));
-    programs.chain(IMAGES.iter().map(|image| format!("images/{image}")))
+    programs.chain(IMAGES.iter().chain(TEST_IMAGES).map(|image| format!("images/{image}")))
 }
 
 #[cfg(test)]

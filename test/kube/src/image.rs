@@ -62,7 +62,7 @@ struct Image<'a> {
     layers: Vec<&'a [u8]>,
 }
 
-/// Builds the archive that lies under this name (one of [`version::IMAGES`]).
+/// Builds the archive that lies under this name (one of [`version::IMAGES`] or [`version::TEST_IMAGES`]).
 ///
 /// # Errors
 /// When a program is missing; the text says which and where it comes from.
@@ -101,6 +101,24 @@ pub fn assemble(name: &str, cache: &Cache) -> Result<Vec<u8>> {
             let layer = layer(&[("coredns", 0o755, &program("coredns")?)])?;
             let config = json!({"Entrypoint": ["/coredns"]});
             archive(&[Image { tags: &[version::COREDNS], config, layers: vec![&layer] }])
+        }
+        "conformance.tar" => {
+            let alone = |name: &str, path: &str, mode| layer(&[(path, mode, &program(name)?)]);
+            let apiserver = alone("sample-apiserver", "sample-apiserver", 0o755)?;
+            let etcd = alone("etcd", "usr/local/bin/etcd", 0o755)?;
+            let privileges = alone("nonewprivs", "usr/local/bin/nnp", 0o4755)?;
+            let regression = alone("regression-issue-74839", "regression-issue-74839", 0o755)?;
+            let image = |tags, command: &str, layer| Image {
+                tags,
+                config: json!({"Entrypoint": [command]}),
+                layers: vec![layer],
+            };
+            archive(&[
+                image(&[version::SAMPLE_APISERVER], "/sample-apiserver", &apiserver),
+                image(&[version::ETCD], "/usr/local/bin/etcd", &etcd),
+                image(&[version::NONEWPRIVS], "nnp", &privileges),
+                image(&[version::REGRESSION_74839], "/regression-issue-74839", &regression),
+            ])
         }
         other => bail!("no image {other}"),
     }

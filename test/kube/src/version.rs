@@ -28,6 +28,14 @@ pub const KITTEN: &str = "registry.k8s.io/e2e-test-images/kitten:1.8";
 /// A server of files on port 80.
 pub const NGINX: &[&str] =
     &["registry.k8s.io/e2e-test-images/nginx:1.15-4", "registry.k8s.io/e2e-test-images/nginx:1.27-0"];
+/// An API server to aggregate, as `modules/kubernetes/go.mod` pins it, under the tag that this Kubernetes asks for.
+pub const SAMPLE_APISERVER: &str = "registry.k8s.io/e2e-test-images/sample-apiserver:1.29.2";
+/// What that one stores in.
+pub const ETCD: &str = "registry.k8s.io/etcd:3.6.8-0";
+/// A program that says who it is, and would be root if it could.
+pub const NONEWPRIVS: &str = "registry.k8s.io/e2e-test-images/nonewprivs:1.4";
+/// A program that sends packets out of the order of their connection.
+pub const REGRESSION_74839: &str = "registry.k8s.io/e2e-test-images/regression-issue-74839:1.4";
 /// Cluster DNS, as `modules/coredns/go.mod` pins it.
 pub const COREDNS: &str = "registry.k8s.io/coredns/coredns:v1.14.2";
 
@@ -149,10 +157,20 @@ pub const PROGRAMS: &[Program] = &[
     program("coredns", "coredns", "github.com/coredns/coredns", Kind::Plain),
     program("ginkgo", "kubernetes", "github.com/onsi/ginkgo/v2/ginkgo", Kind::Plain),
     program("e2e.test", "kubernetes", "k8s.io/kubernetes/test/e2e", Kind::Test),
+    program("sample-apiserver", "kubernetes", "k8s.io/sample-apiserver", Kind::Plain),
+    program("nonewprivs", "kubernetes", "k8s.io/kubernetes/test/images/nonewprivs", Kind::Plain),
+    program(
+        "regression-issue-74839",
+        "kubernetes",
+        "k8s.io/kubernetes/test/images/regression-issue-74839",
+        Kind::Plain,
+    ),
 ];
 
-/// Archives of images, by name of the file below `images/`. A new recipe takes a new name, so that caches make it anew.
+/// Archives of the images of every lab, by name of the file below `images/`. A new recipe takes a new name, so that caches make it anew.
 pub const IMAGES: &[&str] = &["pause.tar", "busybox-3.tar", "agnhost-4.tar", "coredns.tar"];
+/// Archives of images that only upstream's tests want.
+pub const TEST_IMAGES: &[&str] = &["conformance.tar"];
 
 /// What names the cache: changes with any version, checksum, flag or image.
 pub fn hash() -> String {

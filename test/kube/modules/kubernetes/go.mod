@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	k8s.io/kubernetes v1.36.3
+	k8s.io/sample-apiserver v0.0.0
 	go.etcd.io/etcd/server/v3 v3.6.8
 	github.com/onsi/ginkgo/v2 v2.28.1
 )

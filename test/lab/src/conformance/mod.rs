@@ -20,11 +20,13 @@ use clap::Args;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ovenbird_kube::Cache;
+use ovenbird_kube::version::TEST_IMAGES;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::lab::{Lab, copy_logs};
 use crate::options::{Api, Family, Options};
 use crate::progress::Progress;
+use crate::real;
 use report::Results;
 
 /// Upstream's default limit of a whole run is an hour.
@@ -74,6 +76,9 @@ pub async fn run(dir: PathBuf, args: ConformanceArgs) -> Result<bool> {
         Some(lab) => lab,
         None => Lab::up(options(&args, dir), Progress::shown()).await?,
     };
+    for node in lab.layout().options.node_names() {
+        real::import(lab.layout(), &node, TEST_IMAGES).with_context(|| format!("giving {node} the images of tests"))?;
+    }
     let child = start(&lab, &cache, &args, &skips, &reports)?;
     watch(child, File::create(reports.join("log")).context("creating the log")?, total).await?;
     let results = Results::read(&report)?;

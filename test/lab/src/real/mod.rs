@@ -18,7 +18,7 @@ mod services;
 
 pub use accounts::{Account, create as create_accounts};
 pub use control::{certify_node, start as start_control};
-pub use node::{environment, start_kubelet, start_proxy, start_runtime};
+pub use node::{environment, import, start_kubelet, start_proxy, start_runtime};
 pub use pods::sandbox;
 pub use services::stand_in;
 

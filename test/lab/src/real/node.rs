@@ -38,9 +38,19 @@ pub fn start_runtime(layout: &Layout, node: &str) -> Result<()> {
     let place = layout.inside(node);
     wait_for(&format!("containerd of {node}"), START_LIMIT, || place.output(&[&ctr, "version"]).is_ok())
         .with_context(|| processes.log_tail(&format!("{node}/containerd")))?;
-    for image in IMAGES {
+    import(layout, node, IMAGES)
+}
+
+/// Gives archives of images to the node's containerd.
+///
+/// # Errors
+/// When one cannot be imported.
+pub fn import(layout: &Layout, node: &str, images: &[&str]) -> Result<()> {
+    let cache = Cache::ready()?;
+    let ctr = cache.bin().join("ctr").display().to_string();
+    for image in images {
         let file = cache.images().join(image).display().to_string();
-        place.output(&[&ctr, "--namespace=k8s.io", "images", "import", "--local", &file])?;
+        layout.inside(node).output(&[&ctr, "--namespace=k8s.io", "images", "import", "--local", &file])?;
     }
     Ok(())
 }
