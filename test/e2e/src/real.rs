@@ -3,10 +3,13 @@
 //! In: a real lab. Out: conditions met, facts to assert on. It must not hold assertions about one scenario.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::{Api as KubeApi, ListParams};
 use kube::runtime::wait::{Condition, await_condition};
 use kube::{Resource, ResourceExt};
@@ -17,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::LIMIT;
+use crate::northbound::{self, Dump};
 
 /// A lab of two nodes with real Kubernetes; nothing where none is asked for or possible.
 ///
@@ -93,6 +97,86 @@ pub fn kubectl(lab: &Lab, args: &[&str]) -> Result<String> {
     lab.exec_node("central", &[&["kubectl"], args].concat())
 }
 
+/// A program that runs beside the test and is killed with this value.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    /// Starts kubectl as the cluster's administrator.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn kubectl(lab: &Lab, args: &[&str]) -> Result<Self> {
+        let mut command = Command::new("kubectl");
+        command.args(args).envs(ovenbird_lab::real::environment(lab.layout(), "central")?);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = lab.layout().place("central").spawn(&mut command)?;
+        let stdout = child.stdout.take().context("kubectl has no stdout")?;
+        let (sender, lines) = channel();
+        // Ends with the program, or when nobody listens any more.
+        std::thread::spawn(move || {
+            let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            lines.take_while(|line| sender.send(line.clone()).is_ok()).for_each(drop);
+        });
+        Ok(Self { child, lines })
+    }
+
+    /// The next line that it prints.
+    ///
+    /// # Errors
+    /// When it ends, or prints nothing.
+    pub fn line(&self) -> Result<String> {
+        self.lines.recv_timeout(LIMIT).context("waiting for a line of kubectl")
+    }
+
+    /// Gives it its input, whole.
+    ///
+    /// # Errors
+    /// When it does not take it.
+    pub fn feed(&mut self, input: &[u8]) -> Result<()> {
+        self.child.stdin.take().context("kubectl was fed already")?.write_all(input).context("feeding kubectl")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a shell's command in a pod, by the API server, and returns what it prints.
+///
+/// # Errors
+/// When its exit code is not 0.
+pub fn in_pod(lab: &Lab, namespace: &str, pod: &str, command: &str) -> Result<String> {
+    kubectl(lab, &["-n", namespace, "exec", pod, "--", "sh", "-c", command])
+}
+
+/// A container.
+pub fn container(image: &str, command: &[&str]) -> Value {
+    json!({"name": "c", "image": image, "imagePullPolicy": "Never", "command": command})
+}
+
+/// A pod that goes at once when it is deleted.
+pub fn pod(namespace: &str, name: &str, mut spec: Value) -> String {
+    spec["terminationGracePeriodSeconds"] = json!(0);
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec})
+        .to_string()
+}
+
+/// A condition of a pod's first container.
+pub fn is(met: impl Fn(&ContainerStatus) -> bool + Send) -> impl Condition<Pod> + Send {
+    move |pod: Option<&Pod>| {
+        let containers = pod.and_then(|pod| pod.status.as_ref()?.container_statuses.as_ref());
+        containers.and_then(|all| all.first()).is_some_and(&met)
+    }
+}
+
 /// The pods of a namespace on a node that are not about to go, by name.
 ///
 /// # Errors
@@ -162,16 +246,94 @@ fn ports(lab: &Lab, node: &str) -> Result<BTreeSet<String>> {
 }
 
 fn wanted_ports(lab: &Lab, node: &str) -> Result<BTreeSet<String>> {
-    let field = format!("--field-selector=spec.nodeName={node}");
-    let text = kubectl(lab, &["get", "pods", "-A", &field, "-o", "json"])?;
+    let attached = attached(lab)?.into_iter();
+    Ok(attached.filter(|pod| pod["spec"]["nodeName"] == *node).map(|pod| port_of(&pod)).collect())
+}
+
+/// The pods that must have a port, as the API server has them.
+fn attached(lab: &Lab) -> Result<Vec<Value>> {
+    let text = kubectl(lab, &["get", "pods", "-A", "-o", "json"])?;
     let list: Value = serde_json::from_str(&text).context("reading pods")?;
-    let pods = list["items"].as_array().into_iter().flatten();
-    let attached = pods.filter(|pod| {
-        pod["spec"]["hostNetwork"] != true
+    let attached = |pod: &&Value| {
+        pod["spec"]["nodeName"].is_string()
+            && pod["spec"]["hostNetwork"] != true
             && !["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == **phase)
+    };
+    Ok(list["items"].as_array().into_iter().flatten().filter(attached).cloned().collect())
+}
+
+fn port_of(pod: &Value) -> String {
+    format!("{}_{}", text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"]))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Waits until the Northbound has a port for every pod that must have one, with the pod's UID and the addresses of its status, and no
+/// other; and until the master counts as many pods on every node.
+///
+/// # Errors
+/// What differs.
+pub fn await_northbound_of_pods(lab: &Lab) -> Result<()> {
+    let mut last = String::new();
+    let met = wait_for("the Northbound's ports to be those of pods", LIMIT, || {
+        let compared = attached(lab).and_then(|pods| {
+            let (have, want) = (northbound_ports(&northbound::dump(lab)?), pods.iter().map(wanted_port).collect());
+            let (kept, wanted) = (kept_by_the_master(lab)?, per_node(&pods));
+            Ok((difference(&have, &want), kept.into_iter().filter(|(_, count)| *count > 0).collect(), wanted))
+        });
+        last = match compared {
+            Ok((ports, kept, wanted)) => {
+                let kept: BTreeMap<String, u64> = kept;
+                if kept == wanted { ports } else { format!("{ports}the master keeps {kept:?}, wanted {wanted:?}\n") }
+            }
+            Err(error) => format!("{error:#}"),
+        };
+        last.is_empty()
     });
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Ok(attached
-        .map(|pod| format!("{}_{}", text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"])))
-        .collect())
+    met.with_context(|| last)
+}
+
+fn difference(have: &BTreeSet<String>, want: &BTreeSet<String>) -> String {
+    let (more, fewer) =
+        (have.difference(want).map(|port| ("more", port)), want.difference(have).map(|port| ("missing", port)));
+    more.chain(fewer).map(|(word, port)| format!("{word}: {port}\n")).collect()
+}
+
+/// Name, UID and addresses of each port of a pod.
+fn northbound_ports(dump: &Dump) -> BTreeSet<String> {
+    let entry = |map: &Value, key: &str| {
+        let pairs = map[1].as_array().into_iter().flatten();
+        pairs.filter(|pair| pair[0] == key).map(|pair| text(&pair[1])).collect::<String>()
+    };
+    let rows = dump.get("Logical_Switch_Port").into_iter().flat_map(BTreeMap::values);
+    let pods = rows.filter(|row| entry(&row["external_ids"], "pod") == "true");
+    pods.map(|row| {
+        let addresses = text(&row["addresses"]);
+        let ips = addresses.split_whitespace().skip(1).collect::<BTreeSet<_>>();
+        format!("{} {} {ips:?}", text(&row["name"]), entry(&row["options"], "iface-id-ver"))
+    })
+    .collect()
+}
+
+fn wanted_port(pod: &Value) -> String {
+    let ips = pod["status"]["podIPs"].as_array().into_iter().flatten().filter_map(|entry| entry["ip"].as_str());
+    format!("{} {} {:?}", port_of(pod), text(&pod["metadata"]["uid"]), ips.collect::<BTreeSet<_>>())
+}
+
+fn per_node(pods: &[Value]) -> BTreeMap<String, u64> {
+    pods.iter().fold(BTreeMap::new(), |mut counts, pod| {
+        *counts.entry(text(&pod["spec"]["nodeName"])).or_default() += 1;
+        counts
+    })
+}
+
+/// How many pods of each node the master keeps addresses for.
+fn kept_by_the_master(lab: &Lab) -> Result<BTreeMap<String, u64>> {
+    let socket = lab.layout().home("central").join("master1.sock").display().to_string();
+    let text = lab.exec_node("central", &["ovenbird", "status", "--output", "json", "--socket", &socket])?;
+    let status: Value = serde_json::from_str(&text).context("reading the master's status")?;
+    let nodes = status["nodes"].as_array().into_iter().flatten();
+    Ok(nodes.filter_map(|node| Some((node["name"].as_str()?.to_owned(), node["pods"].as_u64()?))).collect())
 }

@@ -16,6 +16,10 @@ use crate::layout::Layout;
 use crate::process::{Spec, wait_for, write_atomic};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// On the node, where its kubelet looks for pods of its own.
+const STATIC_PODS: &str = "/etc/kubernetes/manifests";
+/// More than the kubelet's own 110: room for what a node's subnet has addresses for.
+const MAX_PODS: u16 = 250;
 const SOCKET: &str = "unix:///run/containerd/containerd.sock";
 
 /// Makes the node's namespaces, starts containerd in them and imports the images.
@@ -60,6 +64,10 @@ pub fn import(layout: &Layout, node: &str, images: &[&str]) -> Result<()> {
 /// # Errors
 /// When it cannot be started.
 pub fn start_kubelet(layout: &Layout, node: &str, index: u16) -> Result<()> {
+    layout
+        .inside(node)
+        .run(|| fs::create_dir_all(STATIC_PODS).context("creating the folder of static pods"))
+        .with_context(|| format!("on {node}"))?;
     let config = layout.home(node).join("kubelet.json");
     write_atomic(&config, &serde_json::to_vec_pretty(&kubelet_config(layout, node)?)?)?;
     let args = vec![
@@ -147,6 +155,8 @@ fn kubelet_config(layout: &Layout, node: &str) -> Result<serde_json::Value> {
         "enforceNodeAllocatable": ["pods"],
         "failSwapOn": false,
         "oomScoreAdj": 0,
+        "staticPodPath": STATIC_PODS,
+        "maxPods": MAX_PODS,
         "clusterDNS": [dns],
         "clusterDomain": "cluster.local",
         "resolvConf": "/etc/resolv.conf",
