@@ -320,14 +320,16 @@ impl Scene {
         Err(Command::new(program).args(args).envs(&self.env).exec()).with_context(|| format!("running {program}"))
     }
 
-    /// Starts a command and does not wait for it.
+    /// Starts a command in a process group of its own and does not wait for it.
     ///
     /// # Errors
     /// When it could not be started.
     pub fn spawn(&self, argv: &[&str], stdout: Stdio) -> Result<Child> {
         let [program, args @ ..] = argv else { bail!("no command given") };
         // PATH is looked up in the environment given, as a shell there would.
-        self.place.spawn(Command::new(program).args(args).envs(&self.env).stdin(Stdio::null()).stdout(stdout))
+        let mut command = Command::new(program);
+        command.args(args).envs(&self.env).process_group(0).stdin(Stdio::null()).stdout(stdout);
+        self.place.spawn(&mut command)
     }
 
     /// Runs a command to its end.

@@ -17,7 +17,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use ovenbird_kube::Cache;
 use ovenbird_kube::version::TEST_IMAGES;
@@ -120,9 +120,9 @@ fn start(lab: &Lab, cache: &Cache, args: &ConformanceArgs, skips: &[String], rep
     lab.scene("central")?.spawn(&argv, Stdio::piped())
 }
 
-/// Follows ginkgo to its end. Asked to stop, it lets ginkgo clean up and report: a terminal's interrupt reaches ginkgo by itself.
+/// Follows ginkgo to its end. Asked to stop, it asks ginkgo and its workers, which then clean up and report.
 async fn watch(mut child: Child, log: File, total: usize) -> Result<()> {
-    let pid = Pid::from_raw(child.id().try_into().context("a process number beyond 31 bits")?);
+    let group = Pid::from_raw(child.id().try_into().context("a process number beyond 31 bits")?);
     let output = child.stdout.take().context("ginkgo has no output")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("waiting for signals")?;
@@ -133,8 +133,8 @@ async fn watch(mut child: Child, log: File, total: usize) -> Result<()> {
     loop {
         tokio::select! {
             done = &mut following => return done.context("following ginkgo")?.map(drop),
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => kill(pid, Signal::SIGINT).context("stopping ginkgo")?,
+            _ = interrupt.recv() => killpg(group, Signal::SIGTERM).context("stopping ginkgo")?,
+            _ = terminate.recv() => killpg(group, Signal::SIGTERM).context("stopping ginkgo")?,
         }
     }
 }
