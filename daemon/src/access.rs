@@ -9,9 +9,13 @@ use backon::{ExponentialBuilder, Retryable};
 
 // kube leaves the version of the Kubernetes API to its users.
 use k8s_openapi as _;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::ExponentialBackoff;
+use tower::util::AndThenLayer;
+
+use crate::rights::Told;
 
 /// The first pause of a watch, and the longest. An API server that was away for a minute is found within seconds.
 const WATCH_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
@@ -43,7 +47,9 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<kube::Client, AccessEr
         // Nobody to trust; otherwise all root certificates of the system are parsed at every start.
         access.root_cert.get_or_insert_default();
     }
-    kube::Client::try_from(access).map_err(fail)
+    let told = Told::default();
+    let look = AndThenLayer::new(move |answer| told.clone().look(answer));
+    Ok(ClientBuilder::try_from(access).map_err(fail)?.with_layer(&look).build())
 }
 
 /// How long a watch that failed waits before it tries again: [`WATCH_PAUSES`], doubled each time, and up to as much again by chance,

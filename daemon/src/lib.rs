@@ -6,4 +6,5 @@
 pub mod access;
 pub mod http;
 pub mod process;
+pub mod rights;
 pub mod settings;

@@ -18,7 +18,8 @@ pub fn run<F>(loglevel: &str, main: impl FnOnce(CancellationToken) -> F) -> anyh
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    let filter = EnvFilter::try_new(loglevel).context(
+    // Its watches' failures are told by those who watch.
+    let filter = EnvFilter::try_new(format!("kube_runtime::watcher=error,{loglevel}")).context(
         "--loglevel is no filter; write error, warn, info, debug or trace, or per module as info,ovsdb=debug",
     )?;
     tracing_subscriber::fmt()

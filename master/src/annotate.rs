@@ -11,6 +11,7 @@
 
 use futures::StreamExt;
 use kube::api::{Api, Patch, PatchParams};
+use ovenbird_daemon::rights;
 use ovsdb::Str;
 use tokio::sync::mpsc;
 
@@ -106,6 +107,11 @@ async fn write(client: &kube::Client, validity: &Validity, request: &Request) ->
         Ok(()) => Outcome::Written,
         Err(kube::Error::Api(status)) if status.code == 409 => Outcome::Conflict,
         Err(kube::Error::Api(status)) if status.code == 404 => Outcome::Gone,
-        Err(error) => Outcome::Failed(error.to_string()),
+        Err(error) => {
+            if !rights::was_told(&error) {
+                tracing::warn!(target = ?request.target, %error, "cannot write an annotation; trying again");
+            }
+            Outcome::Failed(error.to_string())
+        }
     }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta, PostParams};
-use ovenbird_daemon::access;
+use ovenbird_daemon::{access, rights};
 use ovenbird_reconcile::{Diagnostic, Severity};
 use ovsdb::Str;
 use rustc_hash::{FxHashMap, FxHasher};
@@ -97,6 +97,7 @@ async fn publish(client: &kube::Client, identity: &str, subject: &Subject, diagn
         Ok(Some(uid)) => uid,
         // Gone: nobody would read it.
         Ok(None) => return,
+        Err(error) if rights::was_told(&error) => return,
         Err(error) => return tracing::warn!(%error, object = %subject.key, "cannot read the object of an Event"),
     };
     let event = render(identity, subject, uid, diagnostic);
@@ -106,6 +107,7 @@ async fn publish(client: &kube::Client, identity: &str, subject: &Subject, diagn
         Ok(_) => {}
         // It was said before.
         Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) if rights::was_told(&error) => {}
         Err(error) => tracing::warn!(%error, object = %subject.key, "cannot write an Event"),
     }
 }

@@ -21,6 +21,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
+use ovenbird_daemon::{access, rights};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -165,7 +166,8 @@ fn next_move(seen: Option<&Seen>, identity: &str, now: Instant) -> Move {
 impl Candidate {
     async fn run(mut self, mut next: Instant, stop: CancellationToken) {
         let only_ours = watcher::Config::default().fields(&format!("metadata.name={}", self.config.name));
-        let mut changes = watcher(self.api.clone(), only_ours).default_backoff().touched_objects().boxed();
+        let mut changes =
+            watcher(self.api.clone(), only_ours).backoff(access::watch_backoff()).touched_objects().boxed();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -222,8 +224,10 @@ impl Candidate {
             }
             Err(kube::Error::Api(status)) if status.code == 409 || vanished(status.code) => self.read().await,
             Err(error) => {
-                tracing::warn!(%error, lease = self.config.name, "cannot write the Lease; check that the API server is \
-                    reachable, the namespace exists and we may create and update leases");
+                if !rights::was_told(&error) {
+                    tracing::warn!(%error, lease = self.config.name, "cannot write the Lease; check that the API server \
+                        is reachable and the namespace exists");
+                }
                 self.step_down_when_due();
                 Instant::now() + self.config.retry_period
             }
@@ -248,8 +252,10 @@ impl Candidate {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, lease = self.config.name, "cannot read the Lease; check that we may reach the API \
-                    server and get leases");
+                if !rights::was_told(&error) {
+                    tracing::warn!(%error, lease = self.config.name, "cannot read the Lease; check that the API server \
+                        is reachable");
+                }
                 self.step_down_when_due();
                 Instant::now() + self.config.retry_period
             }
@@ -293,7 +299,9 @@ impl Candidate {
             renew_time: Some(MicroTime(jiff::Timestamp::now())),
             ..LeaseSpec::default()
         });
-        if let Err(error) = self.timed(self.api.replace(&self.config.name, &PostParams::default(), &lease)).await {
+        if let Err(error) = self.timed(self.api.replace(&self.config.name, &PostParams::default(), &lease)).await
+            && !rights::was_told(&error)
+        {
             tracing::warn!(%error, "cannot hand the lease over; the next leader waits for it to expire");
         }
     }

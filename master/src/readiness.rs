@@ -34,7 +34,10 @@ impl Pages for Shown {
 
     fn missing(&self) -> Vec<&'static str> {
         [
-            ("the lists of Nodes, Pods and Namespaces (does the API server answer?)", &self.readiness.watches),
+            (
+                "the lists of Nodes, Pods and Namespaces (does the API server answer, and may we list and watch them?)",
+                &self.readiness.watches,
+            ),
             ("the contents of the Northbound (does --nb-address answer?)", &self.readiness.northbound),
         ]
         .into_iter()

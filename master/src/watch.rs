@@ -14,7 +14,7 @@ use futures::{Stream, StreamExt};
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, Event, watcher};
-use ovenbird_daemon::access;
+use ovenbird_daemon::{access, rights};
 use ovenbird_topology::{NamespaceFact, NodeFact, PodFact};
 use ovsdb::Str;
 use rustc_hash::FxHashSet;
@@ -135,8 +135,10 @@ async fn follow<K: Kind, T: Keyed, E>(
                     batch.complete = Some(generation);
                 }
                 Err(error) => {
-                    let kind = <Slim<K> as kube::Resource>::kind(&());
-                    tracing::warn!(%kind, %error, "watch failed; trying again");
+                    if !rights::was_told(&error) {
+                        let kind = <Slim<K> as kube::Resource>::kind(&());
+                        tracing::warn!(%kind, %error, "watch failed; trying again");
+                    }
                     batch.error = Some(error.to_string());
                 }
             }

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use kube::Client;
 use ovenbird_api::node::{self, PrimaryIfaddr};
 use ovenbird_api::{Mac, address, annotation, name};
+use ovenbird_daemon::rights;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -151,7 +152,11 @@ pub async fn run<N: NetOps>(
                 let want = annotations(&system_id, endpoint, &host, &fact.subnets);
                 let write = || annotate(&client, &config.node, &fact.annotations, &want);
                 let retry = ExponentialBuilder::default().with_max_delay(Duration::from_secs(10)).without_max_times();
-                let told = |e: &kube::Error, _| warn!("writing annotations of the Node: {e}");
+                let told = |e: &kube::Error, _| {
+                    if !rights::was_told(e) {
+                        warn!("writing annotations of the Node: {e}");
+                    }
+                };
                 tokio::select! {
                     written = write.retry(retry).notify(told) => {
                         if written? {

@@ -19,7 +19,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, ResourceExt};
 use ovenbird_api::{annotation, name, node};
-use ovenbird_daemon::access;
+use ovenbird_daemon::{access, rights};
 use ovenbird_reconcile::{Diagnostic, Severity};
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -52,6 +52,7 @@ pub fn watch_node(client: Client, node: &str) -> watch::Receiver<NodeFact> {
                     tx.send_if_modified(|old| std::mem::replace(old, fact.clone()) != fact);
                 }
                 Ok(watcher::Event::Delete(_) | watcher::Event::Init | watcher::Event::InitDone) => {}
+                Err(e) if rights::was_told(&e) => {}
                 Err(e) => warn!("watching the Node: {e}"),
             }
         }
@@ -85,6 +86,7 @@ pub fn watch_pods(client: Client, node: &str, book: Arc<PodBook>) {
                 Ok(watcher::Event::InitDone) => book.complete(),
                 Ok(watcher::Event::Apply(pod)) => book.apply(key(&pod), slim(&pod)),
                 Ok(watcher::Event::Delete(pod)) => book.delete(&key(&pod)),
+                Err(e) if rights::was_told(&e) => {}
                 Err(e) => warn!("watching pods: {e}"),
             }
         }
@@ -162,7 +164,9 @@ pub fn events(client: Client, node: &str) -> Tell {
                 action: "Attach".into(),
                 secondary: None,
             };
-            if let Err(e) = access::insist(|| recorder.publish(&event, &reference)).await {
+            if let Err(e) = access::insist(|| recorder.publish(&event, &reference)).await
+                && !rights::was_told(&e)
+            {
                 warn!("Event {} cannot be published: {e}", event.reason);
             }
         });

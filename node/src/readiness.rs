@@ -36,9 +36,11 @@ impl Part {
             Part::Vswitch => {
                 "Open_vSwitch with bridge br-int (are ovsdb-server, ovs-vswitchd and ovn-controller running?)"
             }
-            Part::Pods => "the list of this node's pods (does the API server answer?)",
+            Part::Pods => "the list of this node's pods (does the API server answer, and may we list them?)",
             Part::Restored => "attachments of the previous run",
-            Part::Subnets => "annotation k8s.ovn.org/node-subnets on the Node (is ovenbird-master running?)",
+            Part::Subnets => {
+                "annotation k8s.ovn.org/node-subnets on the Node (is ovenbird-master running, and may we list Nodes?)"
+            }
             Part::ManagementPort => {
                 "management port ovn-k8s-mp0 bound by ovn-controller (is it connected to the Southbound?)"
             }

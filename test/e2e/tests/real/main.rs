@@ -3,3 +3,4 @@
 mod basics;
 mod nodes;
 mod pods;
+mod rights;
