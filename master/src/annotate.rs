@@ -47,9 +47,7 @@ pub enum Outcome {
     Conflict,
     /// The object is gone.
     Gone,
-    /// We no longer hold the lease: not sent.
-    NotLeading,
-    /// The API server refused it, or could not be reached.
+    /// The API server refused it or could not be reached; or the lease had run out, and it was not sent.
     Failed(String),
 }
 
@@ -90,7 +88,8 @@ async fn write(client: &kube::Client, validity: &Validity, request: &Request) ->
     }));
     let params = PatchParams::default();
     if !validity.is_valid() {
-        return Outcome::NotLeading;
+        // After a pause the next renewal may well succeed, and then nobody tells the pipeline that it ever ran out.
+        return Outcome::Failed("the lease has run out".to_owned());
     }
     let result = match &request.target {
         Target::Node(name) => {
@@ -113,5 +112,27 @@ async fn write(client: &kube::Client, validity: &Validity, request: &Request) ->
             }
             Outcome::Failed(error.to_string())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_not_sent_is_to_be_tried_again() {
+        // Nobody listens there: it must not be asked.
+        let client =
+            kube::Client::try_from(kube::Config::new("http://127.0.0.1:1/".parse().expect("a URI"))).expect("a client");
+        let (requests, served) = mpsc::unbounded_channel();
+        let (done, mut outcomes) = mpsc::unbounded_channel();
+        let target = Target::Pod("ns/a".into());
+        requests
+            .send(Request { target: target.clone(), guard: Guard::default(), annotations: vec![] })
+            .expect("a reader");
+        drop(requests);
+        run(client, Validity::new(), 1, served, done).await;
+        let outcome = outcomes.recv().await.expect("an outcome");
+        assert_eq!((outcome.target, outcome.outcome), (target, Outcome::Failed("the lease has run out".into())));
     }
 }

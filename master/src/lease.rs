@@ -38,7 +38,8 @@ pub struct Validity {
 }
 
 impl Validity {
-    fn new() -> Validity {
+    /// Not valid until the first renewal.
+    pub(crate) fn new() -> Validity {
         Validity { base: Instant::now(), until: Arc::default(), revoked: Arc::default() }
     }
 

@@ -233,7 +233,7 @@ impl Allocator {
         node.write = Write::Idle;
         match outcome {
             Outcome::Written => node.write = Write::Open,
-            Outcome::Gone | Outcome::NotLeading => {}
+            Outcome::Gone => {}
             // Chosen again when the newer version comes by watch, or now if it has.
             Outcome::Conflict if node.guard.version == *version => {}
             Outcome::Conflict => self.fill_node(&name, fx),

@@ -276,7 +276,7 @@ impl Allocator {
                     self.resend_stale(key, fx);
                 }
             }
-            Outcome::Gone | Outcome::NotLeading => self.take_back(key, fx),
+            Outcome::Gone => self.take_back(key, fx),
             Outcome::Failed(error) => {
                 work.stage = Stage::Failed;
                 pod.problem = Some(format!("its annotation could not be written, trying again: {error}").into());
