@@ -66,7 +66,7 @@ pub fn disconnect(layout: &Layout, name: &str) -> Result<()> {
 pub fn address_node(layout: &Layout, node: &str, addresses: &[IpAddr]) -> Result<()> {
     let mut script = format!("link set br-ex up\n{}", add_addresses("br-ex", addresses));
     for gateway in layout.options.central_addresses() {
-        writeln!(script, "route add default via {gateway} dev br-ex")?;
+        writeln!(script, "route replace default via {gateway} dev br-ex")?;
     }
     ip_batch(&layout.place(node), &script)
 }
@@ -96,7 +96,7 @@ fn prepare_host(place: &Place) -> Result<()> {
 }
 
 fn add_addresses(device: &str, addresses: &[IpAddr]) -> String {
-    let line = |address: &IpAddr| format!("address add {address}/{} dev {device}\n", fabric_prefix(address));
+    let line = |address: &IpAddr| format!("address replace {address}/{} dev {device}\n", fabric_prefix(address));
     addresses.iter().map(line).collect()
 }
 

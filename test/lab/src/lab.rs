@@ -26,7 +26,7 @@ use crate::options::{Api as ApiServer, Options};
 use crate::place::Place;
 use crate::process::ProcessId;
 use crate::progress::Progress;
-use crate::{down, power, real, up};
+use crate::{down, ovn, power, real, up};
 
 /// How long pods may take to run.
 const RUN_LIMIT: Duration = Duration::from_secs(30);
@@ -210,12 +210,17 @@ impl Lab {
         Ok(())
     }
 
-    /// Starts a component again, as it was started before.
+    /// Starts a component again, as it was started before. A switch's bridges are new then, and the lab, as an operating system would,
+    /// gives the node's addresses to `br-ex`.
     ///
     /// # Errors
     /// When it still runs.
     pub fn start(&self, component: &str) -> Result<()> {
-        self.layout.processes().start_again(component).map(drop)
+        self.layout.processes().start_again(component)?;
+        match component.strip_suffix("/vswitchd") {
+            Some(node) => ovn::address(&self.layout, node),
+            None => Ok(()),
+        }
     }
 
     /// Cuts the power of a node of a real lab: all its processes die at once, its network is gone, its disk stays.

@@ -104,11 +104,19 @@ pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
             "eth0",
         ],
     )?;
+    address(layout, node)
+}
+
+/// Waits for `br-ex` and gives it the node's addresses.
+///
+/// # Errors
+/// When vswitchd does not make it.
+pub fn address(layout: &Layout, node: &str) -> Result<()> {
     // After a boot the database asks for nothing new, so that nothing was waited for.
     let place = layout.place(node);
     wait_for("vswitchd to make br-ex", START_LIMIT, || place.output(&["ip", "link", "show", "br-ex"]).is_ok())
         .with_context(|| layout.processes().log_tail(&format!("{node}/vswitchd")))?;
-    fabric::address_node(layout, node, &layout.options.node_addresses(index))
+    fabric::address_node(layout, node, &layout.options.node_addresses(layout.options.index_of(node)?))
 }
 
 /// Starts ovn-controller. What it should do it reads from Open_vSwitch, as the node daemon writes it.

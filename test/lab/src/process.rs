@@ -41,9 +41,10 @@ impl ProcessId {
         Ok(Self { pid, started })
     }
 
-    /// Whether it still runs; a zombie does not.
+    /// Whether it still runs; a zombie does not, once its last thread has closed its files.
     pub fn alive(self) -> bool {
-        stat(self.pid).is_some_and(|(state, started)| started == self.started && state != 'Z')
+        let threads = || fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count);
+        stat(self.pid).is_some_and(|(state, started)| started == self.started && (state != 'Z' || threads() > 1))
     }
 
     /// Sends a signal, unless the process is gone.

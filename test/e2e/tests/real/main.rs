@@ -3,4 +3,5 @@
 mod basics;
 mod nodes;
 mod pods;
+mod restarts;
 mod rights;
