@@ -14,8 +14,8 @@ use crate::annotation::{
 };
 use crate::{AnnotationError, Mac};
 
-/// Node ids in use: 0 is nobody and 1 the cluster router in the join subnet.
-pub const NODE_IDS: std::ops::RangeInclusive<u16> = 2..=5000;
+/// Node ids in use, as many as Kubernetes supports nodes: 0 is nobody and 1 the cluster router in the join subnet.
+pub const NODE_IDS: std::ops::RangeInclusive<u16> = 2..=5001;
 
 /// `node-primary-ifaddr`: the address of the node's default-route interface, one of each family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,8 +78,8 @@ pub fn format_subnets(subnets: &[IpNet]) -> String {
 /// When the text is not a number in [`NODE_IDS`].
 pub fn parse_id(text: &str) -> Result<u16, AnnotationError> {
     let at = At::whole(NODE_ID);
-    let id = at.parse(text, "a number from 2 to 5000")?;
-    if NODE_IDS.contains(&id) { Ok(id) } else { Err(at.error(format!("{id} is not from 2 to 5000"))) }
+    let id = at.parse(text, "a number from 2 to 5001")?;
+    if NODE_IDS.contains(&id) { Ok(id) } else { Err(at.error(format!("{id} is not from 2 to 5001"))) }
 }
 
 /// Text of `node-id`.
@@ -213,7 +213,7 @@ mod tests {
                 parse_subnets(r#"{"default":["10.0.0.0/24","10.0.1.0/24"]}"#).unwrap_err(),
                 "annotation k8s.ovn.org/node-subnets: default: 10.0.0.0/24 and 10.0.1.0/24 are of one",
             ),
-            (parse_id("1").unwrap_err(), "annotation k8s.ovn.org/node-id: 1 is not from 2 to 5000;"),
+            (parse_id("1").unwrap_err(), "annotation k8s.ovn.org/node-id: 1 is not from 2 to 5001;"),
             (parse_id("x").unwrap_err(), "annotation k8s.ovn.org/node-id: \"x\" is not a number from 2"),
             (parse_chassis_id("a b").unwrap_err(), "annotation k8s.ovn.org/node-chassis-id: "),
             (parse_primary_ifaddr("{}").unwrap_err(), "annotation k8s.ovn.org/node-primary-ifaddr: empty;"),
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_others_round_trip() {
-        assert_eq!(parse_id("5000").map(format_id).as_deref(), Ok("5000"));
+        assert_eq!(parse_id("5001").map(format_id).as_deref(), Ok("5001"));
         assert_eq!(parse_chassis_id("8d1f-0"), Ok("8d1f-0"));
         let text = r#"{"ipv4":"172.18.0.4/16"}"#;
         assert_eq!(format_primary_ifaddr(&parse_primary_ifaddr(text).unwrap()), text);

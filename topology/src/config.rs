@@ -316,7 +316,7 @@ mod tests {
                 "10.128.0.0/14",
                 "",
                 "100.64.0.0/24",
-                "gateway-v4-join-subnet (or -v6-): 100.64.0.0/24: has no room for node ids up to 5000",
+                "gateway-v4-join-subnet (or -v6-): 100.64.0.0/24: has no room for node ids up to 5001",
             ),
         ] {
             let error = parse(cluster, service, join).unwrap_err();

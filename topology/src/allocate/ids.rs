@@ -27,7 +27,7 @@ pub enum IdError {
         holder: Str,
     },
     /// An id that no node may have.
-    #[error("node {node}: id {id} is not from 2 to 5000; remove the annotation {NODE_ID}")]
+    #[error("node {node}: id {id} is not from 2 to 5001; remove the annotation {NODE_ID}")]
     OutOfRange {
         /// The node that wants it.
         node: Str,
@@ -35,7 +35,7 @@ pub enum IdError {
         id: u16,
     },
     /// All ids are in use.
-    #[error("node {node}: all node ids from 2 to 5000 are in use; remove Node objects that are gone for good")]
+    #[error("node {node}: all node ids from 2 to 5001 are in use; remove Node objects that are gone for good")]
     Exhausted {
         /// The node that wants one.
         node: Str,
@@ -119,10 +119,10 @@ mod tests {
     #[test]
     fn ids_run_out() {
         let mut ids = NodeIds::default();
-        for i in 0..4999 {
+        for i in 0..5000 {
             ids.allocate(&format!("n{i}")).unwrap();
         }
         let error = ids.allocate("late").unwrap_err().to_string();
-        assert!(error.starts_with("node late: all node ids from 2 to 5000 are in use; "), "{error}");
+        assert!(error.starts_with("node late: all node ids from 2 to 5001 are in use; "), "{error}");
     }
 }
