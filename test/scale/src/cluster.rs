@@ -18,6 +18,7 @@ use ovsdb::{Client, Config, Event, Handle, MonitorSpec, Replica, TableSpec};
 use serde_json::{Value, json};
 
 use crate::Usage;
+use crate::process::usage_of;
 use crate::server::Server;
 
 /// Nodes of S1.
@@ -33,7 +34,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A process, ended when dropped.
 #[derive(Debug)]
-struct Process(Child);
+pub struct Process(Child);
+
+impl Process {
+    /// Starts a command.
+    pub fn start(command: &mut Command) -> anyhow::Result<Process> {
+        let program = command.get_program().display().to_string();
+        command.spawn().map(Process).with_context(|| format!("start {program}"))
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -130,11 +139,12 @@ impl ApiServer {
     }
 }
 
-const NAMESPACES: usize = 20;
+/// Namespaces that the pods are in.
+pub const NAMESPACES: usize = 20;
 
 /// Creates the pod with number `i`.
 pub async fn create_pod(client: &kube::Client, i: usize, annotated: bool) -> anyhow::Result<()> {
-    let pod: Pod = serde_json::from_value(pod(i, annotated)).context("make a pod")?;
+    let pod: Pod = serde_json::from_value(pod(i, NODES, annotated)).context("make a pod")?;
     let pods = Api::<Pod>::namespaced(client.clone(), &namespace_of(i));
     pods.create(&PostParams::default(), &pod).await.context("create a pod")?;
     Ok(())
@@ -154,7 +164,8 @@ fn subnet(node: usize) -> String {
     format!("10.{}.{}", 128 + (node * 2) / 256, (node * 2) % 256)
 }
 
-fn node(i: usize, annotated: bool) -> Value {
+/// The node with number `i`.
+pub fn node(i: usize, annotated: bool) -> Value {
     let mut annotations = json!({});
     if annotated {
         annotations["k8s.ovn.org/node-subnets"] = format!("{{\"default\":[\"{}.0/23\"]}}", subnet(i)).into();
@@ -163,9 +174,9 @@ fn node(i: usize, annotated: bool) -> Value {
     json!({"metadata": {"name": format!("node-{i}"), "annotations": annotations}, "spec": {}})
 }
 
-/// A pod as a Deployment's: about 2.3 KB with managedFields.
-fn pod(i: usize, annotated: bool) -> Value {
-    let (node, on_node) = (i % NODES, i / NODES + 3);
+/// The pod with number `i`, as a Deployment's: about 2.3 KB with managedFields. The first `nodes` nodes have as many each.
+pub fn pod(i: usize, nodes: usize, annotated: bool) -> Value {
+    let (node, on_node) = (i % nodes, i / nodes + 3);
     let name = pod_name(i);
     let mut annotations =
         json!({"kubernetes.io/config.seen": "2026-01-01T00:00:00.000000000Z", "checksum/config": "x".repeat(64)});
@@ -222,15 +233,21 @@ pub struct Master {
 impl Master {
     /// Starts one. Its files go into `dir`.
     pub fn start(dir: &Path, api: &ApiServer, northbound: &Server) -> anyhow::Result<Master> {
+        Master::start_with(dir, &api.kubeconfig, northbound, &[])
+    }
+
+    /// Starts one with another API server, and flags of its own.
+    pub fn start_with(dir: &Path, kubeconfig: &Path, northbound: &Server, flags: &[&str]) -> anyhow::Result<Master> {
         let socket = dir.join("master.sock");
         let mut command = Command::new(binary("ovenbird-master")?);
         command
             .arg("--kubeconfig")
-            .arg(&api.kubeconfig)
+            .arg(kubeconfig)
             .arg(format!("--nb-address=unix:{}", northbound.socket().display()))
             .arg("--admin-socket")
             .arg(&socket)
-            .args(["--metrics-bind-address=", "--loglevel=warn", "--lease-identity=bench"]);
+            .args(["--metrics-bind-address=", "--loglevel=warn", "--lease-identity=bench"])
+            .args(flags);
         let began = Instant::now();
         let child = command.spawn().context("start ovenbird-master")?;
         Ok(Master { process: Process(child), socket, began })
@@ -267,20 +284,8 @@ impl Master {
 
     /// What it has used so far.
     pub fn usage(&self) -> anyhow::Result<Usage> {
-        let pid = self.process.0.id();
-        let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).context("read /proc");
-        let status = read("status")?;
-        let rss = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("VmRSS")?;
-        let rss: u64 = rss.trim().trim_end_matches(" kB").parse().context("VmRSS")?;
-        let stat = read("stat")?;
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-        let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or_default();
-        Ok(Usage {
-            wall_seconds: self.began.elapsed().as_secs_f64(),
-            // utime and stime, in hundredths of a second.
-            cpu_seconds: (ticks(11) + ticks(12)) / 100.0,
-            rss_bytes: rss * 1024,
-        })
+        let usage = usage_of(self.process.0.id() as i32)?;
+        Ok(Usage { wall_seconds: self.began.elapsed().as_secs_f64(), ..usage })
     }
 
     /// Ends it as SIGTERM does.

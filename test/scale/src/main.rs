@@ -3,29 +3,39 @@
 //! Each case measures us and, in the same run, a floor: the least that any program must do (a raw socket, a bare PATCH loop). It
 //! prints `name: ours X, floor Y, ratio R, goal G` and writes `target/bench/NAME.json`. A case runs in a process of its own, so
 //! that its memory is its own. To add one: a module with `pub async fn run(&Context) -> anyhow::Result<Outcome>` and a line in
-//! [`CASES`]. Must not: assert times (a busy machine is no defect).
+//! [`CASES`]. Those on real Kubernetes need the cache of `make kube-build`. Must not: assert times (a busy machine is no defect).
 
 mod churn;
 mod cluster;
 mod cni_add;
 mod cold_start;
 mod cold_start_allocate;
+mod control_plane;
+mod density;
+mod idle;
+mod kubernetes;
 mod memory;
+mod node_scale;
 mod outcome;
 mod ovsdb_commit;
 mod ovsdb_load;
+mod pod_add_share;
+mod pod_start;
+mod process;
 mod raw;
 mod restart;
 mod server;
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use futures::future::LocalBoxFuture;
+use ovenbird_kube::Cache;
 
-pub use outcome::{Outcome, Usage, median, rss_bytes};
+pub use outcome::{Outcome, Usage, median, quantile, rss_bytes};
 
 /// What a case is given.
 #[derive(Debug)]
@@ -34,6 +44,8 @@ pub struct Context {
     pub rounds: usize,
     /// A folder of the case's own, removed afterwards.
     pub dir: PathBuf,
+    /// How long the case `idle` looks on.
+    pub quiet: Duration,
 }
 
 type Run = for<'a> fn(&'a Context) -> LocalBoxFuture<'a, anyhow::Result<Outcome>>;
@@ -50,6 +62,15 @@ const CASES: &[(&str, Run)] = &[
     ("cni-add", |context| Box::pin(cni_add::run(context))),
 ];
 
+/// Those on real Kubernetes.
+const REAL_CASES: &[(&str, Run)] = &[
+    ("pod-start", |context| Box::pin(pod_start::run(context))),
+    ("pod-add-share", |context| Box::pin(pod_add_share::run(context))),
+    ("density", |context| Box::pin(density::run(context))),
+    ("idle", |context| Box::pin(idle::run(context))),
+    ("node-scale", |context| Box::pin(node_scale::run(context))),
+];
+
 /// Benchmarks; one line per case, details in target/bench/NAME.json.
 #[derive(Debug, Parser)]
 struct Args {
@@ -62,20 +83,29 @@ struct Args {
     /// Folder of the results.
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
+    /// Seconds that the case `idle` looks on; what counts is the default.
+    #[arg(long, default_value_t = 300)]
+    quiet: u64,
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    if args.case == "all" {
-        return run_all(&args);
+fn main() -> anyhow::Result<ExitCode> {
+    if let Some(code) = pod_add_share::stopwatch()? {
+        return Ok(code.into());
     }
-    let Some((name, run)) = CASES.iter().find(|(name, _)| *name == args.case) else {
-        let names: Vec<_> = CASES.iter().map(|(name, _)| *name).collect();
+    let args = Args::parse();
+    if args.case == "all" { run_all(&args) } else { run_one(&args) }.map(|()| ExitCode::SUCCESS)
+}
+
+fn run_one(args: &Args) -> anyhow::Result<()> {
+    let cases = || CASES.iter().chain(REAL_CASES);
+    let Some((name, run)) = cases().find(|(name, _)| *name == args.case) else {
+        let names: Vec<_> = cases().map(|(name, _)| *name).collect();
         bail!("no case \"{}\"; there are: all, {}", args.case, names.join(", "));
     };
     ensure!(args.rounds > 0, "--rounds must be at least 1");
     let dir = tempfile::tempdir().context("make a temporary folder")?;
-    let context = Context { rounds: args.rounds, dir: dir.path().to_owned() };
+    let quiet = Duration::from_secs(args.quiet);
+    let context = Context { rounds: args.rounds, dir: dir.path().to_owned(), quiet };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start tokio")?;
     let outcome = runtime.block_on(run(&context)).with_context(|| format!("case {name}"))?;
     std::fs::create_dir_all(&args.output).with_context(|| format!("make {}", args.output.display()))?;
@@ -89,9 +119,15 @@ fn main() -> anyhow::Result<()> {
 fn run_all(args: &Args) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("find this program")?;
     let mut failed = Vec::new();
-    for (name, _) in CASES {
+    let real = Cache::ready().map(|_| REAL_CASES).unwrap_or_else(|why| {
+        let names: Vec<_> = REAL_CASES.iter().map(|(name, _)| *name).collect();
+        println!("left out, as there is no real Kubernetes ({why:#}): {}", names.join(", "));
+        &[]
+    });
+    for (name, _) in CASES.iter().chain(real) {
         let mut command = Command::new(&program);
-        command.args(["--case", name, "--rounds", &args.rounds.to_string(), "--output"]).arg(&args.output);
+        command.args(["--case", name, "--rounds", &args.rounds.to_string()]);
+        command.args(["--quiet", &args.quiet.to_string(), "--output"]).arg(&args.output);
         if !command.status().with_context(|| format!("run case {name}"))?.success() {
             failed.push(*name);
         }

@@ -70,6 +70,17 @@ impl Outcome {
     }
 }
 
+impl Usage {
+    /// Of several processes together.
+    pub fn sum(all: &[Usage]) -> Usage {
+        all.iter().fold(Usage::default(), |sum, one| Usage {
+            wall_seconds: sum.wall_seconds.max(one.wall_seconds),
+            cpu_seconds: sum.cpu_seconds + one.cpu_seconds,
+            rss_bytes: sum.rss_bytes + one.rss_bytes,
+        })
+    }
+}
+
 impl Stopwatch {
     /// Starts.
     pub fn start() -> anyhow::Result<Stopwatch> {
@@ -94,6 +105,14 @@ pub fn rss_bytes() -> anyhow::Result<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("VmRSS")?;
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS")?;
     Ok(kilobytes * 1024)
+}
+
+/// The time that a share of some times does not exceed, in seconds; 0 of none.
+pub fn quantile(times: &[Duration], share: f64) -> f64 {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let place = (times.len() as f64 * share).ceil() as usize;
+    times.get(place.saturating_sub(1)).map_or(0.0, Duration::as_secs_f64)
 }
 
 /// The middle one of some figures; 0 of none.

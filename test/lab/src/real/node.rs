@@ -154,6 +154,8 @@ fn kubelet_config(layout: &Layout, node: &str) -> Result<serde_json::Value> {
         "cgroupRoot": cgroups::of_node(layout.prefix(), node),
         "enforceNodeAllocatable": ["pods"],
         "failSwapOn": false,
+        // Benchmarks put 200 on a node.
+        "maxPods": 250,
         "oomScoreAdj": 0,
         "staticPodPath": STATIC_PODS,
         "maxPods": MAX_PODS,
