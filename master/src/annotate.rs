@@ -47,7 +47,9 @@ pub enum Outcome {
     Conflict,
     /// The object is gone.
     Gone,
-    /// The API server refused it or could not be reached; or the lease had run out, and it was not sent.
+    /// The API server refuses this write of a pod, maybe in the name of a webhook; the text says why. Its owner is told by an Event.
+    Refused(String),
+    /// The API server could not be reached, or did not serve it, and the log says so; or the lease had run out, and it was not sent.
     Failed(String),
 }
 
@@ -106,13 +108,20 @@ async fn write(client: &kube::Client, validity: &Validity, request: &Request) ->
         Ok(()) => Outcome::Written,
         Err(kube::Error::Api(status)) if status.code == 409 => Outcome::Conflict,
         Err(kube::Error::Api(status)) if status.code == 404 => Outcome::Gone,
+        Err(error) if rights::was_told(&error) => Outcome::Failed(error.to_string()),
+        Err(kube::Error::Api(status)) if is_refused(status.code) && matches!(request.target, Target::Pod(_)) => {
+            Outcome::Refused(status.message)
+        }
         Err(error) => {
-            if !rights::was_told(&error) {
-                tracing::warn!(target = ?request.target, %error, "cannot write an annotation; trying again");
-            }
+            tracing::warn!(target = ?request.target, %error, "cannot write an annotation; trying again");
             Outcome::Failed(error.to_string())
         }
     }
+}
+
+/// Whether an answer says no to this write: neither to our credentials, which may be renewed any moment, nor for lack of time.
+fn is_refused(code: u16) -> bool {
+    (400..500).contains(&code) && ![401, 408, 429].contains(&code)
 }
 
 #[cfg(test)]

@@ -293,7 +293,9 @@ impl Pipeline {
         self.requests_open = self.requests_open.saturating_sub(1);
         match &done.outcome {
             annotate::Outcome::Written => drop(self.out.metrics.annotations.inc()),
-            annotate::Outcome::Failed(_) => drop(self.out.metrics.annotations_failed.inc()),
+            annotate::Outcome::Refused(_) | annotate::Outcome::Failed(_) => {
+                self.out.metrics.annotations_failed.inc();
+            }
             _ => {}
         }
         self.allocator.outcome(done, &mut self.effects);

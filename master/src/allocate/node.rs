@@ -237,7 +237,7 @@ impl Allocator {
             // Chosen again when the newer version comes by watch, or now if it has.
             Outcome::Conflict if node.guard.version == *version => {}
             Outcome::Conflict => self.fill_node(&name, fx),
-            Outcome::Failed(error) => {
+            Outcome::Refused(error) | Outcome::Failed(error) => {
                 node.write = Write::Open;
                 node.problem = Some(format!("its subnets and id could not be written, trying again: {error}"));
                 self.failed.push(Target::Node(name));

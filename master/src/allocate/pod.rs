@@ -96,7 +96,7 @@ impl Allocator {
         if let Some(pod) = self.pods.get_mut(&fact.key) {
             if pod.held && pod.addresses == Some(addresses) {
                 pod.work = None;
-                return;
+                return self.complain(&fact.key, None, fx);
             }
             self.release(&fact.key, fx);
         }
@@ -277,6 +277,12 @@ impl Allocator {
                 }
             }
             Outcome::Gone => self.take_back(key, fx),
+            Outcome::Refused(error) => {
+                work.stage = Stage::Failed;
+                self.failed.push(Target::Pod(key.clone()));
+                let problem = format!("the API server refuses its addresses, trying again: {error}");
+                self.complain(key, Some(("AnnotationRefused", problem)), fx);
+            }
             Outcome::Failed(error) => {
                 work.stage = Stage::Failed;
                 pod.problem = Some(format!("its annotation could not be written, trying again: {error}").into());
@@ -301,7 +307,6 @@ impl Allocator {
         let addresses: Vec<_> = pod.addresses.iter().flat_map(PodAddresses::iter).collect();
         let Some(network) = attachment(&self.config, node.subnets(), &addresses) else { return };
         work.stage = Stage::Sent(work.guard.version.clone());
-        pod.problem = None;
         let annotations = vec![(POD_NETWORKS, network.format())];
         fx.requests.push(Request { target: Target::Pod(key.clone()), guard: work.guard.clone(), annotations });
         self.show(key, fx);

@@ -184,6 +184,23 @@ fn what_failed_is_not_shown_stays_reserved_and_is_tried_again() {
 }
 
 #[test]
+fn a_refusal_is_told_once_and_taken_back() {
+    let mut world = World::new("10.1.0.0/16/24", &["10.1.0.0/24"]);
+    world.pod("a", "n1", None);
+    for _ in 0..2 {
+        world.ends("a", 2, Outcome::Refused("webhook x denies it".into()));
+        world.allocator.retry(&mut world.fx);
+    }
+    let complaints = std::mem::take(&mut world.fx.complaints);
+    let [(subject, told)] = complaints.as_slice() else { panic!("{complaints:?}") };
+    assert_eq!((&*subject.key, told[0].reason), ("ns/a", "AnnotationRefused"));
+    assert!(told[0].message.ends_with("trying again: webhook x denies it"), "{}", told[0].message);
+    assert_eq!(world.why("a").as_deref(), Some(&*told[0].message), "still, while it is tried again");
+    world.pod("a", "n1", Some("10.1.0.3"));
+    assert!(matches!(world.fx.complaints.as_slice(), [(_, none)] if none.is_empty()), "{:?}", world.fx.complaints);
+}
+
+#[test]
 fn losing_the_lead_takes_choices_back() {
     let mut world = World::new("10.1.0.0/16/24", &["10.1.0.0/24"]);
     world.pod("a", "n1", None);
