@@ -1,6 +1,7 @@
 //! Real Kubernetes with Ovenbird as its only network. `make test-real` runs these; without it they print SKIP.
 
 mod basics;
+mod churn;
 mod nodes;
 mod pods;
 mod restarts;

@@ -14,7 +14,7 @@ use ovenbird_e2e::real::{
 use ovenbird_e2e::{LIMIT, northbound, pods};
 use ovenbird_kube::version::{AGNHOST, BUSYBOX};
 use ovenbird_lab::probe::PORT;
-use ovenbird_lab::{Family, Lab, wait_for};
+use ovenbird_lab::{Family, Lab, Progress, wait_for};
 use serde_json::json;
 
 /// Where the kubelet looks for pods of its own.
@@ -29,11 +29,17 @@ const PROBES: &str = "probes";
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kubelet_and_api_server_do_with_pods() -> Result<()> {
     let Some(lab) = lab("e2e-pods", Family::Dual).await? else { return Ok(()) };
+    let progress = Progress::shown();
     on_every_node(&lab).await.context("DaemonSet")?;
+    progress.step("a DaemonSet");
     probes(&lab).await.context("probes")?;
+    progress.step("probes");
     through_the_api_server(&lab).await.context("exec, logs, port-forward, cp")?;
+    progress.step("exec, logs, port-forward, cp");
     host_network(&lab).await.context("host network")?;
+    progress.step("the host's network");
     static_pod(&lab).await.context("static pod")?;
+    progress.step("a static pod");
     await_northbound_of_pods(&lab)?;
     northbound::equals_from_scratch(&lab)
 }
