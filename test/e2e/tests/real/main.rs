@@ -1,5 +1,6 @@
 //! Real Kubernetes with Ovenbird as its only network. `make test-real` runs these; without it they print SKIP.
 
+mod annotations;
 mod basics;
 mod churn;
 mod nodes;
