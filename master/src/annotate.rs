@@ -9,6 +9,8 @@
 //! and not over what another master has written meanwhile. A process that was paused asks [`Validity`] before it sends.
 //! Must not: choose a value, or try again by itself (the pipeline knows the newer object).
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use kube::api::{Api, Patch, PatchParams};
 use ovenbird_daemon::rights;
@@ -82,6 +84,9 @@ pub async fn run(
         .await;
 }
 
+/// As long as an API server works on a request (its --request-timeout). Afterwards it will not do it any more.
+const LIMIT: Duration = Duration::from_secs(60);
+
 async fn write(client: &kube::Client, validity: &Validity, request: &Request) -> Outcome {
     let annotations: serde_json::Map<_, _> =
         request.annotations.iter().map(|(key, text)| ((*key).to_owned(), text.as_str().into())).collect();
@@ -93,16 +98,21 @@ async fn write(client: &kube::Client, validity: &Validity, request: &Request) ->
         // After a pause the next renewal may well succeed, and then nobody tells the pipeline that it ever ran out.
         return Outcome::Failed("the lease has run out".to_owned());
     }
-    let result = match &request.target {
-        Target::Node(name) => {
-            let nodes: Api<Slim<NodeKind>> = Api::all(client.clone());
-            nodes.patch(name, &params, &patch).await.map(drop)
+    let send = async {
+        match &request.target {
+            Target::Node(name) => {
+                let nodes: Api<Slim<NodeKind>> = Api::all(client.clone());
+                nodes.patch(name, &params, &patch).await.map(drop)
+            }
+            Target::Pod(key) => {
+                let (namespace, name) = key.split_once('/').unwrap_or(("", key));
+                let pods: Api<Slim<PodKind>> = Api::namespaced(client.clone(), namespace);
+                pods.patch(name, &params, &patch).await.map(drop)
+            }
         }
-        Target::Pod(key) => {
-            let (namespace, name) = key.split_once('/').unwrap_or(("", key));
-            let pods: Api<Slim<PodKind>> = Api::namespaced(client.clone(), namespace);
-            pods.patch(name, &params, &patch).await.map(drop)
-        }
+    };
+    let Ok(result) = tokio::time::timeout(LIMIT, send).await else {
+        return Outcome::Failed(format!("no answer in {LIMIT:?}"));
     };
     match result {
         Ok(()) => Outcome::Written,

@@ -104,6 +104,11 @@ pub struct Pipeline {
     pub(crate) commits: VecDeque<status::Commit>,
     pub(crate) audits: u64,
     requests_open: usize,
+    /// We have led before.
+    has_led: bool,
+    /// The lists may lack the last writes of the leader before us, be it ourselves: an answer may have got lost, a request may still be
+    /// under way. What we chose on them could have been given to another.
+    outdated: bool,
     effects: Effects,
     out: Outputs,
 }
@@ -125,6 +130,8 @@ impl Pipeline {
             commits: VecDeque::new(),
             audits: 0,
             requests_open: 0,
+            has_led: false,
+            outdated: false,
             effects: Effects::default(),
             out,
         }
@@ -269,10 +276,14 @@ impl Pipeline {
         self.activate();
     }
 
-    /// We may choose when we lead and have listed everything since the leader before us stopped.
+    /// We may choose when we lead and have listed everything since the leader before us stopped, be it ourselves.
     fn activate(&mut self) {
+        if self.outdated && self.requests_open == 0 {
+            self.outdated = false;
+            self.out.generation.send_modify(|generation| *generation += 1);
+        }
         let generation = *self.out.generation.borrow();
-        let current = self.listed.iter().all(|listed| *listed == Some(generation));
+        let current = !self.outdated && self.listed.iter().all(|listed| *listed == Some(generation));
         self.allocator.set_active(self.leading != Leading::No && current, &mut self.effects);
     }
 
@@ -282,8 +293,9 @@ impl Pipeline {
         }
         self.leading = leading;
         self.out.metrics.leader.set((leading != Leading::No).into());
-        if leading == Leading::Succeeded {
-            self.out.generation.send_modify(|generation| *generation += 1);
+        if leading != Leading::No {
+            self.outdated = leading == Leading::Succeeded || self.has_led;
+            self.has_led = true;
         }
         self.activate();
         self.northbound.set_leading(leading);
@@ -299,6 +311,9 @@ impl Pipeline {
             _ => {}
         }
         self.allocator.outcome(done, &mut self.effects);
+        if self.outdated {
+            self.activate();
+        }
     }
 
     fn on_northbound(&mut self, event: ovsdb::Event) {
