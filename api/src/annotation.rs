@@ -30,6 +30,8 @@ pub const HOST_CIDRS: &str = "k8s.ovn.org/host-cidrs";
 pub const L3_GATEWAY_CONFIG: &str = "k8s.ovn.org/l3-gateway-config";
 /// Pod: addresses, MAC, gateways and routes (see [`crate::PodNetwork`]); written by the master.
 pub const POD_NETWORKS: &str = "k8s.ovn.org/pod-networks";
+/// Pod: the UID under which a kubelet runs its static pod, of which this one is the mirror; written by the kubelet.
+pub const STATIC_POD_UID: &str = "kubernetes.io/config.mirror";
 /// Pod: limit of traffic to the pod, in bits per second, e.g. `10M`; written by the user.
 pub const INGRESS_BANDWIDTH: &str = "kubernetes.io/ingress-bandwidth";
 /// Pod: limit of traffic from the pod, in bits per second; written by the user.

@@ -14,13 +14,14 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use kube::api::ObjectMeta;
+use ovenbird_api::annotation::STATIC_POD_UID;
 use ovenbird_topology::{Interner, NamespaceFact, NodeFact, PodFact};
 use ovsdb::Str;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 /// Annotations with one of these prefixes are ours to read; others are skipped unread.
-const PREFIXES: [&str; 2] = ["k8s.ovn.org/", "ovenbird.io/"];
+const PREFIXES: [&str; 3] = ["k8s.ovn.org/", "ovenbird.io/", STATIC_POD_UID];
 
 /// Which parts of a kind we read.
 pub trait Kind: Clone + fmt::Debug + Send + Sync + 'static {
@@ -329,6 +330,9 @@ mod tests {
         assert!(
             serde_json::from_str::<Slim<PodKind>>(done).expect("decodes").tell(&mut Interner::default()).fact.finished
         );
+        let mirror = r#"{"metadata":{"name":"x","namespace":"ns","uid":"u3","annotations":{"kubernetes.io/config.mirror":"s3"}}}"#;
+        let told = serde_json::from_str::<Slim<PodKind>>(mirror).expect("decodes").tell(&mut Interner::default());
+        assert_eq!((&*told.fact.uid, &*told.guard.uid), ("s3", "u3"), "what runs, and what is written to");
         let node = r#"{"metadata":{"name":"n","annotations":{"k8s.ovn.org/node-id":"7"}},"spec":{"podCIDRs":["10.1.0.0/24"]}}"#;
         let full: v1::Node = serde_json::from_str(node).expect("decodes");
         let slim: Slim<NodeKind> = serde_json::from_str(node).expect("decodes");

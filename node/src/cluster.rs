@@ -101,8 +101,7 @@ fn slim(pod: &KubePod) -> Pod {
     let text = |key| pod.annotations().get(key).cloned();
     Pod {
         uid: pod.uid().unwrap_or_default(),
-        // The mirror of a static pod names the UID under which the kubelet runs it.
-        static_uid: text("kubernetes.io/config.mirror"),
+        static_uid: text(annotation::STATIC_POD_UID),
         node: pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default(),
         network: text(annotation::POD_NETWORKS),
         limits: [text(annotation::INGRESS_BANDWIDTH), text(annotation::EGRESS_BANDWIDTH)],

@@ -31,7 +31,7 @@ pub struct Pod {
 /// A pod that can be attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadyPod {
-    /// UID in the API.
+    /// UID of what runs: of a static pod the kubelet's, which outlives its mirrors.
     pub uid: String,
     /// Addresses, gateways, routes.
     pub network: PodNetwork,
@@ -73,7 +73,8 @@ impl Pod {
             annotation::INGRESS_BANDWIDTH => ingress.as_deref(),
             _ => egress.as_deref(),
         });
-        Some(Ok(ReadyPod { uid: self.uid.clone(), network, bandwidth }))
+        let uid = self.static_uid.as_ref().unwrap_or(&self.uid).clone();
+        Some(Ok(ReadyPod { uid, network, bandwidth }))
     }
 }
 

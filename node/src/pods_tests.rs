@@ -29,7 +29,8 @@ async fn a_known_pod_is_ready_at_once_with_and_without_uid() {
     book.apply("default/web".into(), Pod { static_uid: Some("s".into()), ..pod("u1") });
     for uid in [None, Some("u1"), Some("s")] {
         let ready = book.until_ready(&web(uid)).await.unwrap();
-        assert_eq!((ready.uid.as_str(), ready.network.addresses.len()), ("u1", 1));
+        // That of what runs: mirrors come and go.
+        assert_eq!((ready.uid.as_str(), ready.network.addresses.len()), ("s", 1));
         assert_eq!(ready.bandwidth, Ok(Bandwidth::default()));
     }
 }

@@ -44,7 +44,7 @@ pub struct NodeFact {
 pub struct PodFact {
     /// `namespace/name`; see [`PodFact::namespace`] and [`PodFact::name`].
     pub key: Str,
-    /// `metadata.uid`.
+    /// UID of what runs on the node: `metadata.uid`, or of a static pod the kubelet's, which outlives its mirrors.
     pub uid: Str,
     /// `spec.nodeName`, once bound.
     pub node: Option<Str>,
@@ -162,9 +162,11 @@ impl PodFact {
         interner: &mut Interner,
     ) -> PodFact {
         let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let static_uid =
+            meta.annotations.as_ref().and_then(|all| all.get(annotation::STATIC_POD_UID)).map(String::as_str);
         PodFact {
             key: name::key(namespace, meta.name.as_deref().unwrap_or_default()).into(),
-            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            uid: static_uid.or(meta.uid.as_deref()).unwrap_or_default().into(),
             node: node.filter(|text| !text.is_empty()).map(|text| interner.intern(text)),
             network: annotated(meta, annotation::POD_NETWORKS, |text| PodNetwork::parse(text).map(PodAddresses::from)),
             labels: labels(meta, interner),

@@ -319,7 +319,10 @@ fn northbound_ports(dump: &Dump) -> BTreeSet<String> {
 
 fn wanted_port(pod: &Value) -> String {
     let ips = pod["status"]["podIPs"].as_array().into_iter().flatten().filter_map(|entry| entry["ip"].as_str());
-    format!("{} {} {:?}", port_of(pod), text(&pod["metadata"]["uid"]), ips.collect::<BTreeSet<_>>())
+    // A static pod keeps the UID that its kubelet gave it.
+    let meta = &pod["metadata"];
+    let uid = [&meta["annotations"]["kubernetes.io/config.mirror"], &meta["uid"]].into_iter().find_map(Value::as_str);
+    format!("{} {} {:?}", port_of(pod), uid.unwrap_or_default(), ips.collect::<BTreeSet<_>>())
 }
 
 fn per_node(pods: &[Value]) -> BTreeMap<String, u64> {

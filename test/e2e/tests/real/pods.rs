@@ -7,9 +7,11 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use ovenbird_e2e::real::{
-    Running, await_northbound_of_pods, await_object, await_ports_of_pods, container, echo, in_pod, is, kubectl, lab,
-    pod, reach,
+    Running, await_northbound_of_pods, await_object, await_ports_of_pods, container, echo, in_pod, ips, is, kubectl,
+    lab, pod, reach,
 };
 use ovenbird_e2e::{LIMIT, northbound, pods};
 use ovenbird_kube::version::{AGNHOST, BUSYBOX};
@@ -229,6 +231,18 @@ async fn static_pod(lab: &Lab) -> Result<()> {
     }
     await_northbound_of_pods(lab)?;
     reach(lab, SPACE).await?;
+    // The mirror is made anew, for the pod that runs on.
+    let (first, netns) =
+        (pods::api(lab, SPACE).await?.get("alone-node1").await?.uid(), netns(lab, SPACE, "alone-node1")?);
+    kubectl(lab, &["-n", SPACE, "delete", "pod", "alone-node1"])?;
+    // A kubelet that starts makes missing mirrors at once, and not within a minute.
+    lab.kill("node1/kubelet")?;
+    lab.start("node1/kubelet")?;
+    let anew = |pod: Option<&Pod>| pod.is_some_and(|pod| pod.uid() != first && !ips(pod).is_empty());
+    await_object(lab, SPACE, "alone-node1", anew).await?;
+    ensure!(self::netns(lab, SPACE, "alone-node1")? == netns, "the static pod was started anew");
+    await_northbound_of_pods(lab).context("the mirror was deleted")?;
+    reach(lab, SPACE).await.context("the mirror was deleted")?;
     node.run(|| Ok(fs::remove_file(MANIFEST)?))?;
     pods::await_gone(&pods::api(lab, SPACE).await?, "alone-node1").await?;
     await_northbound_of_pods(lab)?;
@@ -243,4 +257,8 @@ fn await_no_pod(lab: &Lab, namespace: &str) -> Result<()> {
     wait_for("pods to go", LIMIT, || {
         kubectl(lab, &["-n", namespace, "get", "pods", "-o", "name"]).is_ok_and(|text| text.is_empty())
     })
+}
+
+fn netns(lab: &Lab, namespace: &str, name: &str) -> Result<Option<String>> {
+    Ok(lab.scene(&format!("{namespace}/{name}"))?.place().netns.clone())
 }
