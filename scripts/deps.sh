@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 packages=(gcc libc6-dev make git openssl iproute2 ethtool tcpdump procps debootstrap
     openvswitch-switch ovn-central ovn-host containernetworking-plugins python3-venv
-    runc curl nftables iptables conntrack bind9-dnsutils iperf netcat-openbsd)
+    runc curl nftables iptables conntrack bind9-dnsutils iperf netcat-openbsd libfaketime)
 command -v kubectl >/dev/null || packages+=(kubernetes-client)
 
 missing=()

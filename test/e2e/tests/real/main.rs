@@ -4,6 +4,7 @@ mod annotations;
 mod basics;
 mod churn;
 mod nodes;
+mod outages;
 mod pods;
 mod restarts;
 mod rights;
