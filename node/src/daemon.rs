@@ -26,7 +26,7 @@ use crate::plug::{Parts, Plug};
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::{State, Vswitch};
-use crate::{chassis, cluster, cni_conf, restore};
+use crate::{chassis, cluster, cni_conf, restore, sweep};
 
 /// Time that a stop gives to the CNI requests under way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -84,7 +84,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             async { management.run().await.context("keeping the management port") },
             async {
                 let run = restore::run(&*net, &vswitch, &plug, &pods, &readiness, &declared);
-                run.await.context("taking over existing ports")
+                run.await.context("taking over existing ports")?;
+                sweep::run(&plug, &pods, &stop).await;
+                Ok(())
             },
             follow_bridge(&vswitch, &readiness),
             announce(&config, &readiness),

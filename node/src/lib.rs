@@ -23,6 +23,7 @@ mod real_ovn_tests;
 pub mod restore;
 pub mod rows;
 pub mod step;
+pub mod sweep;
 #[cfg(test)]
 mod testing;
 pub mod vswitch;

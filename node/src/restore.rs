@@ -20,6 +20,7 @@ use crate::plug::Plug;
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness};
 use crate::rows::PodPort;
+use crate::sweep;
 use crate::vswitch::{RowError, Vswitch};
 
 /// Runs once. `declared` is cancelled when the rows of the management port are wanted.
@@ -50,11 +51,10 @@ pub async fn run<N: NetOps>(
     pods.until_complete().await;
     readiness.set(Part::Pods, true);
     for port in adopted {
-        let (namespace, name) = port.pod();
-        if pods.get(namespace, name).is_some_and(|pod| pod.uid == port.uid) {
+        if !sweep::is_gone(pods, &port) {
             continue;
         }
-        warn!("pod {namespace}/{name} ({}) is gone: its port goes", port.uid);
+        warn!("pod {} ({}) is gone: its port goes", port.lsp, port.uid);
         let del = Del { attachment: port.attachment.clone(), netns: None };
         if let Err(e) = plug.del(del, Instant::now()).await {
             warn!("removing it: {e}");
