@@ -180,9 +180,9 @@ fn faketime() -> Result<PathBuf> {
     files.next().with_context(|| format!("no {FAKETIME}: `make deps` installs it"))
 }
 
-/// Deletes a Deployment and waits until nothing of it is left on the nodes.
+/// Deletes a Deployment and waits until nothing of it is left on the nodes. Its controller may pause for a minute after an outage.
 async fn go(lab: &Lab, name: &str) -> Result<()> {
-    kubectl(lab, &["-n", NAMESPACE, "delete", "deployment", name, "--cascade=foreground", "--timeout=60s"])?;
+    kubectl(lab, &["-n", NAMESPACE, "delete", "deployment", name, "--cascade=foreground", "--timeout=180s"])?;
     await_ports_of_pods(lab, "node1")?;
     await_ports_of_pods(lab, "node2")
 }
