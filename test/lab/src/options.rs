@@ -132,6 +132,7 @@ pub struct Options {
     pub dir: PathBuf,
     /// Nodes that were given other addresses than their number's: the host part on the fabric
     #[arg(skip)]
+    #[serde(default)]
     pub moved: BTreeMap<String, u16>,
 }
 
