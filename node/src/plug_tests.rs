@@ -245,20 +245,23 @@ async fn gc_removes_what_is_not_named() {
 #[tokio::test]
 async fn a_port_whose_pod_is_missed_twice_goes() {
     let Some(lab) = lab().await else { return };
-    for id in ["lives", "goes", "again", "static"] {
+    // A kubelet's own UID; it has no mirror for a while.
+    let alone = "0123456789abcdef0123456789abcdef";
+    for id in ["lives", "goes", "again", "static", alone] {
         lab.add_pod(id).await;
     }
     let look = async |before| crate::sweep::look(&lab.plug, &lab.pods, before).await;
     assert!(look([].into()).await.is_empty(), "all are there");
     lab.pods.delete("default/goes");
+    lab.pods.delete(&format!("default/{alone}"));
     lab.pods.apply("default/again".into(), pod("another"));
     // Its mirror in the API was made anew.
     lab.pods.apply("default/static".into(), Pod { static_uid: Some("static".into()), ..pod("mirror") });
     let missed = look([].into()).await;
     assert_eq!(missed, [attachment("again"), attachment("goes")].into());
-    assert_eq!(lab.ports().len(), 4, "nothing goes at once");
+    assert_eq!(lab.ports().len(), 5, "nothing goes at once");
     assert!(look(missed).await.is_empty());
-    let mut left = [attachment("lives"), attachment("static")].map(|one| PodPort::host_name(&one));
+    let mut left = [attachment("lives"), attachment("static"), attachment(alone)].map(|one| PodPort::host_name(&one));
     left.sort();
     assert_eq!(lab.ports(), left);
 }

@@ -20,10 +20,19 @@ use crate::rows::PodPort;
 /// Between two looks. A port goes when two looks miss its pod: until then its runtime may be about to take it away.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// Whether a port's pod is not there, or another of its name is.
+/// Whether a port's pod is not there, or another of its name is. A static pod whose mirror is away still runs: its kubelet makes
+/// another mirror within minutes, and would not attach the pod anew.
 pub fn is_gone(pods: &PodBook, port: &PodPort) -> bool {
     let (namespace, name) = port.pod();
-    !pods.get(namespace, name).is_some_and(|pod| pod.is(Some(&port.uid)))
+    match pods.get(namespace, name) {
+        Some(pod) => !pod.is(Some(&port.uid)),
+        None => !is_static(&port.uid),
+    }
+}
+
+/// A kubelet gives its static pods an MD5 sum as UID, the API gives UUIDs.
+fn is_static(uid: &str) -> bool {
+    uid.len() == 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Looks until the daemon stops.
