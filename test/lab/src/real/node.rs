@@ -167,6 +167,8 @@ fn kubelet_config(layout: &Layout, node: &str) -> Result<serde_json::Value> {
         "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "100Mi"},
         // Readiness is seen soon after the CNI file appears.
         "nodeStatusUpdateFrequency": "1s",
+        // As by default: a Node is written when something has changed, not every second.
+        "nodeStatusReportFrequency": "5m",
     }))
 }
 
