@@ -3,19 +3,20 @@
 //! RFC 9562 version 8 (custom). Layout, most significant first:
 //!
 //! ```text
-//! 6f76656e  hhhh  8hhh  [89ab]hhh  hhhhhhhhhhhh
-//! owner tag  hash  version  variant  hash          (90 bits of SHA-256)
+//! hhhhhhhh  hhhh  8hhh     [89ab]hhh  hhhh6f76656e
+//! hash            version  variant    hash, owner tag      (90 bits of SHA-256)
 //! ```
 //!
-//! The tag (ASCII "oven") marks ownership in every table, also in those without external_ids. The scheme is frozen: the test
-//! below pins vectors, and a change of it would orphan every row of every cluster.
+//! The tag (ASCII "oven") marks ownership in every table, also in those without external_ids. It comes last, because OVS and OVN take
+//! the first 32 bits of a UUID as its hash: were they the same in all, every look-up would walk through all rows. The scheme is
+//! frozen: the test below pins vectors, and a change of it would orphan every row of every cluster.
 
 use ovsdb::Uuid;
 use sha2::{Digest, Sha256};
 
 use crate::row::Owner;
 
-/// First four bytes of every UUID we choose: ASCII "oven".
+/// Last four bytes of every UUID we choose: ASCII "oven".
 pub const OWNER_TAG: [u8; 4] = *b"oven";
 
 /// UUID of the row that `owner` has in `table` for `role`. `role` tells rows of one owner in one table apart; it is "" for
@@ -29,8 +30,8 @@ pub fn row_uuid(table: &str, owner: &Owner, role: &str) -> Uuid {
     }
     let digest = hash.finalize();
     let mut bytes = [0u8; 16];
-    bytes[..4].copy_from_slice(&OWNER_TAG);
-    bytes[4..].copy_from_slice(&digest[..12]);
+    bytes[..12].copy_from_slice(&digest[..12]);
+    bytes[12..].copy_from_slice(&OWNER_TAG);
     bytes[6] = 0x80 | (bytes[6] & 0x0f);
     bytes[8] = 0x80 | (bytes[8] & 0x3f);
     Uuid::from_bytes(bytes)
@@ -39,7 +40,7 @@ pub fn row_uuid(table: &str, owner: &Owner, role: &str) -> Uuid {
 /// True when the UUID is of our making: our tag, version 8, the RFC variant.
 pub fn is_ours(uuid: &Uuid) -> bool {
     let b = uuid.as_bytes();
-    b[..4] == OWNER_TAG && b[6] >> 4 == 8 && b[8] >> 6 == 2
+    b[12..] == OWNER_TAG && b[6] >> 4 == 8 && b[8] >> 6 == 2
 }
 
 #[cfg(test)]
@@ -52,8 +53,16 @@ mod tests {
     #[test]
     fn pinned_vectors() {
         let owner = Owner::new(POD, "default/web-0");
-        assert_eq!(row_uuid("Logical_Switch_Port", &owner, "").to_string(), "6f76656e-c6d8-8284-a2b9-62be11f8aa36");
-        assert_eq!(row_uuid("Logical_Switch_Port", &owner, "a").to_string(), "6f76656e-0d5b-84e7-84b7-620a8fbc4605");
+        assert_eq!(row_uuid("Logical_Switch_Port", &owner, "").to_string(), "c6d8f284-22b9-82be-91f8-aa366f76656e");
+        assert_eq!(row_uuid("Logical_Switch_Port", &owner, "a").to_string(), "0d5b34e7-04b7-820a-8fbc-46056f76656e");
+    }
+
+    /// `uuid_hash` of OVS is the first 32 bits.
+    #[test]
+    fn the_hash_of_ovs_tells_them_apart() {
+        let pods = (0..1000).map(|i| row_uuid("T", &Owner::new(POD, format!("ns/{i}")), ""));
+        let hashes: std::collections::BTreeSet<Vec<u8>> = pods.map(|uuid| uuid.as_bytes()[..4].to_vec()).collect();
+        assert!(hashes.len() > 990, "{}", hashes.len());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Rows as text for people: what `ovenbird render` prints and golden files hold.
 //!
 //! ```text
-//! Logical_Switch_Port default_web-0  6f76656e-...
+//! Logical_Switch_Port default_web-0  ...6f76656e
 //!   addresses      0a:58:0a:80:00:03 10.128.0.3
 //!   options        iface-id-ver=11-22
 //!                  requested-chassis=n1

@@ -104,7 +104,7 @@ pub fn unowned(dump: &Dump) -> Vec<String> {
     let mut found = Vec::new();
     for (table, rows) in dump {
         for (uuid, columns) in rows {
-            let tagged = uuid.starts_with("6f76656e-") && uuid.as_bytes().get(14) == Some(&b'8');
+            let tagged = uuid.ends_with("6f76656e") && uuid.as_bytes().get(14) == Some(&b'8');
             let named = columns.get("external_ids").is_none_or(|ids| ids.to_string().contains(OWNER));
             if !tagged || !named {
                 found.push(format!("{table} {uuid}"));
