@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -195,12 +196,23 @@ pub fn ips(pod: &Pod) -> BTreeSet<String> {
     all.into_iter().flatten().map(|entry| entry.ip.clone()).collect()
 }
 
-/// From every running pod of a namespace that is not about to go, and every node, to every pod of it, in every family of the lab, by ping and TCP (the pods echo on
-/// [`ovenbird_lab::probe::PORT`]).
+/// From every running pod of a namespace that is not about to go, and every node, to every pod of it, in every family of the lab, by
+/// ping and TCP (the pods echo on [`ovenbird_lab::probe::PORT`]). What is not reached at the first attempt is printed, and tried again
+/// until [`LIMIT`].
 ///
 /// # Errors
 /// What was not reached.
 pub async fn reach(lab: &Lab, namespace: &str) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match reach_at_once(lab, namespace).await {
+            Err(error) if Instant::now() < deadline => eprintln!("not reached yet: {error:#}"),
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn reach_at_once(lab: &Lab, namespace: &str) -> Result<()> {
     let mut status = Status::of(lab).await?;
     let pods = KubeApi::<Pod>::namespaced(lab.client().await?, namespace);
     let going = pods.list(&ListParams::default()).await.context("listing pods")?.into_iter();
