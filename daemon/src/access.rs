@@ -1,6 +1,6 @@
-//! Access to the API server: from a kubeconfig, or from where the process runs.
+//! Access to the API server: from a kubeconfig, or from where the process runs; and with which pauses it is asked again.
 //!
-//! Must not: speak to it yet; that it is away is no reason not to start.
+//! Must not: wait for it at the start; that it is away is no reason not to start.
 
 use std::path::Path;
 use std::time::Duration;

@@ -104,8 +104,6 @@ pub struct Pipeline {
     pub(crate) commits: VecDeque<status::Commit>,
     pub(crate) audits: u64,
     requests_open: usize,
-    /// We have led before.
-    has_led: bool,
     /// The lists may lack the last writes of the leader before us, be it ourselves: an answer may have got lost, a request may still be
     /// under way. What we chose on them could have been given to another.
     outdated: bool,
@@ -130,7 +128,6 @@ impl Pipeline {
             commits: VecDeque::new(),
             audits: 0,
             requests_open: 0,
-            has_led: false,
             outdated: false,
             effects: Effects::default(),
             out,
@@ -278,7 +275,7 @@ impl Pipeline {
 
     /// We may choose when we lead and have listed everything since the leader before us stopped, be it ourselves.
     fn activate(&mut self) {
-        if self.outdated && self.requests_open == 0 {
+        if self.outdated && self.leading != Leading::No && self.requests_open == 0 {
             self.outdated = false;
             self.out.generation.send_modify(|generation| *generation += 1);
         }
@@ -293,10 +290,7 @@ impl Pipeline {
         }
         self.leading = leading;
         self.out.metrics.leader.set((leading != Leading::No).into());
-        if leading != Leading::No {
-            self.outdated = leading == Leading::Succeeded || self.has_led;
-            self.has_led = true;
-        }
+        self.outdated |= leading != Leading::First;
         self.activate();
         self.northbound.set_leading(leading);
     }

@@ -20,8 +20,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::LIMIT;
 use crate::northbound::{self, Dump};
+use crate::{LIMIT, master};
 
 /// A lab of two nodes with real Kubernetes; nothing where none is asked for or possible.
 ///
@@ -346,9 +346,7 @@ fn per_node(pods: &[Value]) -> BTreeMap<String, u64> {
 
 /// How many pods of each node the master keeps addresses for.
 fn kept_by_the_master(lab: &Lab) -> Result<BTreeMap<String, u64>> {
-    let socket = lab.layout().home("central").join("master1.sock").display().to_string();
-    let text = lab.exec_node("central", &["ovenbird", "status", "--output", "json", "--socket", &socket])?;
-    let status: Value = serde_json::from_str(&text).context("reading the master's status")?;
+    let status = master::status(lab, "master1")?;
     let nodes = status["nodes"].as_array().into_iter().flatten();
     Ok(nodes.filter_map(|node| Some((node["name"].as_str()?.to_owned(), node["pods"].as_u64()?))).collect())
 }
