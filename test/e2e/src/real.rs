@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
@@ -15,12 +16,14 @@ use kube::api::{Api as KubeApi, ListParams};
 use kube::runtime::wait::{Condition, await_condition};
 use kube::{Resource, ResourceExt};
 use ovenbird_lab::demo::{matrix, responder};
+use ovenbird_lab::probe::PORT;
 use ovenbird_lab::{Api, Family, Lab, Options, Status, testing, wait_for};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::northbound::{self, Dump};
+use crate::stream::Stream;
 use crate::{LIMIT, master};
 
 /// A lab of two nodes with real Kubernetes; nothing where none is asked for or possible.
@@ -196,8 +199,26 @@ pub fn ips(pod: &Pod) -> BTreeSet<String> {
     all.into_iter().flatten().map(|entry| entry.ip.clone()).collect()
 }
 
+/// One address of a pod.
+///
+/// # Errors
+/// When it has none yet.
+pub fn address(pod: &Pod) -> Result<IpAddr> {
+    ips(pod).pop_first().context("the pod has no address")?.parse().context("reading an address")
+}
+
+/// A stream from a pod of the namespace on `node`, the first by name, to the echo of another.
+///
+/// # Errors
+/// When there is no such pod, or the other does not answer.
+pub async fn stream(lab: &Lab, namespace: &str, node: &str, to: IpAddr) -> Result<Stream> {
+    let from = pods_on(lab, namespace, node).await?.into_keys().next().with_context(|| format!("no pod on {node}"))?;
+    let place = lab.scene(&format!("{namespace}/{from}"))?.place().clone();
+    Stream::start(&place, SocketAddr::new(to, PORT))
+}
+
 /// From every running pod of a namespace that is not about to go, and every node, to every pod of it, in every family of the lab, by
-/// ping and TCP (the pods echo on [`ovenbird_lab::probe::PORT`]). What is not reached at the first attempt is printed, and tried again
+/// ping and TCP (the pods echo on [`PORT`]). What is not reached at the first attempt is printed, and tried again
 /// until [`LIMIT`].
 ///
 /// # Errors

@@ -2,16 +2,15 @@
 //! nothing of the time before is left.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use ovenbird_e2e::real::{
-    await_available, await_object, await_ports_of_pods, deployment, echo, ips, kubectl, lab, pods_on, reach,
+    address, await_available, await_object, await_ports_of_pods, deployment, echo, ips, kubectl, lab, pods_on, reach,
+    stream,
 };
 use ovenbird_e2e::stream::Stream;
 use ovenbird_e2e::{LIMIT, northbound};
-use ovenbird_lab::probe::PORT;
 use ovenbird_lab::{Family, Lab, wait_for};
 
 const NAMESPACE: &str = "nodes";
@@ -88,12 +87,8 @@ async fn leaves_and_returns(lab: &mut Lab) -> Result<()> {
 /// Between two pods of node 1.
 async fn stream_on_node1(lab: &Lab) -> Result<Stream> {
     let pods = pods_on(lab, NAMESPACE, "node1").await?;
-    let [(from, _), (_, to)] = pods.iter().take(2).collect::<Vec<_>>()[..] else {
-        anyhow::bail!("{} pods on node 1", pods.len())
-    };
-    let place = lab.scene(&format!("{NAMESPACE}/{from}"))?.place().clone();
-    let address = ips(to).pop_first().context("the pod has no address")?;
-    Stream::start(&place, SocketAddr::new(address.parse().context("reading an address")?, PORT))
+    let to = pods.values().nth(1).with_context(|| format!("{} pods on node 1", pods.len()))?;
+    stream(lab, NAMESPACE, "node1", address(to)?).await
 }
 
 fn is_ready_again(pod: &Pod) -> bool {

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
-use ovenbird_e2e::real::{await_available, await_ports_of_pods, deployment, echo, ips, kubectl, lab, pods_on, reach};
+use ovenbird_e2e::real::{
+    address, await_available, await_ports_of_pods, deployment, echo, ips, kubectl, lab, pods_on, reach, stream,
+};
 use ovenbird_e2e::stream::Stream;
 use ovenbird_e2e::{LIMIT, northbound};
 use ovenbird_lab::probe::PORT;
@@ -63,7 +65,7 @@ fn at_the_end(lab: &Lab) -> Result<()> {
 async fn api_server_away(lab: &Lab) -> Result<()> {
     let web = pods_on(lab, NAMESPACE, "node2").await?;
     let [(dying, pod), (_, to)] = web.iter().take(2).collect::<Vec<_>>()[..] else { bail!("{} pods", web.len()) };
-    let stream = stream(lab, address(to)?).await?;
+    let stream = running_stream(lab, address(to)?).await?;
     lab.apply(&deployment(NAMESPACE, "pending", 6, &echo())).await?;
     await_scheduled(lab, "pending", 6).await?;
     lab.kill("central/kube-apiserver")?;
@@ -115,7 +117,7 @@ async fn forgotten_past(lab: &Lab) -> Result<()> {
 
 /// Every request of our accounts is answered with 429.
 async fn overloaded(lab: &Lab) -> Result<()> {
-    let stream = stream(lab, address_of_one(lab, "node2").await?).await?;
+    let stream = running_stream(lab, address_of_one(lab, "node2").await?).await?;
     lab.apply(OVERLOAD).await?;
     occupy(lab)?;
     await_said(lab, "central/master", "Too many requests")?;
@@ -135,7 +137,7 @@ async fn overloaded(lab: &Lab) -> Result<()> {
 
 /// etcd stands still: the API server answers 500 and 504, or late.
 async fn without_database(lab: &Lab) -> Result<()> {
-    let stream = stream(lab, address_of_one(lab, "node2").await?).await?;
+    let stream = running_stream(lab, address_of_one(lab, "node2").await?).await?;
     lab.pause("central/etcd")?;
     await_said(lab, "central/master", "cannot write the Lease")?;
     stream.await_blocks(BLOCKS)?;
@@ -280,19 +282,13 @@ async fn pods_of(lab: &Lab, deployment: &str) -> Result<Vec<Pod>> {
     Ok(api.list(&ListParams::default().labels(&format!("app={deployment}"))).await.context("listing pods")?.items)
 }
 
-/// From a pod on node 1.
-async fn stream(lab: &Lab, to: IpAddr) -> Result<Stream> {
-    let from = pods_on(lab, NAMESPACE, "node1").await?.into_keys().next().context("no pod on node1")?;
-    let place = lab.scene(&format!("{NAMESPACE}/{from}"))?.place().clone();
-    let stream = Stream::start(&place, SocketAddr::new(to, PORT))?;
+/// From a pod on node 1, and running.
+async fn running_stream(lab: &Lab, to: IpAddr) -> Result<Stream> {
+    let stream = stream(lab, NAMESPACE, "node1", to).await?;
     stream.await_blocks(BLOCKS)?;
     Ok(stream)
 }
 
 async fn address_of_one(lab: &Lab, node: &str) -> Result<IpAddr> {
     address(pods_on(lab, NAMESPACE, node).await?.values().next().with_context(|| format!("no pod on {node}"))?)
-}
-
-fn address(pod: &Pod) -> Result<IpAddr> {
-    ips(pod).pop_first().context("the pod has no address")?.parse().context("reading an address")
 }

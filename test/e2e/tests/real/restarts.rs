@@ -1,14 +1,14 @@
 //! Everything that a cluster consists of is killed and started, in an order that differs from run to run: what runs goes on, what
 //! comes is attached, and the Northbound is what it should be.
 
-use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use ovenbird_e2e::real::{await_available, await_ports_of_pods, deployment, echo, ips, kubectl, lab, pods_on, reach};
+use ovenbird_e2e::real::{
+    address, await_available, await_ports_of_pods, deployment, echo, kubectl, lab, pods_on, reach, stream,
+};
 use ovenbird_e2e::stream::Stream;
 use ovenbird_e2e::{LIMIT, northbound};
-use ovenbird_lab::probe::PORT;
 use ovenbird_lab::{Family, Lab, wait_for};
 
 const NAMESPACE: &str = "restarts";
@@ -87,11 +87,8 @@ fn start_what_gave_up(lab: &Lab) -> Result<()> {
 
 /// From the pod that stays on node 1 to the one on node 2.
 async fn stream_between_nodes(lab: &Lab) -> Result<Stream> {
-    let from = pods_on(lab, NAMESPACE, "node1").await?.into_keys().next().context("no pod on node1")?;
     let to = pods_on(lab, NAMESPACE, "node2").await?.into_values().next().context("no pod on node2")?;
-    let place = lab.scene(&format!("{NAMESPACE}/{from}"))?.place().clone();
-    let address = ips(&to).pop_first().context("the pod has no address")?;
-    Stream::start(&place, SocketAddr::new(address.parse().context("reading an address")?, PORT))
+    stream(lab, NAMESPACE, "node1", address(&to)?).await
 }
 
 /// The components in an order that depends on the seed alone (Fisher-Yates, xorshift64*).
