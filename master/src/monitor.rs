@@ -4,7 +4,8 @@
 //! leave out a column that a translation writes, or the differ would write it for ever (a test compares).
 
 use ovenbird_schema::northbound::{
-    gateway_chassis, logical_router, logical_router_port, logical_switch, logical_switch_port as lsp, nb_global,
+    gateway_chassis, load_balancer_group, logical_router, logical_router_port, logical_switch,
+    logical_switch_port as lsp, nb_global,
 };
 use ovsdb::{ColumnId, MonitorSpec, TableDesc, TableSpec};
 
@@ -14,13 +15,14 @@ const FILLED_BY_OTHERS: [&str; 9] =
 
 /// The tables and columns.
 pub fn spec() -> MonitorSpec {
-    let tables: [&'static TableDesc; 6] = [
+    let tables: [&'static TableDesc; 7] = [
         &nb_global::TABLE,
         &logical_router::TABLE,
         &logical_router_port::TABLE,
         &logical_switch::TABLE,
         &lsp::TABLE,
         &gateway_chassis::TABLE,
+        &load_balancer_group::TABLE,
     ];
     tables.into_iter().fold(MonitorSpec::new(), |spec, table| spec.with(whole(table)))
 }

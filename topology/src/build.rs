@@ -32,8 +32,6 @@ impl<'a> RowBuilder<'a> {
         external_ids: ColumnId,
         extra: &[(&str, Atom)],
     ) -> RowBuilder<'a> {
-        let id = RowId::Ours(id(table, owner, role));
-        let row = DesiredRow { zone: ZONE, table, id, columns: Vec::with_capacity(5) };
         let name = if owner.key.is_empty() { "cluster".to_owned() } else { owner.key.replace('/', ":") };
         let keys = if role.is_empty() { &[][..] } else { &[role][..] };
         let mut pairs = ownership::external_ids(DEFAULT_CONTROLLER, owner.kind.name, &name, keys);
@@ -44,7 +42,13 @@ impl<'a> RowBuilder<'a> {
             }
         }
         pairs.extend(extra.iter().map(|(key, value)| (Atom::from(*key), Some(value.clone()))));
-        RowBuilder { view, row }.keys(external_ids, pairs)
+        RowBuilder::unnamed(view, table, owner, role).keys(external_ids, pairs)
+    }
+
+    /// As [`RowBuilder::new`], for a table that has no column `external_ids`.
+    pub fn unnamed(view: &'a View<'a>, table: &'static TableDesc, owner: &Owner, role: &str) -> RowBuilder<'a> {
+        let id = RowId::Ours(id(table, owner, role));
+        RowBuilder { view, row: DesiredRow { zone: ZONE, table, id, columns: Vec::with_capacity(5) } }
     }
 
     /// Owns the column.

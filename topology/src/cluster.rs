@@ -1,16 +1,18 @@
-//! Feature: what there is once in a cluster: the cluster router and the join switch, with the link between them.
+//! Feature: what there is once in a cluster: the cluster router and the join switch, with the link between them, and the
+//! groups through which switches and gateway routers share load balancers.
 //!
 //! ```text
 //! node switches -(rtos)- ovn_cluster_router -(rtoj | jtor)- join - gateway routers
 //! ```
 //!
-//! Inputs: the configuration. Outputs: four rows of the owner Cluster.
+//! Inputs: the configuration. Outputs: seven rows of the owner Cluster.
 
 use ipnet::IpNet;
 use ovenbird_api::{Mac, address, name};
 use ovenbird_reconcile::{Output, Owner};
 use ovenbird_schema::northbound::{
-    logical_router as lr, logical_router_port as lrp, logical_switch as ls, logical_switch_port as lsp,
+    load_balancer_group, logical_router as lr, logical_router_port as lrp, logical_switch as ls,
+    logical_switch_port as lsp,
 };
 use ovsdb::{Atom, Uuid};
 
@@ -21,6 +23,35 @@ use crate::view::View;
 /// Identity of the cluster router.
 pub(crate) fn router() -> Uuid {
     build::id(&lr::TABLE, &kinds::cluster(), "")
+}
+
+/// A group of load balancers: one reference for a switch or router instead of one per Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// On every node switch and every gateway router.
+    Everywhere,
+    /// On every node switch.
+    Switches,
+    /// On every gateway router.
+    Routers,
+}
+
+impl Group {
+    const ALL: [Group; 3] = [Group::Everywhere, Group::Switches, Group::Routers];
+
+    /// The row's name, which is its role, too.
+    fn name(self) -> &'static str {
+        match self {
+            Group::Everywhere => "clusterLBGroup",
+            Group::Switches => "clusterSwitchLBGroup",
+            Group::Routers => "clusterRouterLBGroup",
+        }
+    }
+}
+
+/// Identity of a group of load balancers.
+pub(crate) fn load_balancer_group(group: Group) -> Uuid {
+    build::id(&load_balancer_group::TABLE, &kinds::cluster(), group.name())
 }
 
 /// The cluster's rows.
@@ -56,5 +87,12 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
         contribution(&lr::TABLE, router.id.uuid(), lr::PORTS, to_join.id.uuid()),
         contribution(&ls::TABLE, join.id.uuid(), ls::PORTS, to_router.id.uuid()),
     ];
-    Output { rows: vec![router, join, to_join, to_router], contributions, diagnostics: Vec::new() }
+    let mut rows = vec![router, join, to_join, to_router];
+    rows.extend(Group::ALL.map(|group| {
+        RowBuilder::unnamed(view, &load_balancer_group::TABLE, owner, group.name())
+            .exactly(load_balancer_group::name(group.name()))
+            .members(load_balancer_group::LOAD_BALANCER)
+            .build()
+    }));
+    Output { rows, contributions, diagnostics: Vec::new() }
 }

@@ -17,7 +17,7 @@ use ovenbird_schema::northbound::{
 use ovsdb::{Atom, Uuid};
 
 use crate::build::{self, RowBuilder, complaint, contribution};
-use crate::cluster;
+use crate::cluster::{self, Group, load_balancer_group};
 use crate::config::is_v4;
 use crate::facts::{Annotated, NodeFact};
 use crate::kinds;
@@ -94,6 +94,7 @@ fn switch_row(view: &View<'_>, owner: &Owner, node: &NodeFact, subnets: &[IpNet]
                 ("ipv6_prefix", v6.map(|s| text(s.network().to_string()))),
             ],
         )
+        .exactly(ls::load_balancer_group([Group::Everywhere, Group::Switches].map(load_balancer_group)))
         .members(ls::PORTS)
         .build()
 }
