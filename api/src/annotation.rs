@@ -26,7 +26,7 @@ pub const NODE_ENCAP_IPS: &str = "k8s.ovn.org/node-encap-ips";
 pub const NODE_MGMT_PORT_MACS: &str = "k8s.ovn.org/node-mgmt-port-mac-addresses";
 /// Node: all addresses of the host, `["172.18.0.4/16"]`; written by the node.
 pub const HOST_CIDRS: &str = "k8s.ovn.org/host-cidrs";
-/// Node: how the node's gateway router reaches the outside (see [`crate::node::GatewayConfig`]); written by the node.
+/// Node: how the node's gateway router reaches the outside (see [`crate::L3Gateway`]); written by the node.
 pub const L3_GATEWAY_CONFIG: &str = "k8s.ovn.org/l3-gateway-config";
 /// Pod: addresses, MAC, gateways and routes (see [`crate::PodNetwork`]); written by the master.
 pub const POD_NETWORKS: &str = "k8s.ovn.org/pod-networks";

@@ -6,12 +6,16 @@
 pub mod address;
 pub mod annotation;
 pub mod bandwidth;
+pub mod gateway;
 pub mod mac;
+pub mod masquerade;
 pub mod name;
 pub mod node;
 pub mod path;
 pub mod pod;
 
 pub use annotation::AnnotationError;
+pub use gateway::{GatewayMode, L3Gateway};
 pub use mac::Mac;
+pub use masquerade::{Masquerade, MasqueradeError};
 pub use pod::{PodNetwork, PodRoute};

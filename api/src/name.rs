@@ -8,6 +8,8 @@ pub const CLUSTER_ROUTER: &str = "ovn_cluster_router";
 pub const JOIN_SWITCH: &str = "join";
 /// The host's own interface on its node switch.
 pub const MANAGEMENT_INTERFACE: &str = "ovn-k8s-mp0";
+/// The network that an external bridge stands for, in `ovn-bridge-mappings` and the options of localnet ports.
+pub const PHYSICAL_NETWORK: &str = "physnet";
 /// The OVS bridge that ovn-controller programs.
 pub const INTEGRATION_BRIDGE: &str = "br-int";
 
@@ -49,6 +51,26 @@ pub fn router_to_join(router: &str) -> String {
 /// Switch end of it (Logical_Switch_Port).
 pub fn join_to_router(router: &str) -> String {
     ["jtor-", router].concat()
+}
+
+/// A node's gateway router (Logical_Router).
+pub fn gateway_router(node: &str) -> String {
+    ["GR_", node].concat()
+}
+
+/// The switch between a gateway router and the node's uplink (Logical_Switch).
+pub fn external_switch(node: &str) -> String {
+    ["ext_", node].concat()
+}
+
+/// Router end of the link between a router and its external switch (Logical_Router_Port).
+pub fn router_to_external(router: &str) -> String {
+    ["rtoe-", router].concat()
+}
+
+/// Switch end of it (Logical_Switch_Port).
+pub fn external_to_router(router: &str) -> String {
+    ["etor-", router].concat()
 }
 
 /// Key of a namespaced object: `namespace/name`.

@@ -1,6 +1,6 @@
 //! Typed node annotations: one parse and one format function for each, named after the annotation.
 //!
-//! Keys and who writes them: `annotation`. Must not: judge values against the cluster's configuration (topology does).
+//! Keys and who writes them: `annotation`. The gateway's has a file of its own, `gateway`. Must not: judge values against the cluster's configuration (topology does).
 
 use std::net::IpAddr;
 
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::annotation::{
-    At, HOST_CIDRS, L3_GATEWAY_CONFIG, NODE_CHASSIS_ID, NODE_ENCAP_IPS, NODE_ID, NODE_MGMT_PORT_MACS,
-    NODE_PRIMARY_IFADDR, NODE_SUBNETS, PerNetwork, quote,
+    At, HOST_CIDRS, NODE_CHASSIS_ID, NODE_ENCAP_IPS, NODE_ID, NODE_MGMT_PORT_MACS, NODE_PRIMARY_IFADDR, NODE_SUBNETS,
+    PerNetwork, quote,
 };
 use crate::{AnnotationError, Mac};
 
@@ -26,35 +26,6 @@ pub struct PrimaryIfaddr {
     /// IPv6 address with prefix length.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ipv6: Option<Ipv6Net>,
-}
-
-/// `l3-gateway-config`: how the node's gateway router reaches the outside.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-pub struct GatewayConfig {
-    /// `shared`, `local`, or empty for none.
-    pub mode: String,
-    /// External bridge, e.g. `br-ex`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub bridge_id: String,
-    /// Name of the localnet port, `<bridge>_<node>`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub interface_id: String,
-    /// MAC of the bridge.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub mac_address: String,
-    /// Addresses of the bridge with prefix length.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ip_addresses: Vec<IpNet>,
-    /// Next hops to the outside.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub next_hops: Vec<IpAddr>,
-    /// `"true"` when the node serves NodePorts.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub node_port_enable: String,
-    /// VLAN of the uplink, `"0"` for none.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub vlan_id: String,
 }
 
 /// Reads `node-subnets`: one subnet, or one of each family; host bits are dropped.
@@ -159,21 +130,7 @@ pub fn format_management_mac(mac: Mac) -> String {
     format!(r#"{{"default":"{mac}"}}"#)
 }
 
-/// Reads `l3-gateway-config`.
-///
-/// # Errors
-/// When the text is not `{"default":{"mode":...}}`.
-pub fn parse_gateway_config(text: &str) -> Result<GatewayConfig, AnnotationError> {
-    let default = default_of(L3_GATEWAY_CONFIG, text)?;
-    At::whole(L3_GATEWAY_CONFIG).field("default").object(default.get(), "a gateway configuration")
-}
-
-/// Text of `l3-gateway-config`.
-pub fn format_gateway_config(config: &GatewayConfig) -> String {
-    format!(r#"{{"default":{}}}"#, serde_json::to_string(config).unwrap_or_default())
-}
-
-fn default_of<'a>(annotation: &'static str, text: &'a str) -> Result<&'a RawValue, AnnotationError> {
+pub(crate) fn default_of<'a>(annotation: &'static str, text: &'a str) -> Result<&'a RawValue, AnnotationError> {
     let at = At::whole(annotation);
     let networks: PerNetwork<'a> = at.object(text, "a JSON object of networks")?;
     at.field("default").required(networks.default)
@@ -241,10 +198,5 @@ mod tests {
         let text = r#"{"default":"0a:58:0a:80:00:02"}"#;
         assert_eq!(format_management_mac(parse_management_mac(text).unwrap()), text);
         assert_eq!(parse_management_mac("0a:58:0a:80:00:02"), parse_management_mac(text), "legacy");
-        let text = concat!(
-            r#"{"default":{"mode":"shared","bridge-id":"br-ex","interface-id":"br-ex_n1","mac-address":"02:42:ac:12:00:04","#,
-            r#""ip-addresses":["172.18.0.4/16"],"next-hops":["172.18.0.1"],"node-port-enable":"true","vlan-id":"0"}}"#
-        );
-        assert_eq!(format_gateway_config(&parse_gateway_config(text).unwrap()), text);
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use ovenbird_api::Masquerade;
 use ovenbird_api::address::{self, LONGEST_V4_PREFIX, LONGEST_V6_PREFIX};
 use ovenbird_api::node::NODE_IDS;
 
@@ -43,6 +44,7 @@ pub struct Config {
     cluster_subnets: Vec<ClusterSubnet>,
     service_cidrs: Vec<IpNet>,
     join_subnets: Vec<IpNet>,
+    masquerade: Masquerade,
     mtu: u16,
 }
 
@@ -118,6 +120,7 @@ impl Config {
             cluster_subnets: list(cluster_subnets).map(str::parse).collect::<Result<_, _>>()?,
             service_cidrs: subnets(SERVICE_CIDRS, DEFAULT_SERVICE_CIDRS, service_cidrs)?,
             join_subnets: subnets(JOIN_SUBNETS, DEFAULT_JOIN_SUBNETS, join_subnets)?,
+            masquerade: Masquerade::default(),
             mtu,
         };
         if config.cluster_subnets.is_empty() {
@@ -147,6 +150,11 @@ impl Config {
     /// Subnets of the join switch: one of each family that the cluster uses, IPv4 first.
     pub fn join_subnets(&self) -> &[IpNet] {
         &self.join_subnets
+    }
+
+    /// Masquerade addresses, of both families whatever the cluster uses.
+    pub fn masquerade(&self) -> &Masquerade {
+        &self.masquerade
     }
 
     /// MTU of pod interfaces, in bytes.

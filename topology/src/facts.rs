@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use ovenbird_api::{AnnotationError, Mac, PodNetwork, annotation, name, node};
+use ovenbird_api::{AnnotationError, L3Gateway, Mac, PodNetwork, annotation, name, node};
 use ovsdb::Str;
 
 use crate::intern::Interner;
@@ -37,6 +37,10 @@ pub struct NodeFact {
     pub chassis: Annotated<Str>,
     /// Annotation `node-mgmt-port-mac-addresses`.
     pub management_mac: Annotated<Mac>,
+    /// Annotation `l3-gateway-config`; absent too when it says that there is no gateway.
+    pub gateway: Annotated<Box<L3Gateway>>,
+    /// Annotation `host-cidrs`.
+    pub host_cidrs: Annotated<Vec<IpNet>>,
 }
 
 /// A Pod.
@@ -139,6 +143,9 @@ impl NodeFact {
             id: annotated(meta, annotation::NODE_ID, node::parse_id),
             chassis: annotated(meta, annotation::NODE_CHASSIS_ID, |text| node::parse_chassis_id(text).map(Str::from)),
             management_mac: annotated(meta, annotation::NODE_MGMT_PORT_MACS, node::parse_management_mac),
+            gateway: annotated(meta, annotation::L3_GATEWAY_CONFIG, |text| Ok(L3Gateway::parse(text)?.map(Box::new)))
+                .and_then(Result::transpose),
+            host_cidrs: annotated(meta, annotation::HOST_CIDRS, node::parse_host_cidrs),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use ovenbird_api::{PodNetwork, bandwidth, node};
+use ovenbird_api::{L3Gateway, PodNetwork, bandwidth, node};
 use ovenbird_reconcile::{Output, Owner};
 use ovenbird_topology::{Change, Config, Engine, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact};
 use proptest::prelude::*;
@@ -198,7 +198,7 @@ proptest! {
             node::parse_encap_ips(&text).err(),
             node::parse_host_cidrs(&text).err(),
             node::parse_management_mac(&text).err(),
-            node::parse_gateway_config(&text).err(),
+            L3Gateway::parse(&text).err(),
             bandwidth::parse_limit("kubernetes.io/ingress-bandwidth", &text).err(),
         ];
         for error in results.into_iter().flatten() {

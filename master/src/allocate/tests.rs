@@ -41,6 +41,8 @@ impl World {
             id: has.map(|(_, id)| Ok(id)),
             chassis: None,
             management_mac: None,
+            gateway: None,
+            host_cidrs: None,
         };
         let guard = self.guard();
         self.allocator.upsert_node(Told { fact, guard }, &mut self.fx);

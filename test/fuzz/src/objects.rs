@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use ovenbird_api::L3Gateway;
 use ovenbird_api::node;
 use ovenbird_api::pod::PodNetwork;
 use ovenbird_topology::{Change, Config, Engine, Fact, Interner, NamespaceFact, NodeFact, PodFact, config};
@@ -89,8 +90,8 @@ fn annotations(text: &str) {
     if let Ok(subnets) = node::parse_subnets(text) {
         assert_eq!(node::parse_subnets(&node::format_subnets(&subnets)), Ok(subnets));
     }
-    if let Ok(gateway) = node::parse_gateway_config(text) {
-        assert_eq!(node::parse_gateway_config(&node::format_gateway_config(&gateway)), Ok(gateway));
+    if let Ok(Some(gateway)) = L3Gateway::parse(text) {
+        assert_eq!(L3Gateway::parse(&gateway.format()), Ok(Some(gateway)));
     }
     if let Ok(id) = node::parse_id(text) {
         assert_eq!(node::parse_id(&node::format_id(id)), Ok(id));
