@@ -73,6 +73,11 @@ pub fn external_to_router(router: &str) -> String {
     ["etor-", router].concat()
 }
 
+/// Destinations of a family to which pods keep their own address (Address_Set).
+pub fn non_masquerade(v4: bool) -> &'static str {
+    if v4 { "non_masquerade_v4" } else { "non_masquerade_v6" }
+}
+
 /// Key of a namespaced object: `namespace/name`.
 pub fn key(namespace: &str, name: &str) -> String {
     [namespace, "/", name].concat()

@@ -37,6 +37,21 @@ pub struct Args {
     /// IPv6 subnet of the join switch
     #[arg(long, value_name = "CIDR", default_value = "fd98::/64")]
     gateway_v6_join_subnet: String,
+    /// IPv4 addresses that stand for host and OVN on the link between them
+    #[arg(long, value_name = "CIDR", default_value = "169.254.169.0/29")]
+    gateway_v4_masquerade_subnet: String,
+    /// IPv6 addresses that stand for host and OVN on the link between them
+    #[arg(long, value_name = "CIDR", default_value = "fd69::/125")]
+    gateway_v6_masquerade_subnet: String,
+    /// Pods keep their own address outside the cluster
+    #[arg(long)]
+    disable_snat: bool,
+    /// Networks outside the cluster to which pods keep their own address
+    #[arg(long, value_name = "CIDR,...", default_value = "")]
+    non_masquerade_cidrs: String,
+    /// MTU of pods
+    #[arg(long, value_name = "BYTES", default_value_t = config::DEFAULT_MTU)]
+    mtu: u16,
     /// text for people; json is {table: {uuid: {column: value}}} in OVSDB notation; nbctl is a script for an empty Northbound
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
@@ -55,7 +70,15 @@ enum Output {
 /// When a file cannot be read or is not what it says, or the settings contradict each other.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let join = format!("{},{}", args.gateway_v4_join_subnet, args.gateway_v6_join_subnet);
-    let config = Config::parse(&args.cluster_subnets, &args.k8s_service_cidrs, &join, config::DEFAULT_MTU)?;
+    let config = Config::new(&config::Settings {
+        cluster_subnets: &args.cluster_subnets,
+        service_cidrs: &args.k8s_service_cidrs,
+        join_subnets: &join,
+        masquerade_subnets: &format!("{},{}", args.gateway_v4_masquerade_subnet, args.gateway_v6_masquerade_subnet),
+        non_masquerade_cidrs: &args.non_masquerade_cidrs,
+        snat: !args.disable_snat,
+        mtu: args.mtu,
+    })?;
     let read = manifests::read(&args.filenames)?;
     for note in &read.notes {
         eprintln!("{note}");

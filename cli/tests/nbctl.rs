@@ -10,12 +10,14 @@ use serde_json::{Map, Value, json};
 
 const SCHEMA: &str = "/usr/share/ovn/ovn-nb.ovsschema";
 
-/// Two nodes of both families, one with a chassis, and more pods than one transaction of the script holds.
+/// Two nodes of both families, one with a gateway, and more pods than one transaction of the script holds.
 fn manifests() -> String {
-    let mut text =
-        "{apiVersion: v1, kind: Node, metadata: {name: n1, annotations: {k8s.ovn.org/node-chassis-id: c1}}}\n\
+    let mut text = "{apiVersion: v1, kind: Node, metadata: {name: n1, annotations: {k8s.ovn.org/node-chassis-id: c1, \
+          k8s.ovn.org/l3-gateway-config: '{\"default\":{\"mode\":\"shared\",\"interface-id\":\"br-ex_n1\",\
+          \"mac-address\":\"0a:58:00:00:00:01\",\"ip-addresses\":[\"172.18.0.4/16\",\"fc00::4/64\"],\
+          \"next-hops\":[\"172.18.0.1\",\"fc00::1\"]}}'}}}\n\
         ---\n{apiVersion: v1, kind: Node, metadata: {name: n2}}\n"
-            .to_owned();
+        .to_owned();
     for i in 0..120 {
         let node = 1 + i % 2;
         text.push_str(&format!(
@@ -99,6 +101,7 @@ fn the_script_makes_the_rows() {
     assert!(shell.wait().unwrap().success());
 
     let wanted: Value = serde_json::from_str(&render(&file, "json")).unwrap();
-    assert_eq!(wanted["Logical_Switch_Port"].as_object().unwrap().len(), 120 + 2 * 2 + 1);
+    assert_eq!(wanted["Logical_Switch_Port"].as_object().unwrap().len(), 120 + 2 * 2 + 1 + 3);
+    assert_eq!(wanted["NAT"].as_object().unwrap().len(), 4);
     assert_eq!(dump(dir.path(), &wanted), wanted);
 }

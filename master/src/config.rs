@@ -69,6 +69,26 @@ pub struct Settings {
     #[arg(long, env = "OVENBIRD_GATEWAY_V6_JOIN_SUBNET", value_name = "CIDR")]
     pub gateway_v6_join_subnet: Option<String>,
 
+    /// IPv4 addresses that stand for host and OVN on the link between them [default: 169.254.169.0/29].
+    #[arg(long, env = "OVENBIRD_GATEWAY_V4_MASQUERADE_SUBNET", value_name = "CIDR")]
+    pub gateway_v4_masquerade_subnet: Option<String>,
+
+    /// IPv6 addresses that stand for host and OVN on the link between them [default: fd69::/125].
+    #[arg(long, env = "OVENBIRD_GATEWAY_V6_MASQUERADE_SUBNET", value_name = "CIDR")]
+    pub gateway_v6_masquerade_subnet: Option<String>,
+
+    /// Pods keep their own address outside the cluster, not their node's: who answers needs routes to them.
+    #[arg(long, env = "OVENBIRD_DISABLE_SNAT", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub disable_snat: Option<bool>,
+
+    /// Networks outside the cluster to which pods keep their own address, separated by commas [default: none].
+    #[arg(long, env = "OVENBIRD_NON_MASQUERADE_CIDRS", value_name = "CIDR,...")]
+    pub non_masquerade_cidrs: Option<String>,
+
+    /// MTU of pods, as the nodes have it: larger packets from outside are refused with "too big" [default: 1400].
+    #[arg(long, env = "OVENBIRD_MTU", value_name = "BYTES")]
+    pub mtu: Option<u16>,
+
     /// Northbound servers, separated by commas: unix:PATH, tcp:HOST:PORT, ssl:HOST:PORT
     /// [default: unix:/var/run/ovn/ovnnb_db.sock].
     #[arg(long, env = "OVENBIRD_NB_ADDRESS", value_name = "ADDRESS,...")]
@@ -197,7 +217,8 @@ impl Settings {
     pub fn or(self, under: Settings) -> Settings {
         merge! {
             Settings, self, under,
-            kubeconfig cluster_subnets k8s_service_cidrs gateway_v4_join_subnet gateway_v6_join_subnet nb_address
+            kubeconfig cluster_subnets k8s_service_cidrs gateway_v4_join_subnet gateway_v6_join_subnet
+            gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet disable_snat non_masquerade_cidrs mtu nb_address
             nb_client_privkey nb_client_cert nb_client_cacert metrics_bind_address admin_socket lease_namespace lease_name
             lease_identity ha_election_lease_duration ha_election_renew_deadline ha_election_retry_period audit_interval
             patch_concurrency loglevel
@@ -208,15 +229,11 @@ impl Settings {
 impl Config {
     /// Validates settings and fills in the defaults.
     pub fn new(s: Settings) -> Result<Config, SettingError> {
+        let cluster = networks(&s)?;
         let admin_socket = s.admin_socket.unwrap_or_else(|| "/run/ovenbird/master.sock".into());
         Ok(Config {
             kubeconfig: s.kubeconfig,
-            cluster: networks(
-                s.cluster_subnets.as_deref().unwrap_or(topology::DEFAULT_CLUSTER_SUBNETS),
-                s.k8s_service_cidrs.as_deref().unwrap_or(topology::DEFAULT_SERVICE_CIDRS),
-                s.gateway_v4_join_subnet.as_deref().unwrap_or("100.64.0.0/16"),
-                s.gateway_v6_join_subnet.as_deref().unwrap_or("fd98::/64"),
-            )?,
+            cluster,
             northbound: Northbound::new(
                 s.nb_address.as_deref().unwrap_or("unix:/var/run/ovn/ovnnb_db.sock"),
                 [s.nb_client_privkey, s.nb_client_cert, s.nb_client_cacert],
@@ -246,12 +263,37 @@ impl Config {
     }
 }
 
-fn networks(subnets: &str, services: &str, join_v4: &str, join_v6: &str) -> Result<topology::Config, SettingError> {
-    let join_v4: Ipv4Net = parse("gateway-v4-join-subnet", join_v4, "write an IPv4 CIDR such as 100.64.0.0/16")?;
-    let join_v6: Ipv6Net = parse("gateway-v6-join-subnet", join_v6, "write an IPv6 CIDR such as fd98::/64")?;
-    topology::Config::parse(subnets, services, &format!("{join_v4},{join_v6}"), topology::DEFAULT_MTU).map_err(|e| {
-        SettingError::Contradiction(e.to_string().replace(topology::JOIN_SUBNETS, "gateway-v4-join-subnet (or -v6-)"))
+/// The cluster's networks, refused by the name of the flag.
+fn networks(s: &Settings) -> Result<topology::Config, SettingError> {
+    fn or<'a>(value: Option<&'a String>, default: &'a str) -> &'a str {
+        value.map_or(default, String::as_str)
+    }
+    fn pair(flags: [&'static str; 2], texts: [&str; 2]) -> Result<String, SettingError> {
+        let v4: Ipv4Net = parse(flags[0], texts[0], "write an IPv4 CIDR such as 100.64.0.0/16")?;
+        let v6: Ipv6Net = parse(flags[1], texts[1], "write an IPv6 CIDR such as fd98::/64")?;
+        Ok(format!("{v4},{v6}"))
+    }
+    let join = pair(
+        ["gateway-v4-join-subnet", "gateway-v6-join-subnet"],
+        [or(s.gateway_v4_join_subnet.as_ref(), "100.64.0.0/16"), or(s.gateway_v6_join_subnet.as_ref(), "fd98::/64")],
+    )?;
+    let masquerade = pair(
+        ["gateway-v4-masquerade-subnet", "gateway-v6-masquerade-subnet"],
+        [
+            or(s.gateway_v4_masquerade_subnet.as_ref(), "169.254.169.0/29"),
+            or(s.gateway_v6_masquerade_subnet.as_ref(), "fd69::/125"),
+        ],
+    )?;
+    topology::Config::new(&topology::Settings {
+        cluster_subnets: or(s.cluster_subnets.as_ref(), topology::DEFAULT_CLUSTER_SUBNETS),
+        service_cidrs: or(s.k8s_service_cidrs.as_ref(), topology::DEFAULT_SERVICE_CIDRS),
+        join_subnets: &join,
+        masquerade_subnets: &masquerade,
+        non_masquerade_cidrs: or(s.non_masquerade_cidrs.as_ref(), ""),
+        snat: !s.disable_snat.unwrap_or(false),
+        mtu: s.mtu.unwrap_or(topology::DEFAULT_MTU),
     })
+    .map_err(|e| SettingError::Contradiction(e.to_string()))
 }
 
 impl Northbound {

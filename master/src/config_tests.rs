@@ -75,3 +75,15 @@ fn election_times_must_nest() {
 fn an_empty_path_turns_the_admin_socket_off() {
     assert_eq!(Config::new(settings(&["--admin-socket", ""])).expect("valid").admin_socket, None);
 }
+
+#[test]
+fn gateways_follow_their_flags() {
+    let args = ["--gateway-v4-masquerade-subnet", "169.254.0.0/17", "--disable-snat", "--mtu", "1342"];
+    let config = Config::new(settings(&args)).expect("valid").cluster;
+    assert_eq!(config.masquerade().hairpin(true).to_string(), "169.254.0.5");
+    assert_eq!((config.snat(), config.mtu()), (false, 1342));
+    let config = Config::new(settings(&["--non-masquerade-cidrs", "192.168.0.0/16"])).expect("valid").cluster;
+    assert_eq!((config.snat(), config.non_masquerade_cidrs().len()), (true, 1));
+    let error = refused(&["--gateway-v4-masquerade-subnet", "10.96.1.0/24"]);
+    assert!(error.contains("k8s-service-cidrs 10.96.0.0/16 and gateway-v4-masquerade-subnet"), "{error}");
+}

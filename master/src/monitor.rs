@@ -4,8 +4,9 @@
 //! leave out a column that a translation writes, or the differ would write it for ever (a test compares).
 
 use ovenbird_schema::northbound::{
-    gateway_chassis, load_balancer_group, logical_router, logical_router_port, logical_switch,
-    logical_switch_port as lsp, nb_global,
+    address_set, chassis_template_var, gateway_chassis, load_balancer_group, logical_router, logical_router_policy,
+    logical_router_port, logical_router_static_route, logical_switch, logical_switch_port as lsp, nat, nb_global,
+    static_mac_binding,
 };
 use ovsdb::{ColumnId, MonitorSpec, TableDesc, TableSpec};
 
@@ -15,7 +16,7 @@ const FILLED_BY_OTHERS: [&str; 9] =
 
 /// The tables and columns.
 pub fn spec() -> MonitorSpec {
-    let tables: [&'static TableDesc; 7] = [
+    let tables: [&'static TableDesc; 13] = [
         &nb_global::TABLE,
         &logical_router::TABLE,
         &logical_router_port::TABLE,
@@ -23,6 +24,12 @@ pub fn spec() -> MonitorSpec {
         &lsp::TABLE,
         &gateway_chassis::TABLE,
         &load_balancer_group::TABLE,
+        &logical_router_static_route::TABLE,
+        &logical_router_policy::TABLE,
+        &nat::TABLE,
+        &static_mac_binding::TABLE,
+        &chassis_template_var::TABLE,
+        &address_set::TABLE,
     ];
     tables.into_iter().fold(MonitorSpec::new(), |spec, table| spec.with(whole(table)))
 }

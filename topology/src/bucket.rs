@@ -23,6 +23,11 @@ impl Bucket {
         Bucket::named(1, (node, address))
     }
 
+    /// What is wrong with a node's gateway.
+    pub fn gateway(node: &str) -> Bucket {
+        Bucket::named(2, node)
+    }
+
     fn named(kind: u8, name: impl Hash) -> Bucket {
         let mut hasher = FxHasher::default();
         (kind, name).hash(&mut hasher);

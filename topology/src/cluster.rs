@@ -5,7 +5,8 @@
 //! node switches -(rtos)- ovn_cluster_router -(rtoj | jtor)- join - gateway routers
 //! ```
 //!
-//! Inputs: the configuration. Outputs: seven rows of the owner Cluster.
+//! Inputs: the configuration. Outputs: seven rows of the owner Cluster, and
+//! the sets of destinations that gateways leave pods' addresses alone for.
 
 use ipnet::IpNet;
 use ovenbird_api::{Mac, address, name};
@@ -17,12 +18,18 @@ use ovenbird_schema::northbound::{
 use ovsdb::{Atom, Uuid};
 
 use crate::build::{self, RowBuilder, contribution};
+use crate::gateway;
 use crate::kinds;
 use crate::view::View;
 
 /// Identity of the cluster router.
 pub(crate) fn router() -> Uuid {
     build::id(&lr::TABLE, &kinds::cluster(), "")
+}
+
+/// Identity of the join switch.
+pub(crate) fn join() -> Uuid {
+    build::id(&ls::TABLE, &kinds::cluster(), "join")
 }
 
 /// A group of load balancers: one reference for a switch or router instead of one per Service.
@@ -65,7 +72,9 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
         RowBuilder::new(view, &lr::TABLE, owner, "", lr::EXTERNAL_IDS, &[("k8s-cluster-router", Atom::from("yes"))])
             .exactly(lr::name(name::CLUSTER_ROUTER))
             .keys(lr::OPTIONS, [("always_learn_from_arp_request", Some("false".into()))])
+            .members(lr::POLICIES)
             .members(lr::PORTS)
+            .members(lr::STATIC_ROUTES)
             .build();
     let join = RowBuilder::new(view, &ls::TABLE, owner, "join", ls::EXTERNAL_IDS, &[])
         .exactly(ls::name(name::JOIN_SWITCH))
@@ -94,5 +103,6 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
             .members(load_balancer_group::LOAD_BALANCER)
             .build()
     }));
+    rows.extend(gateway::exclusions(view, owner));
     Output { rows, contributions, diagnostics: Vec::new() }
 }

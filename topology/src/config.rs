@@ -1,4 +1,5 @@
-//! Cluster networking as configured: subnets of pods, services and the join switch, checked once and then passed by value.
+//! Cluster networking as configured: subnets of pods, services and the join switch, and what gateways do, checked once and
+//! then passed by value.
 //!
 //! Inputs: the texts of flags or of a configuration file. Output: [`Config`], or an error that names the setting and the
 //! remedy. Must not: read files, know which nodes exist.
@@ -6,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ovenbird_api::Masquerade;
 use ovenbird_api::address::{self, LONGEST_V4_PREFIX, LONGEST_V6_PREFIX};
 use ovenbird_api::node::NODE_IDS;
@@ -17,12 +18,18 @@ pub const CLUSTER_SUBNETS: &str = "cluster-subnets";
 pub const SERVICE_CIDRS: &str = "k8s-service-cidrs";
 /// Setting name of the join switch's subnets.
 pub const JOIN_SUBNETS: &str = "gateway-v4-join-subnet (or -v6-)";
+/// Setting name of the masquerade subnets.
+pub const MASQUERADE_SUBNETS: &str = "gateway-v4-masquerade-subnet (or -v6-)";
+/// Setting name of the destinations to which pods keep their own address.
+pub const NON_MASQUERADE_CIDRS: &str = "non-masquerade-cidrs";
 /// Default of [`CLUSTER_SUBNETS`].
 pub const DEFAULT_CLUSTER_SUBNETS: &str = "10.128.0.0/14/23";
 /// Default of [`SERVICE_CIDRS`].
 pub const DEFAULT_SERVICE_CIDRS: &str = "10.96.0.0/16";
 /// Default of [`JOIN_SUBNETS`]; a family that the cluster does not use is left out.
 pub const DEFAULT_JOIN_SUBNETS: &str = "100.64.0.0/16,fd98::/64";
+/// Default of [`MASQUERADE_SUBNETS`].
+pub const DEFAULT_MASQUERADE_SUBNETS: &str = "169.254.169.0/29,fd69::/125";
 /// Default MTU of pods: a 1500-byte uplink less Geneve over IPv6 (78 bytes), rounded down.
 pub const DEFAULT_MTU: u16 = 1400;
 
@@ -38,6 +45,39 @@ pub struct ClusterSubnet {
     pub host_prefix: u8,
 }
 
+/// Settings as texts; lists are separated by commas.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// [`CLUSTER_SUBNETS`], a list of `SUBNET[/HOST PREFIX]`.
+    pub cluster_subnets: &'a str,
+    /// [`SERVICE_CIDRS`], a list of subnets.
+    pub service_cidrs: &'a str,
+    /// [`JOIN_SUBNETS`], one of each family that the cluster uses.
+    pub join_subnets: &'a str,
+    /// [`MASQUERADE_SUBNETS`], one of each family.
+    pub masquerade_subnets: &'a str,
+    /// [`NON_MASQUERADE_CIDRS`], a list of subnets.
+    pub non_masquerade_cidrs: &'a str,
+    /// Pods have their node's address outside the cluster.
+    pub snat: bool,
+    /// MTU of pods, in bytes.
+    pub mtu: u16,
+}
+
+impl Default for Settings<'_> {
+    fn default() -> Self {
+        Settings {
+            cluster_subnets: DEFAULT_CLUSTER_SUBNETS,
+            service_cidrs: DEFAULT_SERVICE_CIDRS,
+            join_subnets: DEFAULT_JOIN_SUBNETS,
+            masquerade_subnets: DEFAULT_MASQUERADE_SUBNETS,
+            non_masquerade_cidrs: "",
+            snat: true,
+            mtu: DEFAULT_MTU,
+        }
+    }
+}
+
 /// Cluster networking settings, valid in themselves and with each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -45,6 +85,8 @@ pub struct Config {
     service_cidrs: Vec<IpNet>,
     join_subnets: Vec<IpNet>,
     masquerade: Masquerade,
+    snat: bool,
+    non_masquerade_cidrs: Vec<IpNet>,
     mtu: u16,
 }
 
@@ -85,9 +127,13 @@ pub enum ConfigError {
         /// The second.
         second: IpNet,
     },
-    /// The join switch lacks a family of the cluster, or has one twice.
-    #[error("{JOIN_SUBNETS}: {count} {family} subnets where the cluster needs one; write e.g. {DEFAULT_JOIN_SUBNETS}")]
-    JoinFamily {
+    /// The join switch or the masquerade addresses lack a family, or have one twice.
+    #[error("{setting}: {count} {family} subnets where one is needed; write e.g. {example}")]
+    Families {
+        /// Setting.
+        setting: &'static str,
+        /// A value that works.
+        example: &'static str,
         /// `IPv4` or `IPv6`.
         family: &'static str,
         /// How many there are.
@@ -106,35 +152,46 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Checks and takes settings. `cluster_subnets` is a comma-separated list of `SUBNET[/HOST PREFIX]`, the others of subnets.
+    /// Checks and takes settings.
     ///
     /// # Errors
     /// The first setting that is wrong in itself or overlaps another.
-    pub fn parse(
-        cluster_subnets: &str,
-        service_cidrs: &str,
-        join_subnets: &str,
-        mtu: u16,
-    ) -> Result<Config, ConfigError> {
+    pub fn new(settings: &Settings<'_>) -> Result<Config, ConfigError> {
         let mut config = Config {
-            cluster_subnets: list(cluster_subnets).map(str::parse).collect::<Result<_, _>>()?,
-            service_cidrs: subnets(SERVICE_CIDRS, DEFAULT_SERVICE_CIDRS, service_cidrs)?,
-            join_subnets: subnets(JOIN_SUBNETS, DEFAULT_JOIN_SUBNETS, join_subnets)?,
-            masquerade: Masquerade::default(),
-            mtu,
+            cluster_subnets: list(settings.cluster_subnets).map(str::parse).collect::<Result<_, _>>()?,
+            service_cidrs: subnets(SERVICE_CIDRS, DEFAULT_SERVICE_CIDRS, settings.service_cidrs)?,
+            join_subnets: subnets(JOIN_SUBNETS, DEFAULT_JOIN_SUBNETS, settings.join_subnets)?,
+            masquerade: masquerade(settings.masquerade_subnets)?,
+            snat: settings.snat,
+            non_masquerade_cidrs: subnets(NON_MASQUERADE_CIDRS, "192.168.0.0/16", settings.non_masquerade_cidrs)?,
+            mtu: settings.mtu,
         };
         if config.cluster_subnets.is_empty() {
-            return Err(syntax(CLUSTER_SUBNETS, cluster_subnets, "a list of subnets", DEFAULT_CLUSTER_SUBNETS));
+            let text = settings.cluster_subnets;
+            return Err(syntax(CLUSTER_SUBNETS, text, "a list of subnets", DEFAULT_CLUSTER_SUBNETS));
         }
         let families = [config.has_family(true), config.has_family(false)];
         config.join_subnets.retain(|net| families[usize::from(!is_v4(net))]);
         config.check_join(families)?;
         config.check_overlaps()?;
         let (least, family) = if config.has_family(false) { (1280, "IPv6") } else { (576, "IPv4") };
-        if mtu < least {
-            return Err(ConfigError::Mtu { mtu, least, family });
+        if config.mtu < least {
+            return Err(ConfigError::Mtu { mtu: config.mtu, least, family });
         }
         Ok(config)
+    }
+
+    /// As [`Config::new`], with the defaults for gateways.
+    ///
+    /// # Errors
+    /// As [`Config::new`].
+    pub fn parse(
+        cluster_subnets: &str,
+        service_cidrs: &str,
+        join_subnets: &str,
+        mtu: u16,
+    ) -> Result<Config, ConfigError> {
+        Config::new(&Settings { cluster_subnets, service_cidrs, join_subnets, mtu, ..Settings::default() })
     }
 
     /// Pod subnets, in the order given.
@@ -157,6 +214,16 @@ impl Config {
         &self.masquerade
     }
 
+    /// True when pods have their node's address outside the cluster.
+    pub fn snat(&self) -> bool {
+        self.snat
+    }
+
+    /// Destinations outside to which pods keep their own address nevertheless, in the order given.
+    pub fn non_masquerade_cidrs(&self) -> &[IpNet] {
+        &self.non_masquerade_cidrs
+    }
+
     /// MTU of pod interfaces, in bytes.
     pub fn mtu(&self) -> u16 {
         self.mtu
@@ -172,7 +239,7 @@ impl Config {
         for (used, v4) in families.into_iter().zip([true, false]) {
             let count = self.join_subnets.iter().filter(|net| is_v4(net) == v4).count();
             if used && count != 1 {
-                return Err(ConfigError::JoinFamily { family: if v4 { "IPv4" } else { "IPv6" }, count });
+                return Err(families_wrong(JOIN_SUBNETS, DEFAULT_JOIN_SUBNETS, v4, count));
             }
         }
         match self.join_subnets.iter().find(|net| address::last_pod(**net) < u128::from(*NODE_IDS.end())) {
@@ -184,11 +251,16 @@ impl Config {
         }
     }
 
-    fn check_overlaps(&self) -> Result<(), ConfigError> {
-        let all: Vec<(&'static str, IpNet)> = (self.cluster_subnets.iter().map(|s| (CLUSTER_SUBNETS, s.net)))
+    /// The cluster's own networks, with the settings that name them.
+    pub(crate) fn networks(&self) -> impl Iterator<Item = (&'static str, IpNet)> {
+        (self.cluster_subnets.iter().map(|s| (CLUSTER_SUBNETS, s.net)))
             .chain(self.service_cidrs.iter().map(|net| (SERVICE_CIDRS, *net)))
             .chain(self.join_subnets.iter().map(|net| (JOIN_SUBNETS, *net)))
-            .collect();
+            .chain([true, false].map(|v4| (MASQUERADE_SUBNETS, self.masquerade.subnet(v4))))
+    }
+
+    fn check_overlaps(&self) -> Result<(), ConfigError> {
+        let all: Vec<(&'static str, IpNet)> = self.networks().collect();
         for (i, (first_setting, first)) in all.iter().enumerate() {
             if let Some((second_setting, second)) = all[i + 1..].iter().find(|(_, net)| address::overlap(*first, *net))
             {
@@ -237,6 +309,26 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
 fn subnets(setting: &'static str, example: &'static str, text: &str) -> Result<Vec<IpNet>, ConfigError> {
     let parse = |part: &str| aligned(setting, part.parse().map_err(|_| syntax(setting, part, "a subnet", example))?);
     list(text).map(parse).collect()
+}
+
+fn masquerade(text: &str) -> Result<Masquerade, ConfigError> {
+    let nets = subnets(MASQUERADE_SUBNETS, DEFAULT_MASQUERADE_SUBNETS, text)?;
+    let v4: Vec<Ipv4Net> =
+        nets.iter().filter_map(|net| if let IpNet::V4(net) = net { Some(*net) } else { None }).collect();
+    let v6: Vec<Ipv6Net> =
+        nets.iter().filter_map(|net| if let IpNet::V6(net) = net { Some(*net) } else { None }).collect();
+    let wrong = |v4, count| families_wrong(MASQUERADE_SUBNETS, DEFAULT_MASQUERADE_SUBNETS, v4, count);
+    let [one_v4] = v4[..] else { return Err(wrong(true, v4.len())) };
+    let [one_v6] = v6[..] else { return Err(wrong(false, v6.len())) };
+    Masquerade::new(one_v4, one_v6).map_err(|error| ConfigError::Size {
+        setting: MASQUERADE_SUBNETS,
+        net: error.0.to_string(),
+        problem: "has no room for the masquerade addresses; use a prefix of at most 29 (IPv4) or 125 (IPv6)".to_owned(),
+    })
+}
+
+fn families_wrong(setting: &'static str, example: &'static str, v4: bool, count: usize) -> ConfigError {
+    ConfigError::Families { setting, example, family: if v4 { "IPv4" } else { "IPv6" }, count }
 }
 
 /// Refuses host bits (a likely slip) and subnets too large to mean.
@@ -314,12 +406,7 @@ mod tests {
                 "10.128.0.0/16",
                 "cluster-subnets 10.128.0.0/14 and gateway-v4-join-subnet (or -v6-) 10.128.0.0/16 overlap",
             ),
-            (
-                "10.128.0.0/14",
-                "",
-                "fd98::/64",
-                "gateway-v4-join-subnet (or -v6-): 0 IPv4 subnets where the cluster needs one",
-            ),
+            ("10.128.0.0/14", "", "fd98::/64", "gateway-v4-join-subnet (or -v6-): 0 IPv4 subnets where one is needed"),
             (
                 "10.128.0.0/14",
                 "",
@@ -328,6 +415,25 @@ mod tests {
             ),
         ] {
             let error = parse(cluster, service, join).unwrap_err();
+            assert!(error.starts_with(want), "{error}");
+        }
+        for (masquerade, non_masquerade, want) in [
+            (
+                "10.128.4.0/24,fd69::/125",
+                "",
+                "cluster-subnets 10.128.0.0/14 and gateway-v4-masquerade-subnet (or -v6-) 10.128.4.0/24 overlap",
+            ),
+            (
+                "169.254.0.0/30,fd69::/125",
+                "",
+                "gateway-v4-masquerade-subnet (or -v6-): 169.254.0.0/30: has no room for the masquerade addresses",
+            ),
+            ("169.254.0.0/17", "", "gateway-v4-masquerade-subnet (or -v6-): 0 IPv6 subnets where one is needed"),
+            (DEFAULT_MASQUERADE_SUBNETS, "x", r#"non-masquerade-cidrs: "x" is not a subnet"#),
+        ] {
+            let (masquerade_subnets, non_masquerade_cidrs) = (masquerade, non_masquerade);
+            let error = Config::new(&Settings { masquerade_subnets, non_masquerade_cidrs, ..Settings::default() });
+            let error = error.unwrap_err().to_string();
             assert!(error.starts_with(want), "{error}");
         }
         let error = Config::parse("fd01::/48", "", join, 1279).unwrap_err().to_string();

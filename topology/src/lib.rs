@@ -13,6 +13,7 @@ mod cluster;
 pub mod config;
 mod engine;
 pub mod facts;
+mod gateway;
 mod intern;
 pub mod kinds;
 mod node;

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Inputs: the Node, and which subnets it may use. Outputs: rows of the owner Node; nothing before it has a subnet. The
-//! router port is pinned to the node's chassis once that is known.
+//! router port is pinned to the node's chassis once that is known. The node's way out is a feature of its own, `gateway`.
 
 use ipnet::IpNet;
 use ovenbird_api::annotation::{NODE_CHASSIS_ID, NODE_MGMT_PORT_MACS, NODE_SUBNETS};
@@ -20,6 +20,7 @@ use crate::build::{self, RowBuilder, complaint, contribution};
 use crate::cluster::{self, Group, load_balancer_group};
 use crate::config::is_v4;
 use crate::facts::{Annotated, NodeFact};
+use crate::gateway;
 use crate::kinds;
 use crate::view::View;
 
@@ -61,11 +62,12 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
     ];
     output.rows = vec![switch, router_port, to_router, management];
     output.rows.extend(pin);
+    gateway::translate(view, owner, node, &subnets.usable, chassis, &mut output);
     output
 }
 
 /// The value of an annotation; a complaint when it cannot be read.
-fn check<'a, T>(
+pub(crate) fn check<'a, T>(
     value: &'a Annotated<T>,
     annotation: &str,
     severity: Severity,
@@ -114,6 +116,7 @@ fn router_port_row(
         .exactly(lrp::mac(mac))
         .exactly(lrp::networks(networks.iter().map(IpNet::to_string)))
         .exactly(lrp::gateway_chassis(pin.map(|row| row.id.uuid())))
+        .keys(lrp::OPTIONS, [("route_table", Some(gateway::route_table(&node.name).into()))])
         .build()
 }
 

@@ -1,6 +1,7 @@
 //! The snapshot: all facts, and what is derived from several of them.
 //!
-//! Derived: which subnets each node may use (two nodes may claim one), and which pods of a node claim an address. A change
+//! Derived: which subnets each node may use (two nodes may claim one), what is wrong with their gateways (two may claim one
+//! address), and which pods of a node claim an address. A change
 //! tells the owner whose fact it is and the buckets that changed with it; an upsert of an equal fact tells nothing.
 //! Must not: know which features read what.
 
@@ -15,6 +16,7 @@ use rustc_hash::FxHashMap;
 use crate::allocate::{NodeSubnets, SubnetError};
 use crate::bucket::Bucket;
 use crate::facts::{Change, Fact, FactKey, NamespaceFact, NodeFact, PodAddresses, PodFact};
+use crate::gateway::{self, GatewayError};
 use crate::{Config, kinds};
 
 /// Facts and derived buckets.
@@ -26,7 +28,9 @@ pub(crate) struct Snapshot {
     /// By node: (address, key of a pod that claims it), sorted. Two entries with one address are a conflict.
     claims: FxHashMap<Str, Vec<(IpAddr, Str)>>,
     subnets: FxHashMap<Str, Subnets>,
-    /// `subnets` does not yet follow from `nodes`.
+    /// By node, those whose gateway cannot be.
+    gateways: FxHashMap<Str, Vec<GatewayError>>,
+    /// `subnets` and `gateways` do not yet follow from `nodes`.
     unsettled: bool,
 }
 
@@ -59,6 +63,10 @@ impl Snapshot {
 
     pub fn subnets(&self, node: &str) -> Option<&Subnets> {
         self.subnets.get(node)
+    }
+
+    pub fn gateway_errors(&self, node: &str) -> &[GatewayError] {
+        self.gateways.get(node).map_or(&[], Vec::as_slice)
     }
 
     /// The pod that has an address of a node: of those that claim it the oldest, then the first by key.
@@ -96,22 +104,22 @@ impl Snapshot {
         }
     }
 
-    /// Brings `subnets` up to date and returns the buckets that changed by it. Apart from `apply`, so that a batch of
+    /// Brings `subnets` and `gateways` up to date and returns the buckets that changed by it. Apart from `apply`, so that a batch of
     /// changes, such as the first list, costs one pass over the nodes.
     pub fn settle(&mut self, config: &Config) -> Vec<Bucket> {
         if !std::mem::take(&mut self.unsettled) {
             return Vec::new();
         }
         let subnets = judge_subnets(config, self.nodes.values());
-        let old = std::mem::replace(&mut self.subnets, subnets);
-        let changed = self.subnets.iter().filter(|(name, now)| old.get(*name) != Some(now)).map(|(name, _)| name);
-        let gone = old.keys().filter(|name| !self.subnets.contains_key(*name));
-        changed.chain(gone).map(|name| Bucket::subnets(name)).collect()
+        let mut buckets: Vec<Bucket> = replace(&mut self.subnets, subnets).iter().map(|n| Bucket::subnets(n)).collect();
+        let gateways = gateway::judge(config, self.nodes.values());
+        buckets.extend(replace(&mut self.gateways, gateways).iter().map(|n| Bucket::gateway(n)));
+        buckets
     }
 
     fn set_node(&mut self, name: Str, node: Option<NodeFact>) -> Touched {
         let owner = Some(Owner::new(kinds::NODE, name.clone()));
-        let claim = |node: &NodeFact| (node.created, node.subnets.clone());
+        let claim = |n: &NodeFact| (n.created, n.subnets.clone(), n.id.clone(), n.gateway.clone());
         let (before, after) = (self.nodes.get(&name), node.as_ref());
         if before == after {
             return Touched::default();
@@ -162,6 +170,14 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// Puts `new` in the place of `old` and returns the nodes whose value differs.
+fn replace<T: PartialEq>(old: &mut FxHashMap<Str, T>, new: FxHashMap<Str, T>) -> Vec<Str> {
+    let old_values = std::mem::replace(old, new);
+    let changed = old.iter().filter(|(name, now)| old_values.get(*name) != Some(now)).map(|(name, _)| name);
+    let gone = old_values.keys().filter(|name| !old.contains_key(*name));
+    changed.chain(gone).cloned().collect()
 }
 
 /// The node and the addresses that a pod claims on it: none without a port.

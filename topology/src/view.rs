@@ -12,6 +12,7 @@ use ovsdb::Str;
 
 use crate::bucket::Bucket;
 use crate::facts::{NodeFact, PodFact};
+use crate::gateway::GatewayError;
 use crate::snapshot::{Snapshot, Subnets};
 use crate::{Config, Interner, kinds};
 
@@ -52,6 +53,12 @@ impl<'a> View<'a> {
     pub(crate) fn subnets(&self, node: &str) -> Option<&'a Subnets> {
         self.read(Bucket::subnets(node));
         self.snapshot.subnets(node)
+    }
+
+    /// What is wrong with a node's gateway, nothing without one.
+    pub(crate) fn gateway_errors(&self, node: &str) -> &'a [GatewayError] {
+        self.read(Bucket::gateway(node));
+        self.snapshot.gateway_errors(node)
     }
 
     /// Key of the pod that has an address of a node: the oldest that claims it.

@@ -2,7 +2,7 @@
 //! plan against the state after the step before (`NN-plan.txt`) are compared. `UPDATE_GOLDEN=1` rewrites them.
 //!
 //! Inputs are Kubernetes objects, which are upserted, and two kinds of ours: `Config` (first step: `clusterSubnets`,
-//! `serviceCIDRs`, `joinSubnets`) and `Delete` (`node` or `pod`). `REPEAT` in a text is replaced by 200 times `x`.
+//! `serviceCIDRs`, `joinSubnets`, `masqueradeSubnets`, `nonMasqueradeCIDRs`, `snat`) and `Delete` (`node` or `pod`). `REPEAT` in a text is replaced by 200 times `x`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
@@ -12,7 +12,9 @@ use std::path::Path;
 
 use ovenbird_reconcile::{Desired, Owner, Plan, Scope, Zone, plan};
 use ovenbird_schema::northbound::DATABASE;
-use ovenbird_topology::{Change, Config, Engine, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact, text};
+use ovenbird_topology::{
+    Change, Config, Engine, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact, config, text,
+};
 use ovsdb::{MonitorSpec, Replica, Update};
 use serde_json::{Value, json};
 
@@ -26,14 +28,17 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    fn new(config: &Value) -> Pipeline {
-        let text = |key: &str, default: &str| config[key].as_str().unwrap_or(default).to_owned();
-        let config = Config::parse(
-            &text("clusterSubnets", "10.128.0.0/14/23"),
-            &text("serviceCIDRs", "10.96.0.0/16"),
-            &text("joinSubnets", "100.64.0.0/16,fd98::/64"),
-            1400,
-        );
+    fn new(settings: &Value) -> Pipeline {
+        let text = |key: &str, default: &str| settings[key].as_str().unwrap_or(default).to_owned();
+        let config = Config::new(&config::Settings {
+            cluster_subnets: &text("clusterSubnets", "10.128.0.0/14/23"),
+            service_cidrs: &text("serviceCIDRs", "10.96.0.0/16"),
+            join_subnets: &text("joinSubnets", "100.64.0.0/16,fd98::/64"),
+            masquerade_subnets: &text("masqueradeSubnets", config::DEFAULT_MASQUERADE_SUBNETS),
+            non_masquerade_cidrs: &text("nonMasqueradeCIDRs", ""),
+            snat: settings["snat"].as_bool().unwrap_or(true),
+            mtu: 1400,
+        });
         Pipeline {
             engine: Engine::new(config.unwrap()),
             interner: Interner::default(),

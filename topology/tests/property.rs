@@ -20,6 +20,7 @@ enum Step {
         created: u8,
         subnets: Option<String>,
         chassis: bool,
+        gateway: Option<String>,
     },
     Pod {
         name: u8,
@@ -45,6 +46,16 @@ fn subnets() -> impl Strategy<Value = String> {
     ]
 }
 
+fn gateway() -> impl Strategy<Value = String> {
+    let told = (0u8..3, any::<bool>()).prop_map(|(i, shared)| {
+        let mode = if shared { "shared" } else { "local" };
+        format!(
+            r#"{{"default":{{"mode":"{mode}","interface-id":"br-ex_n{i}","mac-address":"0a:58:00:00:00:0{i}","ip-addresses":["172.18.0.{i}/16"],"next-hops":["172.18.0.9"]}}}}"#
+        )
+    });
+    prop_oneof![8 => told, 1 => any::<String>()]
+}
+
 fn network() -> impl Strategy<Value = String> {
     let ips = (0u8..2, 2u8..5).prop_map(|(i, n)| format!(r#""10.128.{}.{n}/23","fd01:0:0:{i}::{n}/64""#, i * 2));
     prop_oneof![
@@ -57,8 +68,9 @@ fn network() -> impl Strategy<Value = String> {
 fn step() -> impl Strategy<Value = Step> {
     let option = proptest::option::weighted(0.9, 0u8..3);
     prop_oneof![
-        4 => (0u8..3, 0u8..3, proptest::option::weighted(0.8, subnets()), any::<bool>())
-            .prop_map(|(name, created, subnets, chassis)| Step::Node { name, created, subnets, chassis }),
+        4 => (0u8..3, 0u8..3, proptest::option::weighted(0.8, subnets()), any::<bool>(),
+              proptest::option::weighted(0.7, gateway()))
+            .prop_map(|(name, created, subnets, chassis, gateway)| Step::Node { name, created, subnets, chassis, gateway }),
         8 => (0u8..6, 0u8..3, option, proptest::option::weighted(0.9, network()), 0u8..8)
             .prop_map(|(name, created, node, network, phase)| Step::Pod { name, created, node, network, phase }),
         1 => (0u8..3).prop_map(Step::DeleteNode),
@@ -71,8 +83,12 @@ fn step() -> impl Strategy<Value = Step> {
 fn change(step: &Step, interner: &mut Interner) -> Option<Change> {
     let time = |created: &u8| format!("2026-01-01T00:00:0{created}Z");
     Some(match step {
-        Step::Node { name, created, subnets, chassis } => {
+        Step::Node { name, created, subnets, chassis, gateway } => {
             let mut annotations = serde_json::Map::new();
+            annotations.insert("k8s.ovn.org/node-id".into(), (2 + created).to_string().into());
+            if let Some(text) = gateway {
+                annotations.insert("k8s.ovn.org/l3-gateway-config".into(), text.clone().into());
+            }
             if let Some(text) = subnets {
                 annotations.insert("k8s.ovn.org/node-subnets".into(), text.clone().into());
             }

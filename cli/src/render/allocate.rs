@@ -1,11 +1,11 @@
-//! Fills what annotations lack: node subnets and pod addresses, in memory only.
+//! Fills what annotations lack: node subnets, node ids and pod addresses, in memory only.
 //!
 //! First everything that annotations say is reserved, then the rest is allocated, oldest first, then in order of names. An annotation that cannot
 //! be read or conflicts is left to the translation, which complains. Must not: change an annotation.
 
 use std::collections::BTreeMap;
 
-use ovenbird_topology::allocate::{AddressPool, NodeSubnets, attachment};
+use ovenbird_topology::allocate::{AddressPool, NodeIds, NodeSubnets, attachment};
 use ovenbird_topology::{Config, Fact, NodeFact, PodAddresses, PodFact};
 use ovsdb::Str;
 
@@ -17,12 +17,15 @@ pub fn fill(config: &Config, mut facts: Vec<Fact>) -> (Vec<Fact>, Vec<String>) {
         Fact::Namespace(_) => 0,
     });
     let mut problems = Vec::new();
-    let mut subnets = NodeSubnets::new(config);
+    let (mut subnets, mut ids) = (NodeSubnets::new(config), NodeIds::default());
     let nodes: Vec<&mut NodeFact> = facts.iter_mut().filter_map(as_node).collect();
     for node in &nodes {
         if let Some(Ok(annotated)) = &node.subnets {
             // A conflict is told by the translation, with the same words.
             let _ = subnets.reserve(&node.name, annotated);
+        }
+        if let Some(Ok(annotated)) = node.id {
+            let _ = ids.reserve(&node.name, annotated);
         }
     }
     let mut pools: BTreeMap<Str, AddressPool> = BTreeMap::new();
@@ -30,6 +33,12 @@ pub fn fill(config: &Config, mut facts: Vec<Fact>) -> (Vec<Fact>, Vec<String>) {
         if node.subnets.is_none() {
             match subnets.allocate(&node.name, &node.pod_cidrs) {
                 Ok(allocated) => node.subnets = Some(Ok(allocated)),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        if node.id.is_none() {
+            match ids.allocate(&node.name) {
+                Ok(allocated) => node.id = Some(Ok(allocated)),
                 Err(error) => problems.push(error.to_string()),
             }
         }

@@ -1,0 +1,64 @@
+//! Source addresses on the way out: pods get their node's, but towards the destinations that the operator excludes.
+
+use ovenbird_api::name;
+use ovenbird_reconcile::{DesiredRow, Output, Owner};
+use ovenbird_schema::northbound::nat::{self, Type};
+use ovenbird_schema::northbound::{address_set, logical_router as lr};
+use ovsdb::Uuid;
+
+use super::{Family, Gateway, ip};
+use crate::build::{self, RowBuilder};
+use crate::config::is_v4;
+use crate::kinds;
+use crate::view::View;
+
+/// Adds the NAT rules of a gateway.
+pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
+    let config = gateway.view.config();
+    let own = (&lr::TABLE, gateway.router(), lr::NAT);
+    for family in &gateway.families {
+        if config.snat() {
+            for subnet in config.cluster_subnets().iter().filter(|s| is_v4(&s.net) == family.v4) {
+                let role = format!("gateway-cluster:{}", subnet.net);
+                gateway.add_to(
+                    output,
+                    snat(gateway, &role, subnet.net.to_string(), family, excluded(gateway.view, family.v4)),
+                    own,
+                );
+            }
+        }
+        // The router itself speaks from its join address, in ICMP errors.
+        let role = format!("gateway-join:{}", ip(family.v4));
+        gateway.add_to(output, snat(gateway, &role, family.join.addr().to_string(), family, None), own);
+    }
+}
+
+fn snat(gateway: &Gateway<'_>, role: &str, from: String, family: &Family, exempted: Option<Uuid>) -> DesiredRow {
+    RowBuilder::new(gateway.view, &nat::TABLE, gateway.owner, role, nat::EXTERNAL_IDS, &[])
+        .exactly(nat::type_(Type::Snat))
+        .exactly(nat::logical_ip(from))
+        .exactly(nat::external_ip(family.uplink.addr().to_string()))
+        .exactly(nat::exempted_ext_ips(exempted))
+        .build()
+}
+
+/// The set of destinations without SNAT, if there are any.
+fn excluded(view: &View<'_>, v4: bool) -> Option<Uuid> {
+    let any = view.config().non_masquerade_cidrs().iter().any(|net| is_v4(net) == v4);
+    any.then(|| build::id(&address_set::TABLE, &kinds::cluster(), name::non_masquerade(v4)))
+}
+
+/// The sets of destinations without SNAT: rows of the owner Cluster.
+pub(crate) fn exclusions(view: &View<'_>, owner: &Owner) -> Vec<DesiredRow> {
+    let config = view.config();
+    let used = |v4: &bool| config.snat() && excluded(view, *v4).is_some();
+    let set = |v4: bool| {
+        let addresses = config.non_masquerade_cidrs().iter().filter(|net| is_v4(net) == v4);
+        let name = name::non_masquerade(v4);
+        RowBuilder::new(view, &address_set::TABLE, owner, name, address_set::EXTERNAL_IDS, &[])
+            .exactly(address_set::name(name))
+            .exactly(address_set::addresses(addresses.map(ToString::to_string)))
+            .build()
+    };
+    [true, false].into_iter().filter(used).map(set).collect()
+}
