@@ -28,6 +28,8 @@ pub const NODE_MGMT_PORT_MACS: &str = "k8s.ovn.org/node-mgmt-port-mac-addresses"
 pub const HOST_CIDRS: &str = "k8s.ovn.org/host-cidrs";
 /// Node: how the node's gateway router reaches the outside (see [`crate::L3Gateway`]); written by the node.
 pub const L3_GATEWAY_CONFIG: &str = "k8s.ovn.org/l3-gateway-config";
+/// Node: MTU of its pods in bytes, `1442`: what the gateway router lets in; written by the node.
+pub const POD_MTU: &str = "ovenbird.io/pod-mtu";
 /// Pod: addresses, MAC, gateways and routes (see [`crate::PodNetwork`]); written by the master.
 pub const POD_NETWORKS: &str = "k8s.ovn.org/pod-networks";
 /// Pod: the UID under which a kubelet runs its static pod, of which this one is the mirror; written by the kubelet.

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::annotation::{
     At, HOST_CIDRS, NODE_CHASSIS_ID, NODE_ENCAP_IPS, NODE_ID, NODE_MGMT_PORT_MACS, NODE_PRIMARY_IFADDR, NODE_SUBNETS,
-    PerNetwork, quote,
+    POD_MTU, PerNetwork, quote,
 };
 use crate::{AnnotationError, Mac};
 
@@ -130,6 +130,23 @@ pub fn format_management_mac(mac: Mac) -> String {
     format!(r#"{{"default":"{mac}"}}"#)
 }
 
+/// Reads `pod-mtu`.
+///
+/// # Errors
+/// When the text is not a number that IPv4 allows as an MTU, 576 or more.
+pub fn parse_pod_mtu(text: &str) -> Result<u32, AnnotationError> {
+    let at = At::whole(POD_MTU);
+    match at.parse(text, "a number of bytes")? {
+        mtu @ 576..=65535 => Ok(mtu),
+        mtu => Err(at.error(format!("{mtu} is not from 576 to 65535"))),
+    }
+}
+
+/// Text of `pod-mtu`.
+pub fn format_pod_mtu(mtu: u32) -> String {
+    mtu.to_string()
+}
+
 pub(crate) fn default_of<'a>(annotation: &'static str, text: &'a str) -> Result<&'a RawValue, AnnotationError> {
     let at = At::whole(annotation);
     let networks: PerNetwork<'a> = at.object(text, "a JSON object of networks")?;
@@ -171,6 +188,7 @@ mod tests {
                 "annotation k8s.ovn.org/node-subnets: default: 10.0.0.0/24 and 10.0.1.0/24 are of one",
             ),
             (parse_id("1").unwrap_err(), "annotation k8s.ovn.org/node-id: 1 is not from 2 to 5001;"),
+            (parse_pod_mtu("68").unwrap_err(), "annotation ovenbird.io/pod-mtu: 68 is not from 576 to 65535;"),
             (parse_id("x").unwrap_err(), "annotation k8s.ovn.org/node-id: \"x\" is not a number from 2"),
             (parse_chassis_id("a b").unwrap_err(), "annotation k8s.ovn.org/node-chassis-id: "),
             (parse_primary_ifaddr("{}").unwrap_err(), "annotation k8s.ovn.org/node-primary-ifaddr: empty;"),
@@ -188,6 +206,7 @@ mod tests {
     #[test]
     fn the_others_round_trip() {
         assert_eq!(parse_id("5001").map(format_id).as_deref(), Ok("5001"));
+        assert_eq!(parse_pod_mtu("1442").map(format_pod_mtu).as_deref(), Ok("1442"));
         assert_eq!(parse_chassis_id("8d1f-0"), Ok("8d1f-0"));
         let text = r#"{"ipv4":"172.18.0.4/16"}"#;
         assert_eq!(format_primary_ifaddr(&parse_primary_ifaddr(text).unwrap()), text);

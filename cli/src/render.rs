@@ -49,9 +49,6 @@ pub struct Args {
     /// Networks outside the cluster to which pods keep their own address
     #[arg(long, value_name = "CIDR,...", default_value = "")]
     non_masquerade_cidrs: String,
-    /// MTU of pods
-    #[arg(long, value_name = "BYTES", default_value_t = config::DEFAULT_MTU)]
-    mtu: u16,
     /// text for people; json is {table: {uuid: {column: value}}} in OVSDB notation; nbctl is a script for an empty Northbound
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
@@ -77,7 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         masquerade_subnets: &format!("{},{}", args.gateway_v4_masquerade_subnet, args.gateway_v6_masquerade_subnet),
         non_masquerade_cidrs: &args.non_masquerade_cidrs,
         snat: !args.disable_snat,
-        mtu: args.mtu,
+        ..config::Settings::default()
     })?;
     let read = manifests::read(&args.filenames)?;
     for note in &read.notes {

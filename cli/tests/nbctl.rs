@@ -4,11 +4,14 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use common::render;
 use serde_json::{Map, Value, json};
 
-const SCHEMA: &str = "/usr/share/ovn/ovn-nb.ovsschema";
+mod common;
+
+const DUAL: [&str; 2] = ["--cluster-subnets", "10.128.0.0/14/23,fd01::/48/64"];
 
 /// Two nodes of both families, one with a gateway, and more pods than one transaction of the script holds.
 fn manifests() -> String {
@@ -25,40 +28,6 @@ fn manifests() -> String {
         ));
     }
     text
-}
-
-fn render(file: &Path, output: &str) -> String {
-    let subnets = "10.128.0.0/14/23,fd01::/48/64";
-    let args = ["--cluster-subnets", subnets, "--output", output, "--filename"];
-    let out = Command::new(env!("CARGO_BIN_EXE_ovenbird")).arg("render").args(args).arg(file).output().unwrap();
-    assert!(out.status.success() && out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
-
-/// An ovsdb-server that ends with the test.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Starts a Northbound; returns once its socket is there.
-fn northbound(dir: &Path) -> Server {
-    let database = dir.join("nb.db");
-    assert!(Command::new("ovsdb-tool").arg("create").args([&database, Path::new(SCHEMA)]).status().unwrap().success());
-    let remote = format!("--remote=punix:{}", dir.join("nb.sock").display());
-    let control = format!("--unixctl={}", dir.join("nb.ctl").display());
-    let mut server = Command::new("ovsdb-server");
-    let server = server.args([&remote, &control]).arg(&database).stderr(Stdio::null()).spawn().unwrap();
-    let server = Server(server);
-    let wait =
-        ["--timeout=20", "wait", &format!("unix:{}", dir.join("nb.sock").display()), "OVN_Northbound", "connected"]
-            .map(str::to_owned);
-    assert!(Command::new("ovsdb-client").args(wait).status().unwrap().success(), "the server listens");
-    server
 }
 
 /// The database in the form of the JSON output: defaults and what the server adds left out.
@@ -84,23 +53,21 @@ fn dump(dir: &Path, tables: &Value) -> Value {
 
 #[test]
 fn the_script_makes_the_rows() {
-    if !Path::new(SCHEMA).exists() {
-        println!("SKIP: no OVN on this host ({SCHEMA})");
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI must have OVN");
+    if !common::has_ovn() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("manifests.yaml");
     std::fs::write(&file, manifests()).unwrap();
-    let _server = northbound(dir.path());
+    let _server = common::database(dir.path(), "nb");
 
     let mut shell = Command::new("sh");
     shell.env("OVN_NB_DB", format!("unix:{}", dir.path().join("nb.sock").display())).stdin(Stdio::piped());
     let mut shell = shell.spawn().unwrap();
-    shell.stdin.take().unwrap().write_all(render(&file, "nbctl").as_bytes()).unwrap();
+    shell.stdin.take().unwrap().write_all(render(&file, "nbctl", &DUAL).as_bytes()).unwrap();
     assert!(shell.wait().unwrap().success());
 
-    let wanted: Value = serde_json::from_str(&render(&file, "json")).unwrap();
+    let wanted: Value = serde_json::from_str(&render(&file, "json", &DUAL)).unwrap();
     assert_eq!(wanted["Logical_Switch_Port"].as_object().unwrap().len(), 120 + 2 * 2 + 1 + 3);
     assert_eq!(wanted["NAT"].as_object().unwrap().len(), 4);
     assert_eq!(dump(dir.path(), &wanted), wanted);

@@ -85,10 +85,6 @@ pub struct Settings {
     #[arg(long, env = "OVENBIRD_NON_MASQUERADE_CIDRS", value_name = "CIDR,...")]
     pub non_masquerade_cidrs: Option<String>,
 
-    /// MTU of pods, as the nodes have it: larger packets from outside are refused with "too big" [default: 1400].
-    #[arg(long, env = "OVENBIRD_MTU", value_name = "BYTES")]
-    pub mtu: Option<u16>,
-
     /// Northbound servers, separated by commas: unix:PATH, tcp:HOST:PORT, ssl:HOST:PORT
     /// [default: unix:/var/run/ovn/ovnnb_db.sock].
     #[arg(long, env = "OVENBIRD_NB_ADDRESS", value_name = "ADDRESS,...")]
@@ -218,7 +214,7 @@ impl Settings {
         merge! {
             Settings, self, under,
             kubeconfig cluster_subnets k8s_service_cidrs gateway_v4_join_subnet gateway_v6_join_subnet
-            gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet disable_snat non_masquerade_cidrs mtu nb_address
+            gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet disable_snat non_masquerade_cidrs nb_address
             nb_client_privkey nb_client_cert nb_client_cacert metrics_bind_address admin_socket lease_namespace lease_name
             lease_identity ha_election_lease_duration ha_election_renew_deadline ha_election_retry_period audit_interval
             patch_concurrency loglevel
@@ -291,7 +287,7 @@ fn networks(s: &Settings) -> Result<topology::Config, SettingError> {
         masquerade_subnets: &masquerade,
         non_masquerade_cidrs: or(s.non_masquerade_cidrs.as_ref(), ""),
         snat: !s.disable_snat.unwrap_or(false),
-        mtu: s.mtu.unwrap_or(topology::DEFAULT_MTU),
+        ..topology::Settings::default()
     })
     .map_err(|e| SettingError::Contradiction(e.to_string()))
 }

@@ -149,7 +149,9 @@ pub async fn run<N: NetOps>(
             Ok((host, endpoint)) => {
                 let chassis = chassis(&config, &system_id, endpoint, now.userspace);
                 vswitch.set(Chassis::owner(), chassis.output());
-                let want = annotations(&system_id, endpoint, &host, &fact.subnets);
+                let mut want = annotations(&system_id, endpoint, &host, &fact.subnets);
+                let mtu = pod_mtu(&config, endpoint, &host).ok();
+                want.extend(mtu.map(|mtu| (annotation::POD_MTU, node::format_pod_mtu(mtu))));
                 let write = || annotate(&client, &config.node, &fact.annotations, &want);
                 let retry = ExponentialBuilder::default().with_max_delay(Duration::from_secs(10)).without_max_times();
                 let told = |e: &kube::Error, _| {

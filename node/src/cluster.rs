@@ -33,7 +33,7 @@ const MANAGER: &str = "ovenbird-node";
 /// What the API says of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFact {
-    /// Its annotations of ours (`k8s.ovn.org/`).
+    /// Its annotations of ours (`k8s.ovn.org/`, `ovenbird.io/`).
     pub annotations: BTreeMap<String, String>,
     /// `node-subnets`, once the master has written it.
     pub subnets: Vec<IpNet>,
@@ -70,7 +70,8 @@ fn node_fact(node: &Node) -> NodeFact {
         }
         None => Vec::new(),
     };
-    let ours = annotations.iter().filter(|(key, _)| key.starts_with("k8s.ovn.org/"));
+    let is_ours = |key: &str| key.starts_with("k8s.ovn.org/") || key.starts_with("ovenbird.io/");
+    let ours = annotations.iter().filter(|(key, _)| is_ours(key));
     NodeFact { annotations: ours.map(|(k, v)| (k.clone(), v.clone())).collect(), subnets }
 }
 

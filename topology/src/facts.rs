@@ -41,6 +41,8 @@ pub struct NodeFact {
     pub gateway: Annotated<Box<L3Gateway>>,
     /// Annotation `host-cidrs`.
     pub host_cidrs: Annotated<Vec<IpNet>>,
+    /// Annotation `pod-mtu`.
+    pub pod_mtu: Annotated<u32>,
 }
 
 /// A Pod.
@@ -146,6 +148,7 @@ impl NodeFact {
             gateway: annotated(meta, annotation::L3_GATEWAY_CONFIG, |text| Ok(L3Gateway::parse(text)?.map(Box::new)))
                 .and_then(Result::transpose),
             host_cidrs: annotated(meta, annotation::HOST_CIDRS, node::parse_host_cidrs),
+            pod_mtu: annotated(meta, annotation::POD_MTU, node::parse_pod_mtu),
         }
     }
 }

@@ -20,7 +20,7 @@ mod routes;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use ovenbird_api::annotation::{HOST_CIDRS, L3_GATEWAY_CONFIG, NODE_ID};
+use ovenbird_api::annotation::{HOST_CIDRS, L3_GATEWAY_CONFIG, NODE_ID, POD_MTU};
 use ovenbird_api::{L3Gateway, address, name};
 use ovenbird_reconcile::{DesiredRow, Output, Owner, Severity};
 use ovenbird_schema::northbound::logical_router as lr;
@@ -56,6 +56,8 @@ struct Gateway<'a> {
     node: &'a NodeFact,
     l3: &'a L3Gateway,
     chassis: &'a Str,
+    /// MTU of the node's pods.
+    mtu: Option<u32>,
     /// At least one, IPv4 first.
     families: Vec<Family>,
     /// All addresses of the host, its own on the bridge first.
@@ -93,6 +95,7 @@ pub(crate) fn translate(
         .extend(refused.iter().map(|e| complaint(Severity::Error, "GatewayRefused", L3_GATEWAY_CONFIG, e)));
     let (Some(id), Some(chassis), []) = (id, chassis, refused) else { return };
     let host_cidrs = check(&node.host_cidrs, HOST_CIDRS, Severity::Warning, &mut output.diagnostics);
+    let mtu = check(&node.pod_mtu, POD_MTU, Severity::Warning, &mut output.diagnostics).copied();
 
     let family = |v4: bool| {
         let join = *view.config().join_subnets().iter().find(|net| is_v4(net) == v4)?;
@@ -113,7 +116,7 @@ pub(crate) fn translate(
         return;
     }
     let host = claims::host_addresses(view.config(), l3, host_cidrs.map_or(&[][..], Vec::as_slice));
-    let gateway = Gateway { view, owner, node, l3, chassis, families, host };
+    let gateway = Gateway { view, owner, node, l3, chassis, mtu, families, host };
     router::add(&gateway, output);
     external::add(&gateway, output);
     routes::add(&gateway, output);

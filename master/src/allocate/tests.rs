@@ -43,6 +43,7 @@ impl World {
             management_mac: None,
             gateway: None,
             host_cidrs: None,
+            pod_mtu: None,
         };
         let guard = self.guard();
         self.allocator.upsert_node(Told { fact, guard }, &mut self.fx);

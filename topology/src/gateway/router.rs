@@ -18,7 +18,7 @@ const NEIGHBOUR_AGE: &str = "300";
 
 /// Adds them.
 pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
-    let Gateway { view, owner, node, l3, chassis, families, host } = gateway;
+    let Gateway { view, owner, node, l3, chassis, families, host, .. } = gateway;
     let router_name = name::gateway_router(&node.name);
     let own: Vec<String> = families.iter().map(|f| f.uplink.addr().to_string()).collect();
     let physical = [
@@ -54,7 +54,7 @@ pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
         .exactly(lrp::name(&*port_name))
         .exactly(lrp::mac(mac))
         .exactly(lrp::networks(networks.iter().map(IpNet::to_string)))
-        .keys(lrp::OPTIONS, [("gateway_mtu", Some(view.config().mtu().to_string().into()))])
+        .keys(lrp::OPTIONS, [("gateway_mtu", gateway.mtu.map(|mtu| mtu.to_string().into()))])
         .build();
     let switch_end = RowBuilder::new(view, &lsp::TABLE, owner, "gateway-join", lsp::EXTERNAL_IDS, &[])
         .exactly(lsp::name(name::join_to_router(&router_name)))
