@@ -30,8 +30,14 @@ pub const HOST_CIDRS: &str = "k8s.ovn.org/host-cidrs";
 pub const L3_GATEWAY_CONFIG: &str = "k8s.ovn.org/l3-gateway-config";
 /// Node: MTU of its pods in bytes, `1442`: what the gateway router lets in; written by the node.
 pub const POD_MTU: &str = "ovenbird.io/pod-mtu";
+/// Node: datapath of the node's integration bridge, `system` or `netdev`; written by the node.
+pub const DATAPATH_TYPE: &str = "ovenbird.io/datapath-type";
+/// Service: how connections are spread, `rr`, `wrr` or `sh`; written by the user.
+pub const SCHEDULER: &str = "ovenbird.io/scheduler";
 /// Pod: addresses, MAC, gateways and routes (see [`crate::PodNetwork`]); written by the master.
 pub const POD_NETWORKS: &str = "k8s.ovn.org/pod-networks";
+/// Pod: its share of the connections to Services whose scheduler is `wrr`, from 1 (default) to 20; written by the user.
+pub const WEIGHT: &str = "ovenbird.io/weight";
 /// Pod: the UID under which a kubelet runs its static pod, of which this one is the mirror; written by the kubelet.
 pub const STATIC_POD_UID: &str = "kubernetes.io/config.mirror";
 /// Pod: limit of traffic to the pod, in bits per second, e.g. `10M`; written by the user.

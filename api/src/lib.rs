@@ -13,6 +13,7 @@ pub mod name;
 pub mod node;
 pub mod path;
 pub mod pod;
+pub mod service;
 
 pub use annotation::AnnotationError;
 pub use gateway::{GatewayMode, L3Gateway};

@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         eprintln!("{note}");
     }
     if read.facts.is_empty() {
-        bail!("there is no Node, Pod or Namespace in the files given by --filename");
+        bail!("there is no object that has rows (Node, Pod, Service, ...) in the files given by --filename");
     }
     let (facts, problems) = allocate::fill(&config, read.facts);
     for problem in problems {

@@ -4,9 +4,9 @@
 //! leave out a column that a translation writes, or the differ would write it for ever (a test compares).
 
 use ovenbird_schema::northbound::{
-    address_set, chassis_template_var, gateway_chassis, load_balancer_group, logical_router, logical_router_policy,
-    logical_router_port, logical_router_static_route, logical_switch, logical_switch_port as lsp, nat, nb_global,
-    static_mac_binding,
+    address_set, chassis_template_var, gateway_chassis, load_balancer, load_balancer_group, logical_router,
+    logical_router_policy, logical_router_port, logical_router_static_route, logical_switch,
+    logical_switch_port as lsp, nat, nb_global, static_mac_binding,
 };
 use ovsdb::{ColumnId, MonitorSpec, TableDesc, TableSpec};
 
@@ -16,13 +16,14 @@ const FILLED_BY_OTHERS: [&str; 9] =
 
 /// The tables and columns.
 pub fn spec() -> MonitorSpec {
-    let tables: [&'static TableDesc; 13] = [
+    let tables: [&'static TableDesc; 14] = [
         &nb_global::TABLE,
         &logical_router::TABLE,
         &logical_router_port::TABLE,
         &logical_switch::TABLE,
         &lsp::TABLE,
         &gateway_chassis::TABLE,
+        &load_balancer::TABLE,
         &load_balancer_group::TABLE,
         &logical_router_static_route::TABLE,
         &logical_router_policy::TABLE,

@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::api::core::v1;
+use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use kube::api::ObjectMeta;
 use ovenbird_api::annotation::STATIC_POD_UID;
-use ovenbird_topology::{Interner, NamespaceFact, NodeFact, PodFact};
+use ovenbird_topology::{EndpointSliceFact, Interner, NamespaceFact, NodeFact, PodFact, ServiceFact};
 use ovsdb::Str;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -53,6 +54,10 @@ pub struct PodKind;
 /// Namespace.
 #[derive(Clone, Debug)]
 pub struct NamespaceKind;
+
+/// Service.
+#[derive(Clone, Debug)]
+pub struct ServiceKind;
 
 /// Part of Node.spec.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -118,6 +123,13 @@ impl Kind for NamespaceKind {
     type Status = Nothing;
 }
 
+/// Services are few, and most of each is read: both parts are the API's own.
+impl Kind for ServiceKind {
+    type Full = v1::Service;
+    type Spec = v1::ServiceSpec;
+    type Status = v1::ServiceStatus;
+}
+
 impl<K: Kind> Resource for Slim<K> {
     type DynamicType = ();
     type Scope = <K::Full as Resource>::Scope;
@@ -150,18 +162,75 @@ impl<K: Kind> Resource for Slim<K> {
 impl<'de, K: Kind> Deserialize<'de> for Slim<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire: Wire<K::Spec, K::Status> = Wire::deserialize(deserializer)?;
-        let meta = ObjectMeta {
-            name: wire.metadata.name,
-            namespace: wire.metadata.namespace,
-            uid: wire.metadata.uid,
-            resource_version: wire.metadata.resource_version,
-            labels: wire.metadata.labels,
-            creation_timestamp: wire.metadata.creation_timestamp,
-            deletion_timestamp: wire.metadata.deletion_timestamp,
-            annotations: Some(wire.metadata.annotations.0),
-            ..ObjectMeta::default()
-        };
+        let meta = wire.metadata.into();
         Ok(Slim { meta, spec: wire.spec.unwrap_or_default(), status: wire.status.unwrap_or_default() })
+    }
+}
+
+/// An EndpointSlice, which has neither spec nor status.
+#[derive(Clone, Debug)]
+pub struct SlimSlice {
+    meta: ObjectMeta,
+    ports: Vec<discovery::EndpointPort>,
+    endpoints: Vec<discovery::Endpoint>,
+}
+
+impl<'de> Deserialize<'de> for SlimSlice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Wire {
+            metadata: Meta,
+            ports: Option<Vec<discovery::EndpointPort>>,
+            endpoints: Option<Vec<discovery::Endpoint>>,
+        }
+        let Wire { metadata, ports, endpoints } = Wire::deserialize(deserializer)?;
+        let (ports, endpoints) = (ports.unwrap_or_default(), endpoints.unwrap_or_default());
+        Ok(SlimSlice { meta: metadata.into(), ports, endpoints })
+    }
+}
+
+impl Resource for SlimSlice {
+    type DynamicType = ();
+    type Scope = <discovery::EndpointSlice as Resource>::Scope;
+
+    fn kind(dt: &()) -> Cow<'_, str> {
+        discovery::EndpointSlice::kind(dt)
+    }
+
+    fn group(dt: &()) -> Cow<'_, str> {
+        discovery::EndpointSlice::group(dt)
+    }
+
+    fn version(dt: &()) -> Cow<'_, str> {
+        discovery::EndpointSlice::version(dt)
+    }
+
+    fn plural(dt: &()) -> Cow<'_, str> {
+        discovery::EndpointSlice::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.meta
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.meta
+    }
+}
+
+impl From<Meta> for ObjectMeta {
+    fn from(meta: Meta) -> ObjectMeta {
+        ObjectMeta {
+            name: meta.name,
+            namespace: meta.namespace,
+            uid: meta.uid,
+            resource_version: meta.resource_version,
+            labels: meta.labels,
+            creation_timestamp: meta.creation_timestamp,
+            deletion_timestamp: meta.deletion_timestamp,
+            annotations: Some(meta.annotations.0),
+            ..ObjectMeta::default()
+        }
     }
 }
 
@@ -289,6 +358,22 @@ impl Slim<NamespaceKind> {
     }
 }
 
+impl Slim<ServiceKind> {
+    /// The fact of a Service.
+    pub fn tell(self, interner: &mut Interner) -> ServiceFact {
+        let service = v1::Service { metadata: self.meta, spec: Some(self.spec), status: Some(self.status) };
+        ServiceFact::from_k8s(&service, interner)
+    }
+}
+
+impl SlimSlice {
+    /// The fact of an EndpointSlice.
+    pub fn tell(self, interner: &mut Interner) -> EndpointSliceFact {
+        let SlimSlice { meta, ports, endpoints } = self;
+        EndpointSliceFact::new(&meta, &ports, &endpoints, interner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,6 +422,31 @@ mod tests {
         let full: v1::Node = serde_json::from_str(node).expect("decodes");
         let slim: Slim<NodeKind> = serde_json::from_str(node).expect("decodes");
         assert_eq!(slim.tell().fact, NodeFact::from_k8s(&full));
+    }
+
+    #[test]
+    fn services_and_slices_give_the_facts_of_the_full_objects() {
+        let text = r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"ns","annotations":{"ovenbird.io/scheduler":"sh"}},
+            "spec":{"type":"LoadBalancer","clusterIP":"10.96.0.1","clusterIPs":["10.96.0.1"],"ports":[{"port":80,"nodePort":30080,"targetPort":"http"}]},
+            "status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.1","ipMode":"VIP"}]}}}"#;
+        let full: v1::Service = serde_json::from_str(text).expect("decodes");
+        let slim: Slim<ServiceKind> = serde_json::from_str(text).expect("decodes");
+        let fact = slim.tell(&mut Interner::default());
+        assert_eq!(fact, ServiceFact::from_k8s(&full, &mut Interner::default()));
+        assert!(!fact.cluster_ips.is_empty() && !fact.ingress.is_empty());
+
+        let text = r#"{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{"name":"web-1","namespace":"ns",
+            "labels":{"kubernetes.io/service-name":"web"},"managedFields":[{"manager":"m"}]},"addressType":"IPv4",
+            "ports":[{"name":"","port":8080,"protocol":"TCP"}],"endpoints":[{"addresses":["10.128.0.3"],"nodeName":"n1",
+            "hints":{"forZones":[{"name":"a"}]},"targetRef":{"kind":"Pod","name":"p"}}]}"#;
+        let full: discovery::EndpointSlice = serde_json::from_str(text).expect("decodes");
+        let slim: SlimSlice = serde_json::from_str(text).expect("decodes");
+        let fact = slim.tell(&mut Interner::default());
+        assert_eq!(fact, EndpointSliceFact::from_k8s(&full, &mut Interner::default()));
+        assert!(!fact.endpoints.is_empty() && !fact.ports.is_empty());
+        let empty =
+            r#"{"metadata":{"name":"web-2","namespace":"ns"},"addressType":"IPv4","endpoints":null,"ports":null}"#;
+        assert!(serde_json::from_str::<SlimSlice>(empty).is_ok());
     }
 
     #[test]

@@ -10,13 +10,16 @@
 //! Whatever has arrived is taken in before anything is sent, so load raises the size of transactions and not the length of a
 //! queue. Must not: block, do I/O by itself, or let a stage reach back into one before it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ovenbird_reconcile::{Outcome, Zone};
-use ovenbird_topology::{Change as FactChange, Engine, FactKey, NamespaceFact, NodeFact, PodFact};
+use ovenbird_reconcile::{Outcome, Owner, Zone};
+use ovenbird_topology::{
+    Change as FactChange, EndpointSliceFact, Engine, Fact, FactKey, NamespaceFact, NodeFact, PodFact, ServiceFact,
+    kinds,
+};
 use ovsdb::{Handle, Str};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -52,7 +55,14 @@ pub enum Seen {
     Pods(Batch<Told<PodFact>>),
     /// Of namespaces.
     Namespaces(Batch<NamespaceFact>),
+    /// Of Services.
+    Services(Batch<ServiceFact>),
+    /// Of EndpointSlices.
+    EndpointSlices(Batch<EndpointSliceFact>),
 }
+
+/// Kinds that are watched.
+const KINDS: [&str; 5] = ["Node", "Pod", "Namespace", "Service", "EndpointSlice"];
 
 /// The ends of all channels that lead here.
 #[derive(Debug)]
@@ -97,9 +107,11 @@ pub struct Pipeline {
     engine: Engine,
     pub(crate) allocator: Allocator,
     pub(crate) northbound: Northbound,
-    pub(crate) watches: [status::Watch; 3],
+    pub(crate) watches: [status::Watch; KINDS.len()],
     /// Generation of the last complete list of each kind.
-    listed: [Option<u64>; 3],
+    listed: [Option<u64>; KINDS.len()],
+    /// Services that changed before every list was complete: what they would lose then is only not told yet.
+    early: Vec<Owner>,
     pub(crate) leading: Leading,
     pub(crate) commits: VecDeque<status::Commit>,
     pub(crate) audits: u64,
@@ -114,7 +126,6 @@ pub struct Pipeline {
 impl Pipeline {
     /// A pipeline that has seen nothing yet.
     pub fn new(config: &Config, identity: String, out: Outputs) -> Pipeline {
-        let watch = |kind| status::Watch { kind, ..status::Watch::default() };
         Pipeline {
             began: Instant::now(),
             audit_interval: config.audit_interval,
@@ -122,8 +133,9 @@ impl Pipeline {
             engine: Engine::new(config.cluster.clone()),
             allocator: Allocator::new(config.cluster.clone()),
             northbound: Northbound::new(Zone::default(), out.handle.clone()),
-            watches: [watch("Node"), watch("Pod"), watch("Namespace")],
-            listed: [None; 3],
+            watches: KINDS.map(|kind| status::Watch { kind, ..status::Watch::default() }),
+            listed: [None; KINDS.len()],
+            early: Vec::new(),
             leading: Leading::No,
             commits: VecDeque::new(),
             audits: 0,
@@ -196,7 +208,7 @@ impl Pipeline {
         for (subject, diagnostics) in complaints {
             self.out.reporter.set(Source::Allocation, subject, &diagnostics);
         }
-        for owner in self.engine.take_dirty() {
+        for owner in self.take_dirty() {
             let output = self.engine.translate(&owner);
             let diagnostics = self.northbound.set(&owner, output, now);
             let subject = Subject { kind: owner.kind.name, key: owner.key };
@@ -205,6 +217,26 @@ impl Pipeline {
         if self.out.validity.is_valid() {
             self.northbound.pump(now);
         }
+    }
+
+    /// The owners to translate now. A Service is not before its endpoints are known, or it would be cut off until they are.
+    fn take_dirty(&mut self) -> Vec<Owner> {
+        let dirty = self.engine.take_dirty();
+        if !self.is_listed() {
+            let (early, ready): (Vec<Owner>, _) = dirty.into_iter().partition(|owner| owner.kind == kinds::SERVICE);
+            self.early.extend(early);
+            return ready;
+        }
+        if self.early.is_empty() {
+            return dirty;
+        }
+        let all: BTreeSet<Owner> = std::mem::take(&mut self.early).into_iter().chain(dirty).collect();
+        all.into_iter().collect()
+    }
+
+    /// True when every list is complete.
+    fn is_listed(&self) -> bool {
+        self.watches.iter().all(|watch| watch.complete)
     }
 
     /// Returns the number of changes.
@@ -219,8 +251,16 @@ impl Pipeline {
                 self.take(1, batch, FactKey::Pod, change)
             }
             Seen::Namespaces(batch) => {
-                let change = |this: &mut Self, fact| this.effects.facts.push(ovenbird_topology::Fact::Namespace(fact));
+                let change = |this: &mut Self, fact| this.effects.facts.push(Fact::Namespace(fact));
                 self.take(2, batch, FactKey::Namespace, change)
+            }
+            Seen::Services(batch) => {
+                let change = |this: &mut Self, fact| this.effects.facts.push(Fact::Service(fact));
+                self.take(3, batch, FactKey::Service, change)
+            }
+            Seen::EndpointSlices(batch) => {
+                let change = |this: &mut Self, fact| this.effects.facts.push(Fact::EndpointSlice(fact));
+                self.take(4, batch, FactKey::EndpointSlice, change)
             }
         }
     }
@@ -263,7 +303,7 @@ impl Pipeline {
     }
 
     fn on_listed(&mut self) {
-        if self.watches.iter().all(|w| w.complete) && !self.out.readiness.watches.swap(true, Ordering::Relaxed) {
+        if self.is_listed() && !self.out.readiness.watches.swap(true, Ordering::Relaxed) {
             tracing::info!(nodes = self.watches[0].objects, pods = self.watches[1].objects, "every list is complete");
             self.allocator.settle(&mut self.effects);
             // Not before what the lists told has become wishes.

@@ -35,7 +35,7 @@ impl Pages for Shown {
     fn missing(&self) -> Vec<&'static str> {
         [
             (
-                "the lists of Nodes, Pods and Namespaces (does the API server answer, and may we list and watch them?)",
+                "the lists of all watched kinds (does the API server answer, and may we list and watch them?)",
                 &self.readiness.watches,
             ),
             ("the contents of the Northbound (does --nb-address answer?)", &self.readiness.northbound),

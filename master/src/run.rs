@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::event::Reporter;
 use crate::lease::Election;
 use crate::metrics::Metrics;
-use crate::object::{NamespaceKind, NodeKind, PodKind, Slim};
+use crate::object::{NamespaceKind, NodeKind, PodKind, ServiceKind, Slim, SlimSlice};
 use crate::pipeline::{Inputs, Outputs, Pipeline, Seen};
 use crate::readiness::{Readiness, Shown};
 use crate::{admin, monitor, watch};
@@ -116,30 +116,30 @@ fn ovsdb_config(config: &Config) -> ovsdb::Config {
 fn spawn_watches(client: &kube::Client) -> (channel::Sender<u64>, mpsc::Receiver<Seen>) {
     let (generation, current) = channel::channel(0);
     let (tx, seen) = mpsc::channel(AHEAD);
-    let (mut pod_texts, mut namespace_texts) = (Interner::default(), Interner::default());
-    let pods = watch::run(
-        Api::all(client.clone()),
-        current.clone(),
-        move |pod: Slim<PodKind>| pod.tell(&mut pod_texts),
-        Seen::Pods,
-        tx.clone(),
-    );
-    let nodes = watch::run(
-        Api::all(client.clone()),
-        current.clone(),
-        |node: Slim<NodeKind>| node.tell(),
-        Seen::Nodes,
-        tx.clone(),
-    );
-    let namespaces = watch::run(
-        Api::all(client.clone()),
-        current,
-        move |namespace: Slim<NamespaceKind>| namespace.tell(&mut namespace_texts),
-        Seen::Namespaces,
-        tx,
-    );
-    tokio::spawn(pods);
-    tokio::spawn(nodes);
-    tokio::spawn(namespaces);
+    let watches = Watches { client, current, tx };
+    watches.spawn(Slim::<PodKind>::tell, Seen::Pods);
+    watches.spawn(|node: Slim<NodeKind>, _: &mut Interner| node.tell(), Seen::Nodes);
+    watches.spawn(Slim::<NamespaceKind>::tell, Seen::Namespaces);
+    watches.spawn(Slim::<ServiceKind>::tell, Seen::Services);
+    watches.spawn(SlimSlice::tell, Seen::EndpointSlices);
     (generation, seen)
+}
+
+/// What all watches share.
+struct Watches<'a> {
+    client: &'a kube::Client,
+    current: channel::Receiver<u64>,
+    tx: mpsc::Sender<Seen>,
+}
+
+impl Watches<'_> {
+    fn spawn<O: watch::Object, T: watch::Keyed + Send + 'static>(
+        &self,
+        mut tell: impl FnMut(O, &mut Interner) -> T + Send + 'static,
+        wrap: fn(watch::Batch<T>) -> Seen,
+    ) {
+        let (api, mut texts) = (Api::all(self.client.clone()), Interner::default());
+        let slim = move |object| tell(object, &mut texts);
+        tokio::spawn(watch::run(api, self.current.clone(), slim, wrap, self.tx.clone()));
+    }
 }

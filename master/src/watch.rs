@@ -8,19 +8,21 @@
 //! and deletes only, and learns (`complete`) when it has seen everything; before that, absence means nothing.
 //! Must not: keep objects (only their keys), interpret them, or drop a change when the reader is slow: it waits.
 
+use std::fmt::Debug;
 use std::hash::Hash;
 
 use futures::{Stream, StreamExt};
-use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::{Api, Resource};
 use ovenbird_daemon::{access, rights};
-use ovenbird_topology::{NamespaceFact, NodeFact, PodFact};
+use ovenbird_topology::{EndpointSliceFact, NamespaceFact, NodeFact, PodFact, ServiceFact};
 use ovsdb::Str;
 use rustc_hash::FxHashSet;
+use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
-use crate::object::{Kind, Slim, Told};
+use crate::object::Told;
 
 /// Most changes in one batch.
 const BATCH: usize = 256;
@@ -71,10 +73,27 @@ impl Keyed for NamespaceFact {
     }
 }
 
+impl Keyed for ServiceFact {
+    fn key(&self) -> &Str {
+        &self.key
+    }
+}
+
+impl Keyed for EndpointSliceFact {
+    fn key(&self) -> &Str {
+        &self.key
+    }
+}
+
+/// What can be watched.
+pub trait Object: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static {}
+
+impl<T: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static> Object for T {}
+
 /// Key of an object: `namespace/name`, or `name` when it has no namespace.
-pub fn key<K: Kind>(object: &Slim<K>) -> Str {
-    let name = object.meta.name.as_deref().unwrap_or_default();
-    match object.meta.namespace.as_deref() {
+pub fn key(object: &impl Resource) -> Str {
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    match object.meta().namespace.as_deref() {
         Some(namespace) => format!("{namespace}/{name}").into(),
         None => name.into(),
     }
@@ -82,10 +101,10 @@ pub fn key<K: Kind>(object: &Slim<K>) -> Str {
 
 /// Watches all objects that `api` names until the reader is gone. `slim` turns each into what the reader keeps. A change of
 /// `generation` makes it list anew.
-pub async fn run<K: Kind, T: Keyed, E>(
-    api: Api<Slim<K>>,
+pub async fn run<O: Object, T: Keyed, E>(
+    api: Api<O>,
     mut generation: watch::Receiver<u64>,
-    mut slim: impl FnMut(Slim<K>) -> T,
+    mut slim: impl FnMut(O) -> T,
     wrap: impl Fn(Batch<T>) -> E,
     events: mpsc::Sender<E>,
 ) {
@@ -105,11 +124,11 @@ pub async fn run<K: Kind, T: Keyed, E>(
 }
 
 /// Cancelling it loses no change that `keys` counts as told.
-async fn follow<K: Kind, T: Keyed, E>(
-    stream: impl Stream<Item = watcher::Result<Event<Slim<K>>>>,
+async fn follow<O: Object, T: Keyed, E>(
+    stream: impl Stream<Item = watcher::Result<Event<O>>>,
     generation: u64,
     keys: &mut Keys<Str>,
-    slim: &mut impl FnMut(Slim<K>) -> T,
+    slim: &mut impl FnMut(O) -> T,
     wrap: &impl Fn(Batch<T>) -> E,
     events: &mpsc::Sender<E>,
 ) {
@@ -136,7 +155,7 @@ async fn follow<K: Kind, T: Keyed, E>(
                 }
                 Err(error) => {
                     if !rights::was_told(&error) {
-                        let kind = <Slim<K> as kube::Resource>::kind(&());
+                        let kind = O::kind(&());
                         tracing::warn!(%kind, %error, "watch failed; trying again");
                     }
                     batch.error = Some(error.to_string());
@@ -191,7 +210,7 @@ mod tests {
     use ovenbird_topology::Interner;
 
     use super::*;
-    use crate::object::PodKind;
+    use crate::object::{PodKind, Slim};
 
     fn pod(name: &str) -> Slim<PodKind> {
         serde_json::from_value(serde_json::json!({"metadata": {"namespace": "ns", "name": name}})).expect("decodes")

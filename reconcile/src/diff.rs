@@ -96,6 +96,15 @@ pub(crate) fn exactly(
             return (add.len() + remove.len() > 0).then_some(Action::Members { column, add, remove });
         }
     }
+    if let (Datum::Map(wanted), Some(Datum::Map(have))) = (&new, old) {
+        let gone = have.iter().filter(|(key, _)| new.get(key).is_none()).map(|(key, _)| (key.clone(), None));
+        let all: Vec<_> = gone.chain(wanted.iter().map(|(key, value)| (key.clone(), Some(value.clone())))).collect();
+        if let Some(Action::Keys { changes, .. }) = keys(column, old, &all)
+            && changes.len() < wanted.len()
+        {
+            return Some(Action::Keys { column, changes });
+        }
+    }
     Some(Action::Update { column, old: old.cloned(), new })
 }
 
@@ -225,5 +234,40 @@ impl Desired {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ovenbird_schema::northbound::load_balancer as lb;
+
+    use super::*;
+
+    fn change(old: &[(&str, &str)], new: &[(&str, &str)]) -> String {
+        let (_, old) = lb::vips(old.iter().copied());
+        let (_, new) = lb::vips(new.iter().copied());
+        match exactly(&lb::TABLE, lb::VIPS, Some(&old), new, true) {
+            None => "nothing".to_owned(),
+            Some(Action::Update { new, .. }) => format!("all {}", new.len()),
+            Some(Action::Keys { changes, .. }) => {
+                let text = |atom: &Option<Atom>| atom.as_ref().and_then(Atom::as_str).unwrap_or("-").to_owned();
+                changes
+                    .iter()
+                    .map(|c| format!("{}:{}>{} ", c.key.as_str().unwrap(), text(&c.old), text(&c.new)))
+                    .collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn of_a_map_only_the_keys_that_differ_are_written() {
+        let old = [("a", "1"), ("b", "2"), ("c", "3")];
+        assert_eq!(change(&old, &old), "nothing");
+        assert_eq!(change(&old, &[("a", "1"), ("b", "9"), ("c", "3")]), "b:2>9 ");
+        assert_eq!(change(&old, &[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]), "d:->4 ");
+        assert_eq!(change(&old, &[("a", "1"), ("c", "3")]), "b:2>- ");
+        assert_eq!(change(&old, &[("a", "5")]), "all 1", "no less would be written");
+        assert_eq!(change(&old, &[]), "all 0");
     }
 }

@@ -28,6 +28,16 @@ impl Bucket {
         Bucket::named(2, node)
     }
 
+    /// The nodes that have a switch, with their zones.
+    pub fn places() -> Bucket {
+        Bucket::named(3, "")
+    }
+
+    /// What all nodes have in common.
+    pub fn nodes() -> Bucket {
+        Bucket::named(4, "")
+    }
+
     fn named(kind: u8, name: impl Hash) -> Bucket {
         let mut hasher = FxHasher::default();
         (kind, name).hash(&mut hasher);

@@ -17,7 +17,7 @@ use crate::facts::Change;
 use crate::reads::Reads;
 use crate::snapshot::Snapshot;
 use crate::view::View;
-use crate::{Config, Interner, cluster, kinds, node, pod};
+use crate::{Config, Interner, cluster, kinds, node, pod, service};
 
 /// Facts, and who read what of them.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Engine {
     /// Takes a change in and marks the owners that it may concern.
     pub fn apply(&mut self, change: Change) {
         let touched = self.snapshot.apply(change);
-        self.dirty.extend(touched.owner);
+        self.dirty.extend(touched.owners);
         self.mark(&touched.buckets);
     }
 
@@ -73,6 +73,7 @@ impl Engine {
             kinds::CLUSTER => cluster::translate(&view, owner),
             kinds::NODE => node::translate(&view, owner),
             kinds::POD => pod::translate(&view, owner),
+            kinds::SERVICE => service::translate(&view, owner),
             _ => Output::default(),
         };
         let reads = view.into_reads();

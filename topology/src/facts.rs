@@ -9,10 +9,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ovenbird_api::service::parse_weight;
 use ovenbird_api::{AnnotationError, L3Gateway, Mac, PodNetwork, annotation, name, node};
 use ovsdb::Str;
 
 use crate::intern::Interner;
+
+mod service;
+mod slice;
+
+pub use service::{Protocol, ServiceFact, ServicePort};
+pub use slice::{Conditions, Endpoint, EndpointSliceFact, Hints, SlicePort};
+
+/// Label of a Node: the zone that it stands in.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// An annotation: absent, read, or not readable.
 pub type Annotated<T> = Option<Result<T, Box<AnnotationError>>>;
@@ -43,6 +53,10 @@ pub struct NodeFact {
     pub host_cidrs: Annotated<Vec<IpNet>>,
     /// Annotation `pod-mtu`.
     pub pod_mtu: Annotated<u32>,
+    /// Label `topology.kubernetes.io/zone`.
+    pub zone: Option<Str>,
+    /// The node's bridge is of the userspace datapath: annotation `datapath-type`.
+    pub userspace: bool,
 }
 
 /// A Pod.
@@ -56,6 +70,8 @@ pub struct PodFact {
     pub node: Option<Str>,
     /// Annotation `pod-networks`.
     pub network: Annotated<PodAddresses>,
+    /// Annotation `weight`.
+    pub weight: Annotated<u8>,
     /// `metadata.labels`.
     pub labels: Labels,
     /// `metadata.creationTimestamp`, seconds since 1970.
@@ -95,6 +111,10 @@ pub enum Fact {
     Pod(PodFact),
     /// A Namespace.
     Namespace(NamespaceFact),
+    /// A Service.
+    Service(ServiceFact),
+    /// An EndpointSlice.
+    EndpointSlice(EndpointSliceFact),
 }
 
 /// Name of a fact.
@@ -106,6 +126,10 @@ pub enum FactKey {
     Pod(Str),
     /// A Namespace by name.
     Namespace(Str),
+    /// A Service by `namespace/name`.
+    Service(Str),
+    /// An EndpointSlice by `namespace/name`.
+    EndpointSlice(Str),
 }
 
 /// An event.
@@ -124,6 +148,8 @@ impl Fact {
             Fact::Node(node) => FactKey::Node(node.name.clone()),
             Fact::Pod(pod) => FactKey::Pod(pod.key.clone()),
             Fact::Namespace(namespace) => FactKey::Namespace(namespace.name.clone()),
+            Fact::Service(service) => FactKey::Service(service.key.clone()),
+            Fact::EndpointSlice(slice) => FactKey::EndpointSlice(slice.key.clone()),
         }
     }
 }
@@ -149,6 +175,12 @@ impl NodeFact {
                 .and_then(Result::transpose),
             host_cidrs: annotated(meta, annotation::HOST_CIDRS, node::parse_host_cidrs),
             pod_mtu: annotated(meta, annotation::POD_MTU, node::parse_pod_mtu),
+            zone: label(meta, ZONE).filter(|zone| !zone.is_empty()).map(Str::from),
+            userspace: meta
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(annotation::DATAPATH_TYPE))
+                .is_some_and(|t| t == "netdev"),
         }
     }
 }
@@ -179,6 +211,7 @@ impl PodFact {
             uid: static_uid.or(meta.uid.as_deref()).unwrap_or_default().into(),
             node: node.filter(|text| !text.is_empty()).map(|text| interner.intern(text)),
             network: annotated(meta, annotation::POD_NETWORKS, |text| PodNetwork::parse(text).map(PodAddresses::from)),
+            weight: annotated(meta, annotation::WEIGHT, parse_weight),
             labels: labels(meta, interner),
             created: created(meta),
             host_network,
@@ -237,6 +270,15 @@ impl From<PodNetwork> for PodAddresses {
 fn annotated<T>(meta: &ObjectMeta, key: &str, parse: impl FnOnce(&str) -> Result<T, AnnotationError>) -> Annotated<T> {
     let text = meta.annotations.as_ref()?.get(key)?;
     Some(parse(text).map_err(Box::new))
+}
+
+fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+/// `namespace/name`.
+fn key(meta: &ObjectMeta) -> Str {
+    name::key(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default()).into()
 }
 
 fn created(meta: &ObjectMeta) -> i64 {

@@ -30,7 +30,7 @@ pub(crate) use claims::{GatewayError, judge};
 pub(crate) use nat::exclusions;
 
 use crate::build::{self, complaint, contribution};
-use crate::config::is_v4;
+use crate::config::{Config, is_v4};
 use crate::facts::NodeFact;
 use crate::kinds;
 use crate::node::check;
@@ -97,17 +97,7 @@ pub(crate) fn translate(
     let host_cidrs = check(&node.host_cidrs, HOST_CIDRS, Severity::Warning, &mut output.diagnostics);
     let mtu = check(&node.pod_mtu, POD_MTU, Severity::Warning, &mut output.diagnostics).copied();
 
-    let family = |v4: bool| {
-        let join = *view.config().join_subnets().iter().find(|net| is_v4(net) == v4)?;
-        Some(Family {
-            v4,
-            subnet: *subnets.iter().find(|net| is_v4(net) == v4)?,
-            uplink: l3.address(v4)?,
-            join: address::on_subnet(address::nth(join, u128::from(*id))?, join),
-            cluster: address::router(join)?,
-        })
-    };
-    let families: Vec<Family> = [true, false].into_iter().filter_map(family).collect();
+    let families = families(view.config(), l3, *id, subnets);
     for subnet in subnets.iter().filter(|net| families.iter().all(|f| f.v4 != is_v4(net))) {
         let problem = format!("no address of the family of {subnet}: its pods have no way out; give the bridge one");
         output.diagnostics.push(complaint(Severity::Warning, "GatewayFamily", L3_GATEWAY_CONFIG, &problem));
@@ -121,6 +111,38 @@ pub(crate) fn translate(
     external::add(&gateway, output);
     routes::add(&gateway, output);
     nat::add(&gateway, output);
+}
+
+/// The addresses by which others reach a node that has a gateway router, `None` when it has none. `subnets` are those that the node may
+/// use, `refused` is what is wrong with its gateway.
+pub(crate) fn node_addresses(
+    config: &Config,
+    node: &NodeFact,
+    subnets: &[IpNet],
+    refused: &[GatewayError],
+) -> Option<Vec<IpAddr>> {
+    let l3 = node.gateway.as_ref()?.as_ref().ok()?;
+    let id = node.id.as_ref()?.as_ref().ok()?;
+    node.chassis.as_ref()?.as_ref().ok()?;
+    if !refused.is_empty() || families(config, l3, *id, subnets).is_empty() {
+        return None;
+    }
+    let host_cidrs = node.host_cidrs.as_ref().and_then(|cidrs| cidrs.as_ref().ok());
+    Some(claims::host_addresses(config, l3, host_cidrs.map_or(&[][..], Vec::as_slice)))
+}
+
+fn families(config: &Config, l3: &L3Gateway, id: u16, subnets: &[IpNet]) -> Vec<Family> {
+    let family = |v4: bool| {
+        let join = *config.join_subnets().iter().find(|net| is_v4(net) == v4)?;
+        Some(Family {
+            v4,
+            subnet: *subnets.iter().find(|net| is_v4(net) == v4)?,
+            uplink: l3.address(v4)?,
+            join: address::on_subnet(address::nth(join, u128::from(id))?, join),
+            cluster: address::router(join)?,
+        })
+    };
+    [true, false].into_iter().filter_map(family).collect()
 }
 
 impl Gateway<'_> {

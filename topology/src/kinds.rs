@@ -8,6 +8,8 @@ pub const CLUSTER: OwnerKind = OwnerKind { rank: 10, name: "Cluster" };
 pub const NODE: OwnerKind = OwnerKind { rank: 20, name: "Node" };
 /// A Pod, by `namespace/name`.
 pub const POD: OwnerKind = OwnerKind { rank: 30, name: "Pod" };
+/// A Service, by `namespace/name`.
+pub const SERVICE: OwnerKind = OwnerKind { rank: 40, name: "Service" };
 
 /// The one owner of kind [`CLUSTER`].
 pub fn cluster() -> Owner {

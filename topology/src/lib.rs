@@ -17,13 +17,17 @@ mod gateway;
 mod intern;
 pub mod kinds;
 mod node;
+mod places;
 mod pod;
 mod reads;
+mod service;
 mod snapshot;
 pub mod text;
 mod view;
 
 pub use config::{Config, ConfigError};
 pub use engine::Engine;
-pub use facts::{Change, Fact, FactKey, NamespaceFact, NodeFact, PodAddresses, PodFact};
+pub use facts::{
+    Change, EndpointSliceFact, Fact, FactKey, NamespaceFact, NodeFact, PodAddresses, PodFact, ServiceFact,
+};
 pub use intern::Interner;

@@ -97,6 +97,7 @@ fn switch_row(view: &View<'_>, owner: &Owner, node: &NodeFact, subnets: &[IpNet]
             ],
         )
         .exactly(ls::load_balancer_group([Group::Everywhere, Group::Switches].map(load_balancer_group)))
+        .members(ls::LOAD_BALANCER)
         .members(ls::PORTS)
         .build()
 }

@@ -8,13 +8,13 @@
 use std::fmt::Write;
 
 use ovenbird_api::address::{self, FIRST_POD};
-use ovenbird_api::annotation::POD_NETWORKS;
+use ovenbird_api::annotation::{POD_NETWORKS, WEIGHT};
 use ovenbird_api::name;
-use ovenbird_reconcile::{DesiredRow, Output, Owner};
+use ovenbird_reconcile::{DesiredRow, Output, Owner, Severity};
 use ovenbird_schema::northbound::{logical_switch as ls, logical_switch_port as lsp};
 use ovsdb::{Atom, Str};
 
-use crate::build::{RowBuilder, contribution, refused};
+use crate::build::{RowBuilder, complaint, contribution, refused};
 use crate::facts::{PodAddresses, PodFact};
 use crate::node;
 use crate::view::View;
@@ -49,7 +49,9 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
     }
     let port = port_row(view, owner, pod, node, addresses);
     let member = contribution(&ls::TABLE, node::switch(node), ls::PORTS, port.id.uuid());
-    Output { rows: vec![port], contributions: vec![member], diagnostics: Vec::new() }
+    let weight = pod.weight.as_ref().and_then(|weight| weight.as_ref().err());
+    let diagnostics = weight.map(|error| complaint(Severity::Warning, "InvalidAnnotation", WEIGHT, error));
+    Output { rows: vec![port], contributions: vec![member], diagnostics: diagnostics.into_iter().collect() }
 }
 
 fn port_row(view: &View<'_>, owner: &Owner, pod: &PodFact, node: &Str, addresses: &PodAddresses) -> DesiredRow {

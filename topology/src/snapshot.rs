@@ -1,8 +1,9 @@
 //! The snapshot: all facts, and what is derived from several of them.
 //!
 //! Derived: which subnets each node may use (two nodes may claim one), what is wrong with their gateways (two may claim one
-//! address), and which pods of a node claim an address. A change
-//! tells the owner whose fact it is and the buckets that changed with it; an upsert of an equal fact tells nothing.
+//! address), which pods of a node claim an address, which slices a Service has, and what Services must know of the nodes. A
+//! change tells the owner whose fact it is (an EndpointSlice is its Service's) and the buckets that changed with it; an upsert of
+//! an equal fact tells nothing.
 //! Must not: know which features read what.
 
 use std::collections::BTreeMap;
@@ -15,8 +16,11 @@ use rustc_hash::FxHashMap;
 
 use crate::allocate::{NodeSubnets, SubnetError};
 use crate::bucket::Bucket;
-use crate::facts::{Change, Fact, FactKey, NamespaceFact, NodeFact, PodAddresses, PodFact};
+use crate::facts::{
+    Change, EndpointSliceFact, Fact, FactKey, NamespaceFact, NodeFact, PodAddresses, PodFact, ServiceFact,
+};
 use crate::gateway::{self, GatewayError};
+use crate::places::{Common, Place};
 use crate::{Config, kinds};
 
 /// Facts and derived buckets.
@@ -25,13 +29,21 @@ pub(crate) struct Snapshot {
     nodes: BTreeMap<Str, NodeFact>,
     pods: FxHashMap<Str, Box<PodFact>>,
     namespaces: FxHashMap<Str, NamespaceFact>,
+    services: FxHashMap<Str, Box<ServiceFact>>,
+    slices: FxHashMap<Str, Box<EndpointSliceFact>>,
+    /// By Service: keys of its slices, sorted.
+    slices_of: FxHashMap<Str, Vec<Str>>,
     /// By node: (address, key of a pod that claims it), sorted. Two entries with one address are a conflict.
     claims: FxHashMap<Str, Vec<(IpAddr, Str)>>,
     subnets: FxHashMap<Str, Subnets>,
     /// By node, those whose gateway cannot be.
     gateways: FxHashMap<Str, Vec<GatewayError>>,
+    places: Vec<Place>,
+    common: Common,
     /// `subnets` and `gateways` do not yet follow from `nodes`.
     unsettled: bool,
+    /// `places` and `common` do not yet follow from `nodes` and `subnets`.
+    displaced: bool,
 }
 
 /// What became of a node's subnet annotation.
@@ -46,8 +58,8 @@ pub(crate) struct Subnets {
 /// What a change touches.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
-    /// The owner whose own fact changed.
-    pub owner: Option<Owner>,
+    /// The owners whose own fact changed.
+    pub owners: Vec<Owner>,
     /// Buckets that changed.
     pub buckets: Vec<Bucket>,
 }
@@ -59,6 +71,26 @@ impl Snapshot {
 
     pub fn pod(&self, key: &str) -> Option<&PodFact> {
         self.pods.get(key).map(|pod| &**pod)
+    }
+
+    pub fn service(&self, key: &str) -> Option<&ServiceFact> {
+        self.services.get(key).map(|service| &**service)
+    }
+
+    /// The slices of a Service, by key.
+    pub fn slices(&self, service: &str) -> Vec<&EndpointSliceFact> {
+        let keys = self.slices_of.get(service).into_iter().flatten();
+        keys.filter_map(|key| self.slices.get(key).map(|slice| &**slice)).collect()
+    }
+
+    /// The nodes that have a switch, by name.
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// What all nodes have in common.
+    pub fn common(&self) -> &Common {
+        &self.common
     }
 
     pub fn subnets(&self, node: &str) -> Option<&Subnets> {
@@ -82,6 +114,7 @@ impl Snapshot {
         let mut owners = vec![kinds::cluster()];
         owners.extend(self.nodes.keys().map(|name| Owner::new(kinds::NODE, name.clone())));
         owners.extend(self.pods.keys().map(|key| Owner::new(kinds::POD, key.clone())));
+        owners.extend(self.services.keys().map(|key| Owner::new(kinds::SERVICE, key.clone())));
         owners.sort_unstable();
         owners
     }
@@ -101,42 +134,61 @@ impl Snapshot {
                 self.namespaces.remove(&name);
                 Touched::default()
             }
+            Change::Upsert(Fact::Service(service)) => self.set_service(&service.key.clone(), Some(service)),
+            Change::Delete(FactKey::Service(key)) => self.set_service(&key, None),
+            Change::Upsert(Fact::EndpointSlice(slice)) => self.set_slice(&slice.key.clone(), Some(slice)),
+            Change::Delete(FactKey::EndpointSlice(key)) => self.set_slice(&key, None),
         }
     }
 
-    /// Brings `subnets` and `gateways` up to date and returns the buckets that changed by it. Apart from `apply`, so that a batch of
-    /// changes, such as the first list, costs one pass over the nodes.
+    /// Brings what is derived of all nodes up to date and returns the buckets that changed by it. Apart from `apply`, so that a
+    /// batch of changes, such as the first list, costs one pass over the nodes.
     pub fn settle(&mut self, config: &Config) -> Vec<Bucket> {
-        if !std::mem::take(&mut self.unsettled) {
-            return Vec::new();
+        let mut buckets = Vec::new();
+        if std::mem::take(&mut self.unsettled) {
+            let subnets = judge_subnets(config, self.nodes.values());
+            buckets.extend(replace(&mut self.subnets, subnets).iter().map(|n| Bucket::subnets(n)));
+            let gateways = gateway::judge(config, self.nodes.values());
+            buckets.extend(replace(&mut self.gateways, gateways).iter().map(|n| Bucket::gateway(n)));
         }
-        let subnets = judge_subnets(config, self.nodes.values());
-        let mut buckets: Vec<Bucket> = replace(&mut self.subnets, subnets).iter().map(|n| Bucket::subnets(n)).collect();
-        let gateways = gateway::judge(config, self.nodes.values());
-        buckets.extend(replace(&mut self.gateways, gateways).iter().map(|n| Bucket::gateway(n)));
+        if std::mem::take(&mut self.displaced) {
+            let place = |node: &NodeFact| {
+                let subnets = &self.subnets(&node.name)?.usable;
+                Place::of(config, node, subnets, self.gateway_errors(&node.name))
+            };
+            let places: Vec<Place> = self.nodes.values().filter_map(place).collect();
+            let common = Common::of(self.nodes.values(), &places);
+            if self.places != places {
+                buckets.push(Bucket::places());
+            }
+            if self.common != common {
+                buckets.push(Bucket::nodes());
+            }
+            (self.places, self.common) = (places, common);
+        }
         buckets
     }
 
     fn set_node(&mut self, name: Str, node: Option<NodeFact>) -> Touched {
-        let owner = Some(Owner::new(kinds::NODE, name.clone()));
-        let claim = |n: &NodeFact| (n.created, n.subnets.clone(), n.id.clone(), n.gateway.clone());
-        let (before, after) = (self.nodes.get(&name), node.as_ref());
-        if before == after {
+        if self.nodes.get(&name) == node.as_ref() {
             return Touched::default();
         }
-        self.unsettled |= before.map(claim) != after.map(claim);
+        let claim = |n: &NodeFact| (n.created, n.subnets.clone(), n.id.clone(), n.gateway.clone());
+        self.unsettled |= self.nodes.get(&name).map(claim) != node.as_ref().map(claim);
+        self.displaced = true;
+        let owners = vec![Owner::new(kinds::NODE, name.clone())];
         match node {
             Some(node) => self.nodes.insert(name, node),
             None => self.nodes.remove(&name),
         };
-        Touched { owner, buckets: Vec::new() }
+        Touched { owners, buckets: Vec::new() }
     }
 
     fn set_pod(&mut self, key: &Str, pod: Option<PodFact>) -> Touched {
         if self.pod(key) == pod.as_ref() {
             return Touched::default();
         }
-        let mut touched = Touched { owner: Some(Owner::new(kinds::POD, key.clone())), buckets: Vec::new() };
+        let mut touched = Touched { owners: vec![Owner::new(kinds::POD, key.clone())], buckets: Vec::new() };
         // The map's key is the fact's own text, so that it is held once: hence no insertion over an older fact.
         if let Some(before) = self.pods.remove(key) {
             self.unclaim(&before, &mut touched.buckets);
@@ -145,6 +197,42 @@ impl Snapshot {
             self.claim(&pod, &mut touched.buckets);
             self.pods.insert(pod.key.clone(), Box::new(pod));
         }
+        touched
+    }
+
+    fn set_service(&mut self, key: &Str, service: Option<ServiceFact>) -> Touched {
+        if self.service(key) == service.as_ref() {
+            return Touched::default();
+        }
+        self.services.remove(key);
+        if let Some(service) = service {
+            self.services.insert(service.key.clone(), Box::new(service));
+        }
+        Touched { owners: vec![Owner::new(kinds::SERVICE, key.clone())], buckets: Vec::new() }
+    }
+
+    fn set_slice(&mut self, key: &Str, slice: Option<EndpointSliceFact>) -> Touched {
+        if self.slices.get(key).map(|slice| &**slice) == slice.as_ref() {
+            return Touched::default();
+        }
+        let mut touched = Touched::default();
+        if let Some(service) = self.slices.remove(key).and_then(|before| before.service) {
+            if let Some(keys) = self.slices_of.get_mut(&service) {
+                keys.retain(|other| other != key);
+                if keys.is_empty() {
+                    self.slices_of.remove(&service);
+                }
+            }
+            touched.owners.push(Owner::new(kinds::SERVICE, service));
+        }
+        let Some(slice) = slice else { return touched };
+        if let Some(service) = &slice.service {
+            let keys = self.slices_of.entry(service.clone()).or_insert_with(|| Vec::with_capacity(1));
+            let at = keys.partition_point(|other| other < key);
+            keys.insert(at, slice.key.clone());
+            touched.owners.push(Owner::new(kinds::SERVICE, service.clone()));
+        }
+        self.slices.insert(slice.key.clone(), Box::new(slice));
         touched
     }
 

@@ -11,8 +11,9 @@ use ovenbird_reconcile::Owner;
 use ovsdb::Str;
 
 use crate::bucket::Bucket;
-use crate::facts::{NodeFact, PodFact};
+use crate::facts::{EndpointSliceFact, NodeFact, PodFact, ServiceFact};
 use crate::gateway::GatewayError;
+use crate::places::{Common, Place};
 use crate::snapshot::{Snapshot, Subnets};
 use crate::{Config, Interner, kinds};
 
@@ -49,6 +50,28 @@ impl<'a> View<'a> {
         self.snapshot.pod(&owner.key).filter(|_| owner.kind == kinds::POD)
     }
 
+    /// The owner's own Service. Not recorded, as above.
+    pub fn own_service(&self, owner: &Owner) -> Option<&'a ServiceFact> {
+        self.snapshot.service(&owner.key).filter(|_| owner.kind == kinds::SERVICE)
+    }
+
+    /// The slices of the owner's own Service, by key. Not recorded: they are the Service's own facts.
+    pub fn own_slices(&self, owner: &Owner) -> Vec<&'a EndpointSliceFact> {
+        if owner.kind == kinds::SERVICE { self.snapshot.slices(&owner.key) } else { Vec::new() }
+    }
+
+    /// The nodes that have a switch, by name: for what differs from node to node.
+    pub(crate) fn places(&self) -> &'a [Place] {
+        self.read(Bucket::places());
+        self.snapshot.places()
+    }
+
+    /// What all nodes have in common, which rarely changes.
+    pub(crate) fn common(&self) -> &'a Common {
+        self.read(Bucket::nodes());
+        self.snapshot.common()
+    }
+
     /// What a node's subnet annotation came to; `None` without a valid one.
     pub(crate) fn subnets(&self, node: &str) -> Option<&'a Subnets> {
         self.read(Bucket::subnets(node));
@@ -65,6 +88,12 @@ impl<'a> View<'a> {
     pub fn holder(&self, node: &str, address: IpAddr) -> Option<&'a Str> {
         self.read(Bucket::claims(node, address));
         self.snapshot.holder(node, address)
+    }
+
+    /// The pod that has an address of a node.
+    pub fn pod_at(&self, node: &str, address: IpAddr) -> Option<&'a PodFact> {
+        // A change of a pod is one of the buckets of its addresses.
+        self.snapshot.pod(self.holder(node, address)?)
     }
 
     /// The buckets read, sorted.

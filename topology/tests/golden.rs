@@ -2,7 +2,8 @@
 //! plan against the state after the step before (`NN-plan.txt`) are compared. `UPDATE_GOLDEN=1` rewrites them.
 //!
 //! Inputs are Kubernetes objects, which are upserted, and two kinds of ours: `Config` (first step: `clusterSubnets`,
-//! `serviceCIDRs`, `joinSubnets`, `masqueradeSubnets`, `nonMasqueradeCIDRs`, `snat`) and `Delete` (`node` or `pod`). `REPEAT` in a text is replaced by 200 times `x`.
+//! `serviceCIDRs`, `joinSubnets`, `masqueradeSubnets`, `nonMasqueradeCIDRs`, `snat`) and `Delete` (`node`, `pod`, `service` or
+//! `slice`). `REPEAT` in a text is replaced by 200 times `x`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
@@ -13,9 +14,10 @@ use std::path::Path;
 use ovenbird_reconcile::{Desired, Owner, Plan, Scope, Zone, plan};
 use ovenbird_schema::northbound::DATABASE;
 use ovenbird_topology::{
-    Change, Config, Engine, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact, config, text,
+    Change, Config, EndpointSliceFact, Engine, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact, ServiceFact,
+    config, text,
 };
-use ovsdb::{MonitorSpec, Replica, Update};
+use ovsdb::{MonitorSpec, Replica, Str, Update};
 use serde_json::{Value, json};
 
 /// The pipeline without a server: the replica is what the plan would have made of it.
@@ -57,11 +59,22 @@ impl Pipeline {
                 let namespace = serde_json::from_value(object).unwrap();
                 Change::Upsert(Fact::Namespace(NamespaceFact::from_k8s(&namespace, interner)))
             }
-            "Delete" => Change::Delete(match (object["node"].as_str(), object["pod"].as_str()) {
-                (Some(node), None) => FactKey::Node(node.into()),
-                (None, Some(pod)) => FactKey::Pod(pod.into()),
-                _ => panic!("Delete needs node or pod"),
-            }),
+            "Service" => {
+                let service = serde_json::from_value(object).unwrap();
+                Change::Upsert(Fact::Service(ServiceFact::from_k8s(&service, interner)))
+            }
+            "EndpointSlice" => {
+                let slice = serde_json::from_value(object).unwrap();
+                Change::Upsert(Fact::EndpointSlice(EndpointSliceFact::from_k8s(&slice, interner)))
+            }
+            "Delete" => {
+                let named = |kind: &str| object[kind].as_str().map(Str::from);
+                let key = (named("node").map(FactKey::Node))
+                    .or_else(|| named("pod").map(FactKey::Pod))
+                    .or_else(|| named("service").map(FactKey::Service))
+                    .or_else(|| named("slice").map(FactKey::EndpointSlice));
+                Change::Delete(key.unwrap())
+            }
             other => panic!("kind {other}"),
         }
     }

@@ -7,8 +7,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use ovenbird_api::{L3Gateway, PodNetwork, bandwidth, node};
-use ovenbird_reconcile::{Output, Owner};
-use ovenbird_topology::{Change, Config, Engine, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact};
+use ovenbird_reconcile::{Output, Owner, Want};
+use ovenbird_schema::northbound::{load_balancer as lb, logical_router as lr, logical_switch as ls};
+use ovenbird_topology::{
+    Change, Config, EndpointSliceFact, Engine, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact, ServiceFact,
+};
+use ovsdb::{Atom, Uuid};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -32,6 +36,19 @@ enum Step {
     DeleteNode(u8),
     DeletePod(u8),
     Namespace(u8),
+    /// `shape` chooses policies, ports, families and annotations.
+    Service {
+        name: u8,
+        shape: u16,
+    },
+    /// `endpoints`: address, node and condition of each.
+    Slice {
+        name: u8,
+        service: u8,
+        endpoints: Vec<(u8, u8, u8)>,
+    },
+    DeleteService(u8),
+    DeleteSlice(u8),
     /// The pipeline catches up: dirty owners are translated.
     Catch,
 }
@@ -76,6 +93,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u8..3).prop_map(Step::DeleteNode),
         2 => (0u8..6).prop_map(Step::DeletePod),
         1 => (0u8..2).prop_map(Step::Namespace),
+        4 => (0u8..2, any::<u16>()).prop_map(|(name, shape)| Step::Service { name, shape }),
+        6 => (0u8..3, 0u8..3, prop::collection::vec((0u8..4, 0u8..4, 0u8..8), 0..4))
+            .prop_map(|(name, service, endpoints)| Step::Slice { name, service, endpoints }),
+        1 => (0u8..2).prop_map(Step::DeleteService),
+        1 => (0u8..3).prop_map(Step::DeleteSlice),
         4 => Just(Step::Catch),
     ]
 }
@@ -95,8 +117,11 @@ fn change(step: &Step, interner: &mut Interner) -> Option<Change> {
             if *chassis {
                 annotations.insert("k8s.ovn.org/node-chassis-id".into(), format!("cid-{name}").into());
             }
-            let node = json!({"metadata":
-                {"name": format!("n{name}"), "creationTimestamp": time(created), "annotations": annotations}});
+            if *chassis && *created == 2 {
+                annotations.insert("ovenbird.io/datapath-type".into(), "netdev".into());
+            }
+            let node = json!({"metadata": {"name": format!("n{name}"), "creationTimestamp": time(created),
+                "labels": {"topology.kubernetes.io/zone": format!("z{created}")}, "annotations": annotations}});
             Change::Upsert(Fact::Node(NodeFact::from_k8s(&serde_json::from_value::<Node>(node).unwrap())))
         }
         Step::Pod { name, created, node, network, phase } => {
@@ -118,8 +143,59 @@ fn change(step: &Step, interner: &mut Interner) -> Option<Change> {
             let namespace = serde_json::from_value::<Namespace>(namespace).unwrap();
             Change::Upsert(Fact::Namespace(NamespaceFact::from_k8s(&namespace, interner)))
         }
+        Step::Service { name, shape } => Change::Upsert(Fact::Service(service(*name, *shape, interner))),
+        Step::Slice { name, service, endpoints } => {
+            Change::Upsert(Fact::EndpointSlice(slice(*name, *service, endpoints, interner)))
+        }
+        Step::DeleteService(name) => Change::Delete(FactKey::Service(format!("ns/s{name}").into())),
+        Step::DeleteSlice(name) => Change::Delete(FactKey::EndpointSlice(format!("ns/e{name}").into())),
         Step::Catch => return None,
     })
+}
+
+fn service(name: u8, shape: u16, interner: &mut Interner) -> ServiceFact {
+    let bit = |n: u16| shape >> n & 1 == 1;
+    let policy = |local: bool| if local { "Local" } else { "Cluster" };
+    let ips = match shape % 4 {
+        0 => json!([format!("10.96.0.{name}")]),
+        1 => json!([format!("fd02::{name}"), format!("10.96.0.{name}")]),
+        2 => json!(["None"]),
+        _ => json!([format!("fd02::{name}")]),
+    };
+    let node_port = |p: u16| if bit(7) { 30000 + p + 10 * u16::from(name) } else { 0 };
+    let protocol = if bit(6) { "UDP" } else { "TCP" };
+    let port = |p: u16, name: &str| json!({"name": name, "port": p, "nodePort": node_port(p), "protocol": protocol});
+    let schedulers = ["rr", "sh", "wrr", "lc"];
+    let object = json!({
+        "metadata": {"namespace": "ns", "name": format!("s{name}"),
+            "annotations": {"ovenbird.io/scheduler": schedulers[usize::from(shape >> 10 & 3)]}},
+        "spec": {"clusterIPs": ips, "ports": [port(80, "a"), port(81, "b")], "externalIPs": if bit(8) { json!([format!("192.0.2.{name}")]) } else { json!([]) },
+            "internalTrafficPolicy": policy(bit(4)), "externalTrafficPolicy": policy(bit(5)),
+            "sessionAffinity": if bit(9) { "ClientIP" } else { "None" }},
+    });
+    ServiceFact::from_k8s(&serde_json::from_value(object).unwrap(), interner)
+}
+
+fn slice(name: u8, service: u8, endpoints: &[(u8, u8, u8)], interner: &mut Interner) -> EndpointSliceFact {
+    let endpoint = |(address, node, kind): &(u8, u8, u8)| {
+        let address = match address {
+            0 => format!("172.18.0.{node}"),
+            3 => format!("fd01::{}", address + 2),
+            _ => format!("10.128.0.{}", address + 1),
+        };
+        let hints =
+            json!({"forZones": [{"name": format!("z{}", kind >> 2)}], "forNodes": [{"name": format!("n{node}")}]});
+        json!({"addresses": [address], "nodeName": (*node < 3).then(|| format!("n{node}")),
+            "conditions": {"ready": kind & 3 != 1, "serving": true, "terminating": kind & 3 == 1},
+            "hints": if kind & 2 == 2 { hints } else { json!(null) }})
+    };
+    let object = json!({
+        "metadata": {"namespace": "ns", "name": format!("e{name}"), "labels": {"kubernetes.io/service-name": format!("s{service}")}},
+        "addressType": "IPv4",
+        "ports": [{"name": "a", "port": 8080 + u16::from(name), "protocol": "TCP"}, {"name": "b", "port": 9090, "protocol": "UDP"}],
+        "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+    });
+    EndpointSliceFact::from_k8s(&serde_json::from_value(object).unwrap(), interner)
 }
 
 fn engine() -> Engine {
@@ -138,6 +214,26 @@ fn catch_up(engine: &mut Engine, held: &mut Held) {
             held.insert(owner, output);
         }
     }
+}
+
+/// Protocols and keys of `vips` that a switch, router or group has by contributions.
+fn balanced(held: &Held) -> BTreeMap<Uuid, Vec<String>> {
+    let rows = held.values().flat_map(|o| &o.rows).filter(|row| row.table.name == lb::TABLE.name);
+    let mut vips: BTreeMap<Atom, Vec<String>> = BTreeMap::new();
+    for row in rows {
+        let column = |id| row.columns.iter().find(|(c, _)| *c == id).map(|(_, want)| want.clone());
+        let (Some(Want::Exactly(map)), Some(Want::Exactly(protocol))) = (column(lb::VIPS), column(lb::PROTOCOL)) else {
+            panic!("{row:?}");
+        };
+        let addresses = map.pairs().iter().map(|(address, _)| format!("{protocol:?} {address:?}"));
+        vips.insert(row.id.uuid().into(), addresses.collect());
+    }
+    let mut balanced: BTreeMap<Uuid, Vec<String>> = BTreeMap::new();
+    for contribution in held.values().flat_map(|o| &o.contributions) {
+        let addresses = vips.get(&contribution.member).into_iter().flatten().cloned();
+        balanced.entry(contribution.row.uuid()).or_default().extend(addresses);
+    }
+    balanced
 }
 
 proptest! {
@@ -195,6 +291,32 @@ proptest! {
         for contribution in held.values().flat_map(|o| &o.contributions) {
             let container = format!("{:?}", contribution.row);
             prop_assert!(ids.contains(&container), "{}", container);
+        }
+    }
+
+    /// No switch or router has two load balancers for one address.
+    #[test]
+    fn an_address_is_balanced_once_in_a_place(steps in prop::collection::vec(step(), 0..40)) {
+        let mut interner = Interner::default();
+        let (mut engine, mut held) = (engine(), Held::new());
+        steps.iter().filter_map(|s| change(s, &mut interner)).for_each(|c| engine.apply(c));
+        catch_up(&mut engine, &mut held);
+        let balanced = balanced(&held);
+        let groups = |uuid: &Uuid| balanced.get(uuid).into_iter().flatten();
+        for user in held.values().flat_map(|o| &o.rows) {
+            let of_switch = user.table.name == ls::TABLE.name;
+            let column = if of_switch { ls::LOAD_BALANCER_GROUP } else { lr::LOAD_BALANCER_GROUP };
+            if !of_switch && user.table.name != lr::TABLE.name {
+                continue;
+            }
+            let referred = user.columns.iter().find(|(c, _)| *c == column);
+            let Some((_, Want::Exactly(referred))) = referred else { continue };
+            let all = referred.atoms().iter().filter_map(Atom::as_uuid).chain([user.id.uuid()]);
+            let mut addresses: Vec<_> = all.flat_map(|uuid| groups(&uuid)).collect();
+            addresses.sort();
+            let count = addresses.len();
+            addresses.dedup();
+            prop_assert_eq!(addresses.len(), count, "{:?}", addresses);
         }
     }
 

@@ -8,15 +8,16 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use ovenbird_topology::{Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use ovenbird_topology::{EndpointSliceFact, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact, ServiceFact};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// What the files hold.
 #[derive(Debug, Default)]
 pub struct Manifests {
-    /// Nodes, pods and namespaces, each once, sorted.
+    /// Objects of all kinds that have rows, each once, sorted.
     pub facts: Vec<Fact>,
     /// What was passed over.
     pub notes: Vec<String>,
@@ -91,6 +92,11 @@ impl Reader {
             "Namespace" => {
                 Fact::Namespace(NamespaceFact::from_k8s(&typed::<Namespace>(object, &kind)?, &mut self.interner))
             }
+            "Service" => Fact::Service(ServiceFact::from_k8s(&typed::<Service>(object, &kind)?, &mut self.interner)),
+            "EndpointSlice" => Fact::EndpointSlice(EndpointSliceFact::from_k8s(
+                &typed::<EndpointSlice>(object, &kind)?,
+                &mut self.interner,
+            )),
             _ if kind.ends_with("List") && object["items"].is_array() => return self.list(object, &kind),
             _ => {
                 *self.ignored.entry(kind).or_default() += 1;
@@ -137,11 +143,11 @@ fn documents(text: &str) -> anyhow::Result<Vec<Value>> {
     Ok(serde_saphyr::from_multiple_with_options(text, options)?)
 }
 
-/// An object of its Kubernetes type, with a name, and a namespace where pods have one.
+/// An object of its Kubernetes type, with a name, and a namespace where its kind has one.
 fn typed<T: DeserializeOwned>(mut object: Value, kind: &str) -> anyhow::Result<T> {
     let name = object["metadata"]["name"].as_str().filter(|n| !n.is_empty()).map(str::to_owned);
     let name = name.ok_or_else(|| anyhow!("{kind}: metadata.name: missing"))?;
-    if kind == "Pod" && object["metadata"]["namespace"].is_null() {
+    if matches!(kind, "Pod" | "Service" | "EndpointSlice") && object["metadata"]["namespace"].is_null() {
         object["metadata"]["namespace"] = "default".into();
     }
     serde_path_to_error::deserialize(object).map_err(|e| anyhow!("{kind} {name}: {}: {}", e.path(), e.inner()))

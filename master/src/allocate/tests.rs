@@ -44,6 +44,8 @@ impl World {
             gateway: None,
             host_cidrs: None,
             pod_mtu: None,
+            zone: None,
+            userspace: false,
         };
         let guard = self.guard();
         self.allocator.upsert_node(Told { fact, guard }, &mut self.fx);
@@ -63,6 +65,7 @@ impl World {
             uid: "u".into(),
             node: Some(node.into()),
             network: has.map(|ip| Ok(addresses(ip))),
+            weight: None,
             labels: Box::default(),
             created: 0,
             host_network: false,

@@ -4,7 +4,7 @@ use ovenbird_schema::northbound::{logical_switch as ls, logical_switch_port as l
 use ovsdb::{Condition, Mutation, Mutator, Op, Uuid};
 use serde_json::json;
 
-use crate::world::{World, skipped};
+use crate::world::{View, World, skipped};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_and_pods_become_rows() {
@@ -33,6 +33,37 @@ async fn nodes_and_pods_become_rows() {
     assert_eq!(status["leader"], true);
     assert_eq!(status["nodes"][0]["name"], "n1");
     assert_eq!(status["waiting"], json!([]));
+    master.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_become_rows_and_are_never_cut_off() {
+    if skipped() {
+        return;
+    }
+    const WEB: &str = "Service_default/web_TCP_cluster";
+    let world = World::new().await;
+    world.add_node("n1").await;
+    world.add_service("web", "10.96.0.10", &["10.244.0.3", "10.244.0.4"]).await;
+    let master = world.master("a");
+    let mut view = world.view();
+    view.agrees().await;
+    world.add_service("later", "10.96.0.11", &[]).await;
+    world.set_endpoints("web", &["10.244.0.4"]).await;
+    view.until("lost an endpoint", |r| View::vips(r, WEB).as_deref() == Some("10.96.0.10:80=10.244.0.4:8080 ")).await;
+    view.agrees().await;
+    assert_eq!(View::vips(&view.replica, "Service_default/later_TCP_cluster").as_deref(), Some("10.96.0.11:80= "));
+    master.stop().await;
+
+    // The lists come one after the other: a Service whose slices are not told yet must keep its endpoints.
+    let master = world.master("a");
+    let status = world
+        .until("a", "came to rest", |s| {
+            let complete = |watch: &serde_json::Value| watch["complete"] == true;
+            s["leader"] == true && s["watches"].as_array().is_some_and(|all| all.iter().all(complete))
+        })
+        .await;
+    assert_eq!(status["northbound"]["transactions"], 0, "{status:#}");
     master.stop().await;
 }
 

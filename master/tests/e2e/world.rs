@@ -9,15 +9,18 @@ use std::time::Duration;
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::rpc_params;
 use jsonrpsee::ws_client::WsClientBuilder;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use ovenbird_apiserver::{ApiServer, Options};
 use ovenbird_master::config::Settings;
 use ovenbird_master::{Config, run_with};
 use ovenbird_reconcile::{Desired, Zone, is_ours};
-use ovenbird_schema::northbound::{self, logical_switch_port as lsp};
-use ovenbird_topology::{Change, Engine, Fact, Interner, NamespaceFact, NodeFact, PodFact};
+use ovenbird_schema::northbound::{self, load_balancer as lb, logical_switch_port as lsp};
+use ovenbird_topology::{
+    Change, EndpointSliceFact, Engine, Fact, Interner, NamespaceFact, NodeFact, PodFact, ServiceFact,
+};
 use ovsdb::{Datum, Endpoint, Event, Handle, MonitorSpec, Op, Replica};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -216,6 +219,29 @@ impl World {
         self.pods().create(&PostParams::default(), &pod).await.expect("create a pod");
     }
 
+    /// A Service of one port with a slice of these endpoints.
+    pub async fn add_service(&self, name: &str, ip: &str, endpoints: &[&str]) {
+        let service = json!({"metadata": {"name": name, "namespace": "default"},
+            "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": 80, "targetPort": 8080}]}});
+        let service: Service = serde_json::from_value(service).expect("a Service");
+        let services: Api<Service> = Api::namespaced(self.client(), "default");
+        services.create(&PostParams::default(), &service).await.expect("create a Service");
+        let labels = json!({"kubernetes.io/service-name": name});
+        let slice = json!({"metadata": {"name": name, "namespace": "default", "labels": labels}, "addressType": "IPv4",
+            "ports": [{"name": "", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints_of(endpoints)});
+        let slice: EndpointSlice = serde_json::from_value(slice).expect("a slice");
+        self.slices().create(&PostParams::default(), &slice).await.expect("create a slice");
+    }
+
+    pub async fn set_endpoints(&self, name: &str, endpoints: &[&str]) {
+        let patch = Patch::Merge(json!({"endpoints": endpoints_of(endpoints)}));
+        self.slices().patch(name, &PatchParams::default(), &patch).await.expect("patch a slice");
+    }
+
+    fn slices(&self) -> Api<EndpointSlice> {
+        Api::namespaced(self.client(), "default")
+    }
+
     pub async fn delete_pod(&self, name: &str) {
         self.pods().delete(name, &DeleteParams::default().grace_period(0)).await.expect("delete a pod");
     }
@@ -238,6 +264,10 @@ impl World {
         let (handle, events) = ovsdb::Client::spawn(config, &northbound::DATABASE, spec);
         View { handle, events, replica, client: self.client(), config: self.settings("view") }
     }
+}
+
+fn endpoints_of(addresses: &[&str]) -> Value {
+    addresses.iter().map(|address| json!({"addresses": [address], "conditions": {"ready": true}})).collect()
 }
 
 /// See [`World::view`].
@@ -352,12 +382,24 @@ impl View {
             }
             engine.apply(Change::Upsert(Fact::Pod(fact)));
         }
+        for service in Api::<Service>::all(self.client.clone()).list(&all).await? {
+            engine.apply(Change::Upsert(Fact::Service(ServiceFact::from_k8s(&service, &mut texts))));
+        }
+        for slice in Api::<EndpointSlice>::all(self.client.clone()).list(&all).await? {
+            engine.apply(Change::Upsert(Fact::EndpointSlice(EndpointSliceFact::from_k8s(&slice, &mut texts))));
+        }
         let mut desired = Desired::new(Zone::default(), &northbound::DATABASE);
         for owner in engine.owners() {
             let output = engine.translate(&owner);
             desired.set(&owner, output);
         }
         Ok((desired, waiting))
+    }
+
+    /// `vips` of a load balancer.
+    pub fn vips(replica: &Replica, name: &str) -> Option<String> {
+        let row = replica.rows(&lb::TABLE).find(|(_, row)| lb::Ref(row).name() == name)?.1;
+        Some(lb::Ref(row).vips().iter().map(|(address, backends)| format!("{address}={backends} ")).collect())
     }
 
     /// Names of the pods that have a port.

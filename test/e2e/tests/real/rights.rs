@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api as KubeApi, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::conditions::is_pod_running;
@@ -29,6 +30,7 @@ const NAMESPACE: &str = "rights";
 /// A Node without a kubelet: what is done about its pods is the master's alone.
 const GHOST: &str = "ghost";
 const SUBNETS: &str = "k8s.ovn.org/node-subnets";
+const SCHEDULER: &str = "ovenbird.io/scheduler";
 const NETWORKS: &str = "k8s.ovn.org/pod-networks";
 const CIDRS: &str = "k8s.ovn.org/host-cidrs";
 /// How often a condition is looked at that nothing announces.
@@ -163,7 +165,11 @@ impl World<'_> {
     /// Makes the daemon need the right.
     async fn provoke(&self, right: &Right) -> Result<()> {
         match (&*right.account, &*right.resource, &*right.verb) {
-            ("ovenbird-master", "nodes" | "pods" | "namespaces" | "leases", "list" | "watch")
+            (
+                "ovenbird-master",
+                "nodes" | "pods" | "namespaces" | "services" | "endpointslices" | "leases",
+                "list" | "watch",
+            )
             | ("ovenbird-master", "leases", "get")
             | ("ovenbird-node", "nodes" | "pods", "list" | "watch") => {
                 self.lab.stop(right.component())?;
@@ -172,6 +178,7 @@ impl World<'_> {
             ("ovenbird-master", "nodes", "patch") => self.node(&format!("{GHOST}2"), json!({})).await,
             ("ovenbird-master", "pods", "patch") => self.pod("unnamed", GHOST, json!({})).await,
             ("ovenbird-master", "nodes", "get") => self.node(&self.name(), json!({SUBNETS: "nonsense"})).await,
+            ("ovenbird-master", "services", "get") => self.service(&self.name(), json!({SCHEDULER: "nonsense"})).await,
             ("ovenbird-master", "pods", "get") | ("ovenbird-master", "events", "create") => {
                 self.pod(&self.name(), GHOST, json!({NETWORKS: "nonsense"})).await
             }
@@ -198,7 +205,9 @@ impl World<'_> {
     async fn mended(&self, right: &Right) -> Result<()> {
         let (nodes, pods) = (KubeApi::<Node>::all(self.client.clone()), self.pods());
         match (&*right.account, &*right.resource, &*right.verb) {
-            ("ovenbird-master", "nodes" | "pods" | "namespaces", "list" | "watch") => self.master_sees(right).await,
+            ("ovenbird-master", "nodes" | "pods" | "namespaces" | "services" | "endpointslices", "list" | "watch") => {
+                self.master_sees(right).await
+            }
             ("ovenbird-master", "leases", _) => {
                 let leads = async || Ok(master::status(self.lab, "master1").is_ok_and(|s| s["leader"] == true));
                 self.until("the master to lead", leads).await
@@ -209,6 +218,11 @@ impl World<'_> {
             ("ovenbird-master", "nodes", "get") => {
                 let name = self.name();
                 self.node(&name, json!({SUBNETS: "nonsense"})).await?;
+                self.told(&name).await
+            }
+            ("ovenbird-master", "services", "get") => {
+                let name = self.name();
+                self.service(&name, json!({SCHEDULER: "nonsense"})).await?;
                 self.told(&name).await
             }
             ("ovenbird-master", "pods", "get") | ("ovenbird-master", "events", "create") => {
@@ -280,6 +294,8 @@ impl World<'_> {
         let kind = match &*right.resource {
             "nodes" => self.node(&name, json!({})).await.map(|()| "Node")?,
             "pods" => self.pod(&name, GHOST, json!({})).await.map(|()| "Pod")?,
+            "services" => self.service(&name, json!({})).await.map(|()| "Service")?,
+            "endpointslices" => self.slice(&name).await.map(|()| "EndpointSlice")?,
             _ => self.lab.namespace(&name).await.map(|()| "Namespace")?,
         };
         self.until("the master to have seen all", async || {
@@ -287,6 +303,8 @@ impl World<'_> {
             let count = match kind {
                 "Node" => KubeApi::<Node>::all(client).list_metadata(&all).await?.items.len(),
                 "Pod" => KubeApi::<Pod>::all(client).list_metadata(&all).await?.items.len(),
+                "Service" => KubeApi::<Service>::all(client).list_metadata(&all).await?.items.len(),
+                "EndpointSlice" => KubeApi::<EndpointSlice>::all(client).list_metadata(&all).await?.items.len(),
                 _ => KubeApi::<Namespace>::all(client).list_metadata(&all).await?.items.len(),
             };
             let Ok(status) = master::status(self.lab, "master1") else { return Ok(false) };
@@ -349,6 +367,23 @@ impl World<'_> {
                 {"name": "idle", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "3600"]}]},
         });
         self.lab.apply(&pod.to_string()).await.map(drop)
+    }
+
+    async fn service(&self, name: &str, annotations: Value) -> Result<()> {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": NAMESPACE, "annotations": annotations},
+            "spec": {"ports": [{"port": 80}]},
+        });
+        self.lab.apply(&service.to_string()).await.map(drop)
+    }
+
+    async fn slice(&self, name: &str) -> Result<()> {
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": name, "namespace": NAMESPACE}, "addressType": "IPv4", "endpoints": [],
+        });
+        self.lab.apply(&slice.to_string()).await.map(drop)
     }
 
     async fn annotated<K>(&self, api: &KubeApi<K>, name: &str, key: &str) -> Result<()>

@@ -1,0 +1,126 @@
+//! Feature: Services, as load balancers.
+//!
+//! ```text
+//! Service, EndpointSlices -> [layers] which addresses, where, under which policy
+//!                         -> [variants] where nodes differ, and how   -> [endpoints] who answers there
+//!                         -> one row for each variant: to a group when all share it, else to single switches and routers
+//! ```
+//!
+//! Inputs: the Service, its slices; of the nodes only what [`crate::places`] tells, and only when the Service needs it. Outputs: rows of
+//! Load_Balancer, one for each protocol as long as all nodes serve it alike. Must not: make a row per node for what is the same
+//! everywhere.
+
+mod endpoints;
+mod layers;
+mod settings;
+mod variants;
+
+use ovenbird_reconcile::{Contribution, DesiredRow, Output, Owner};
+use ovenbird_schema::northbound::{
+    load_balancer as lb, load_balancer_group as group, logical_router as lr, logical_switch as ls,
+};
+use ovsdb::{Atom, Datum, Uuid};
+
+use crate::build::{RowBuilder, contribution};
+use crate::cluster::load_balancer_group;
+use crate::facts::{EndpointSliceFact, Protocol, ServiceFact};
+use crate::view::View;
+use crate::{gateway, node};
+use endpoints::Port;
+use layers::Layer;
+use settings::Settings;
+use variants::{Attachment, Variant};
+
+/// A Service's rows.
+pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
+    let Some(service) = view.own_service(owner).filter(|s| !s.cluster_ips.is_empty()) else {
+        return Output::default();
+    };
+    let mut output = Output::default();
+    let settings = Settings::of(view, service, &mut output.diagnostics);
+    let slices = view.own_slices(owner);
+    for protocol in Protocol::ALL {
+        let ports = ports(service, protocol, &slices);
+        if ports.is_empty() {
+            continue;
+        }
+        for layer in layers::of(view, service, &ports) {
+            for variant in variants::of(view, &layer, &ports) {
+                let part = Part { service, protocol, layer: &layer, ports: &ports };
+                let row = row(view, owner, &part, &settings, &variant);
+                let member = row.id.uuid();
+                output.contributions.extend(variant.attachments.iter().map(|place| attach(place, member)));
+                output.rows.push(row);
+            }
+        }
+    }
+    output
+}
+
+fn ports<'a>(service: &'a ServiceFact, protocol: Protocol, slices: &[&'a EndpointSliceFact]) -> Vec<Port<'a>> {
+    let mut ports = Vec::new();
+    for v4 in [true, false] {
+        if service.cluster_ips.iter().any(|ip| ip.is_ipv4() == v4) {
+            let of_protocol = service.ports.iter().filter(|port| port.protocol == protocol);
+            ports.extend(of_protocol.map(|port| Port::new(port, v4, slices)));
+        }
+    }
+    ports
+}
+
+/// What a row is made of.
+struct Part<'a> {
+    service: &'a ServiceFact,
+    protocol: Protocol,
+    layer: &'a Layer,
+    ports: &'a [Port<'a>],
+}
+
+fn attach(place: &Attachment<'_>, member: Uuid) -> Contribution {
+    match place {
+        Attachment::Group(which) => {
+            contribution(&group::TABLE, load_balancer_group(*which), group::LOAD_BALANCER, member)
+        }
+        Attachment::Switch(node) => contribution(&ls::TABLE, node::switch(node), ls::LOAD_BALANCER, member),
+        Attachment::Router(node) => contribution(&lr::TABLE, gateway::router(node), lr::LOAD_BALANCER, member),
+    }
+}
+
+fn row(view: &View<'_>, owner: &Owner, part: &Part<'_>, settings: &Settings, variant: &Variant<'_>) -> DesiredRow {
+    let Part { service, protocol, layer, ports } = part;
+    let role = format!("{}_{}", protocol.as_str(), variant.scope);
+    let shared = |text: &str| Some(Atom::String(view.text(text)));
+    let flag = |on: bool| shared(if on { "true" } else { "false" });
+    let balanced = variants::balance(view.config(), layer, ports, variant.answer, |b| settings.weight(view, b));
+    let extra = [
+        ("k8s.ovn.org/kind", Atom::String(view.text(owner.kind.name))),
+        ("k8s.ovn.org/owner", Atom::String(owner.key.clone())),
+    ];
+    let family = layer.template.map(|v4| if v4 { "ipv4" } else { "ipv6" });
+    let mut options = vec![
+        ("event", flag(false)),
+        ("hairpin_snat_ip", shared(&settings.hairpin)),
+        ("neighbor_responder", shared("none")),
+        ("reject", flag(balanced.reject)),
+        ("skip_snat", flag(layer.skip_snat)),
+        ("affinity_timeout", settings.timeout(layer).map(|seconds| Atom::String(view.text(&seconds.to_string())))),
+    ];
+    if let Some(family) = family {
+        options.extend([("template", flag(true)), ("address-family", shared(family))]);
+    }
+    RowBuilder::new(view, &lb::TABLE, owner, &role, lb::EXTERNAL_IDS, &extra)
+        .exactly(lb::name(format!("Service_{}_{role}", service.key)))
+        .exactly(lb::protocol(Some(protocol_of(*protocol))))
+        .exactly(lb::selection_fields(settings.fields(layer)))
+        .exactly((lb::VIPS, Datum::map(balanced.vips)))
+        .keys(lb::OPTIONS, options)
+        .build()
+}
+
+fn protocol_of(protocol: Protocol) -> lb::Protocol {
+    match protocol {
+        Protocol::Tcp => lb::Protocol::Tcp,
+        Protocol::Udp => lb::Protocol::Udp,
+        Protocol::Sctp => lb::Protocol::Sctp,
+    }
+}
