@@ -43,7 +43,8 @@ impl Capture {
         socket.set_recv_buffer_size(8 << 20).context("enlarging the buffer")?;
         let options = &lab.layout().options;
         let nodes: BTreeSet<_> = (1..=options.nodes).flat_map(|index| options.node_addresses(index)).collect();
-        let central: BTreeSet<_> = options.central_addresses().into_iter().collect();
+        let own = [options.central_addresses(), options.outside_addresses(), options.beyond_addresses()];
+        let central: BTreeSet<_> = own.into_iter().flatten().collect();
         let end = Arc::new(AtomicBool::new(false));
         let flag = end.clone();
         let reader = std::thread::spawn(move || read(socket, &flag, &nodes, &central));

@@ -3,6 +3,8 @@
 //! ```text
 //!   PREFIX-fabric:   bridge `fabric`  --+-- central --> eth0 in PREFIX-central (172.30.0.1, fd30::1)
 //!                                       +-- node1   --> eth0 in PREFIX-node1, a port of br-ex (172.30.0.11, fd30::11)
+//!                                       +-- outside --> eth0 in PREFIX-outside (172.30.0.5, fd30::5; behind central 203.0.113.5,
+//!                                       |               2001:db8::5): a host that knows nothing of the cluster
 //!                                       +-- ...
 //! ```
 //! Nothing is made in, or changed about, the machine's root namespace.
@@ -31,13 +33,26 @@ pub fn build(layout: &Layout) -> Result<()> {
     let fabric = layout.place("fabric");
     set_sysctls(&fabric, &[("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1")])?;
     ip_batch(&fabric, "link add fabric type bridge mcast_snooping 0\nlink set fabric up\n")?;
-    std::iter::once("central".to_owned())
-        .chain(layout.options.node_names())
-        .try_for_each(|name| connect(layout, &name))?;
-    let central = layout.place("central");
+    let others = ["central", "outside"].map(str::to_owned);
+    others.into_iter().chain(layout.options.node_names()).try_for_each(|name| connect(layout, &name))?;
+    let options = &layout.options;
+    let mut to_beyond = String::new();
+    let mut out = String::new();
+    for ((beyond, outside), central) in
+        options.beyond_addresses().iter().zip(options.outside_addresses()).zip(options.central_addresses())
+    {
+        writeln!(to_beyond, "route replace {beyond} via {outside} dev eth0")?;
+        writeln!(out, "address replace {beyond} dev lo\nroute replace default via {central} dev eth0")?;
+    }
+    plug_in(&layout.place("central"), &options.central_addresses(), &to_beyond)?;
+    plug_in(&layout.place("outside"), &options.outside_addresses(), &out)
+}
+
+/// Brings up a host's end of its cable, which serves its own stack.
+fn plug_in(host: &Place, addresses: &[IpAddr], and_then: &str) -> Result<()> {
     // Its TCP leaves through userspace switches, which pass on packets as they are: checksums must be complete.
-    central.output(&["ethtool", "-K", "eth0", "tx", "off"])?;
-    ip_batch(&central, &format!("link set eth0 up\n{}", add_addresses("eth0", &layout.options.central_addresses())))
+    host.output(&["ethtool", "-K", "eth0", "tx", "off"])?;
+    ip_batch(host, &format!("link set eth0 up\n{}{and_then}", add_addresses("eth0", addresses)))
 }
 
 /// Lays a host's cable to the fabric; its namespace must be there.

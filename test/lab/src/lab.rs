@@ -74,7 +74,7 @@ impl Lab {
         &self.layout
     }
 
-    /// Where commands for a target run: a node's name, `central`, `fabric`, or `NAMESPACE/POD`.
+    /// Where commands for a target run: a node's name, `central`, `outside`, `fabric`, or `NAMESPACE/POD`.
     ///
     /// # Errors
     /// When there is no such node, or no such pod runs.
@@ -93,7 +93,10 @@ impl Lab {
         }
         let name = self.layout.netns(target);
         if !self.layout.namespaces().contains(&name) {
-            bail!("no node {target}: there are central, fabric, {}", self.layout.options.node_names().join(", "));
+            bail!(
+                "no node {target}: there are central, outside, fabric, {}",
+                self.layout.options.node_names().join(", ")
+            );
         }
         let env = match self.layout.options.api {
             ApiServer::Real => real::environment(&self.layout, target)?,

@@ -82,7 +82,7 @@ impl Layout {
 
     /// All namespaces but the pods' sandboxes.
     pub fn namespaces(&self) -> Vec<String> {
-        let own = ["fabric".to_owned(), "central".to_owned()];
+        let own = ["fabric", "central", "outside"].map(str::to_owned);
         own.into_iter().chain(self.options.node_names()).map(|name| self.netns(&name)).collect()
     }
 

@@ -71,9 +71,9 @@ enum Sub {
     },
     /// Prints export lines for the lab's API server and databases
     Env,
-    /// Runs a command on a node (or in central or fabric), or in a pod (NAMESPACE/POD)
+    /// Runs a command on a node (or in central, outside or fabric), or in a pod (NAMESPACE/POD)
     Exec {
-        /// NODE, central, fabric, or NAMESPACE/POD
+        /// NODE, central, outside, fabric, or NAMESPACE/POD
         target: String,
         /// The command and its arguments
         #[arg(last = true, required = true)]

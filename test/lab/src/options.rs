@@ -237,6 +237,17 @@ impl Options {
         self.fabric_addresses(1)
     }
 
+    /// Addresses on the fabric of the place `outside`, a host that is no node: 172.30.0.5 and fd30::5.
+    pub fn outside_addresses(&self) -> Vec<IpAddr> {
+        self.fabric_addresses(5)
+    }
+
+    /// Addresses of `outside` beyond the fabric, reached through nodes' default routes: 203.0.113.5 and 2001:db8::5.
+    pub fn beyond_addresses(&self) -> Vec<IpAddr> {
+        let all = [IpAddr::from([203, 0, 113, 5]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 5u16])];
+        all.into_iter().filter(|address| self.family.contains(address)).collect()
+    }
+
     /// Host part in decimal digits for both families, so that a person sees the node in either.
     fn fabric_addresses(&self, host: u16) -> Vec<IpAddr> {
         let texts = [format!("172.30.0.{host}"), format!("fd30::{host}")];
