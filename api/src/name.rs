@@ -68,6 +68,16 @@ pub fn router_to_external(router: &str) -> String {
     ["rtoe-", router].concat()
 }
 
+/// Port of an external switch on the external bridge (localnet Logical_Switch_Port).
+pub fn localnet_port(bridge: &str, node: &str) -> String {
+    [bridge, "_", node].concat()
+}
+
+/// Port of the external bridge that ovn-controller makes for a localnet port (OVS Port).
+pub fn patch_to_integration(localnet_port: &str) -> String {
+    ["patch-", localnet_port, "-to-", INTEGRATION_BRIDGE].concat()
+}
+
 /// Switch end of it (Logical_Switch_Port).
 pub fn external_to_router(router: &str) -> String {
     ["etor-", router].concat()

@@ -16,13 +16,14 @@ use backon::{ExponentialBuilder, Retryable};
 use ipnet::IpNet;
 use kube::Client;
 use ovenbird_api::node::{self, PrimaryIfaddr};
-use ovenbird_api::{Mac, address, annotation, name};
+use ovenbird_api::{L3Gateway, Mac, address, annotation, name};
 use ovenbird_daemon::rights;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::cluster::{NodeFact, annotate};
 use crate::config::Config;
+use crate::gateway::discover::{Gateway, Unusable, discover, own_addresses};
 use crate::net::{HostNetwork, Link, NetOps};
 use crate::rows::Chassis;
 use crate::vswitch::Vswitch;
@@ -91,12 +92,14 @@ pub fn annotations(
     endpoint: IpAddr,
     host: &HostNetwork,
     subnets: &[IpNet],
+    userspace: bool,
 ) -> BTreeMap<&'static str, String> {
     let mut all = BTreeMap::from([
         (annotation::NODE_CHASSIS_ID, system_id.to_owned()),
         (annotation::NODE_ENCAP_IPS, node::format_encap_ips(&[endpoint])),
         (annotation::NODE_PRIMARY_IFADDR, node::format_primary_ifaddr(&primary(host, Some(endpoint)))),
         (annotation::HOST_CIDRS, node::format_host_cidrs(&host_cidrs(host))),
+        (annotation::DATAPATH_TYPE, if userspace { "netdev" } else { "system" }.to_owned()),
     ]);
     let own = management_addresses(subnets).into_iter().map(|(own, _)| own.addr());
     if let Some(mac) = Mac::of_any(own) {
@@ -111,8 +114,12 @@ fn primary(host: &HostNetwork, endpoint: Option<IpAddr>) -> PrimaryIfaddr {
     let fallback = endpoint.and_then(|ip| with_address(host, ip));
     let addresses = |index| by_index(index).or(fallback).map_or(&[][..], |l| &l.addresses);
     PrimaryIfaddr {
-        ipv4: addresses(host.default_v4).iter().find_map(|a| if let IpNet::V4(a) = a { Some(*a) } else { None }),
-        ipv6: addresses(host.default_v6).iter().find_map(|a| if let IpNet::V6(a) = a { Some(*a) } else { None }),
+        ipv4: addresses(host.default_link(true))
+            .iter()
+            .find_map(|a| if let IpNet::V4(a) = a { Some(*a) } else { None }),
+        ipv6: addresses(host.default_link(false))
+            .iter()
+            .find_map(|a| if let IpNet::V6(a) = a { Some(*a) } else { None }),
     }
 }
 
@@ -139,6 +146,7 @@ pub async fn run<N: NetOps>(
     mut host_changes: watch::Receiver<u64>,
 ) -> anyhow::Result<()> {
     let mut state = vswitch.state();
+    let mut said = None;
     // Kept when the host has one already, here or from an earlier run.
     let invented = uuid::Uuid::new_v4().to_string();
     loop {
@@ -147,11 +155,18 @@ pub async fn run<N: NetOps>(
         let fact = node.borrow_and_update().clone();
         match host_view(&config, &*net).await {
             Ok((host, endpoint)) => {
-                let chassis = chassis(&config, &system_id, endpoint, now.userspace);
-                vswitch.set(Chassis::owner(), chassis.output());
-                let mut want = annotations(&system_id, endpoint, &host, &fact.subnets);
+                let found = discover(&config.gateway, &config.node, &host, &now.bridges);
+                if said.as_ref() != Some(&found) {
+                    tell(&config, &found);
+                }
+                let mut chassis = chassis(&config, &system_id, endpoint, now.userspace);
+                chassis.external_bridge = external_bridge(&config, &found);
+                vswitch.set_chassis(chassis);
+                let mut want = annotations(&system_id, endpoint, &host, &fact.subnets, now.userspace);
+                want.extend(gateway_text(&found).map(|text| (annotation::L3_GATEWAY_CONFIG, text)));
                 let mtu = pod_mtu(&config, endpoint, &host).ok();
                 want.extend(mtu.map(|mtu| (annotation::POD_MTU, node::format_pod_mtu(mtu))));
+                said = Some(found);
                 let write = || annotate(&client, &config.node, &fact.annotations, &want);
                 let retry = ExponentialBuilder::default().with_max_delay(Duration::from_secs(10)).without_max_times();
                 let told = |e: &kube::Error, _| {
@@ -181,8 +196,38 @@ pub async fn run<N: NetOps>(
     }
 }
 
+/// Annotation `l3-gateway-config`; `None` leaves what was said: a bridge may lack something for a while.
+fn gateway_text(found: &Result<Option<Gateway>, Unusable>) -> Option<String> {
+    let gateway = found.as_ref().ok()?;
+    Some(gateway.as_ref().map_or_else(|| r#"{"default":{"mode":""}}"#.into(), |gateway| gateway.l3.format()))
+}
+
+/// The bridge that should be in `ovn-bridge-mappings`.
+fn external_bridge(config: &Config, found: &Result<Option<Gateway>, Unusable>) -> Option<String> {
+    (!matches!(found, Ok(None))).then(|| config.gateway.bridge.clone())
+}
+
+fn tell(config: &Config, found: &Result<Option<Gateway>, Unusable>) {
+    let bridge = &config.gateway.bridge;
+    match found {
+        Ok(Some(gateway)) => {
+            let L3Gateway { mode, mac, addresses, next_hops, .. } = &gateway.l3;
+            info!(bridge, %mode, %mac, ?addresses, ?next_hops, "gateway");
+            if !gateway.others.is_empty() {
+                warn!("ports {:?} of {bridge} are out of the host's reach: it shares its MAC with OVN", gateway.others);
+            }
+        }
+        Ok(None) if config.gateway.mode.is_none() => info!("no gateway: --gateway-mode is none"),
+        Ok(None) => info!("no gateway: Open_vSwitch has no bridge {bridge}"),
+        Err(e) => warn!("no gateway for now: {e}"),
+    }
+}
+
 async fn host_view<N: NetOps>(config: &Config, net: &N) -> anyhow::Result<(HostNetwork, IpAddr)> {
-    let host = net.host_network().await?;
+    let mut host = net.host_network().await?;
+    for link in &mut host.links {
+        link.addresses = own_addresses(&link.addresses, &config.gateway.masquerade);
+    }
     let endpoint = encap_ip(config, &host)?;
     Ok((host, endpoint))
 }
@@ -195,6 +240,7 @@ fn chassis(config: &Config, system_id: &str, endpoint: IpAddr, userspace: bool) 
         encap_type: config.encap.as_str(),
         encap_ip: endpoint,
         bridge_mappings: config.bridge_mappings.clone(),
+        external_bridge: None,
         monitor_all: config.monitor_all,
         userspace,
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Settings;
+use crate::net::Hop;
 
 fn link(index: u32, name: &str, mtu: u32, addresses: &[&str]) -> Link {
     let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
@@ -16,8 +17,7 @@ fn host() -> HostNetwork {
             link(3, "eth1", 9000, &["192.0.2.4/24"]),
             link(4, "ovn-k8s-mp0", 1442, &["10.128.0.2/24"]),
         ],
-        default_v4: Some(2),
-        default_v6: None,
+        default_hops: vec![Hop { v4: true, index: 2, via: "172.18.0.1".parse().ok(), metric: 0 }],
     }
 }
 
@@ -49,7 +49,7 @@ fn the_mtu_follows_from_the_link_with_the_endpoint() {
 #[test]
 fn annotations_of_a_node() {
     let subnets = ["10.128.0.0/24".parse().unwrap(), "fd01::/64".parse().unwrap()];
-    let all = annotations("sys", "172.18.0.4".parse().unwrap(), &host(), &subnets);
+    let all = annotations("sys", "172.18.0.4".parse().unwrap(), &host(), &subnets, true);
     let all: Vec<_> = all.iter().map(|(k, v)| (*k, v.as_str())).collect();
     assert_eq!(
         all,
@@ -59,6 +59,7 @@ fn annotations_of_a_node() {
             ("k8s.ovn.org/node-encap-ips", r#"["172.18.0.4"]"#),
             ("k8s.ovn.org/node-mgmt-port-mac-addresses", r#"{"default":"0a:58:0a:80:00:02"}"#),
             ("k8s.ovn.org/node-primary-ifaddr", r#"{"ipv4":"172.18.0.4/16","ipv6":"fc00::4/64"}"#),
+            ("ovenbird.io/datapath-type", "netdev"),
         ]
     );
     assert_eq!(

@@ -19,6 +19,8 @@ use ovenbird_daemon::settings::{self, SettingError, parse, seconds, wrong};
 use ovsdb::Endpoint;
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::GatewaySettings;
+
 const EXAMPLES: &str = "\
 Examples:
   A node of a cluster whose Southbound is on 10.0.0.1:
@@ -82,9 +84,42 @@ pub struct Settings {
     #[arg(long, env = "OVENBIRD_K8S_SERVICE_CIDRS", value_name = "CIDR,...")]
     pub k8s_service_cidrs: Option<String>,
 
-    /// Physical networks and their bridges, e.g. physnet:br-ex; without it the setting of OVS is left alone.
+    /// Physical networks and their bridges, e.g. physnet:br-ex; the gateway's is added. Without it those of others in OVS stay.
     #[arg(long, env = "OVENBIRD_BRIDGE_MAPPINGS", value_name = "NETWORK:BRIDGE,...")]
     pub bridge_mappings: Option<String>,
+
+    /// Way out of this node: shared (by OVN's gateway router, on the host's uplink), local (by the host's routing) or none
+    /// [default: shared where the external bridge is, else none].
+    #[arg(long, env = "OVENBIRD_GATEWAY_MODE", value_name = "MODE")]
+    pub gateway_mode: Option<String>,
+
+    /// External bridge: an OVS bridge with the uplink inside and the host's addresses on it [default: br-ex].
+    #[arg(long, env = "OVENBIRD_GATEWAY_INTERFACE", value_name = "BRIDGE")]
+    pub gateway_interface: Option<String>,
+
+    /// Next hops of the gateway, separated by commas [default: those of the host's default routes over the bridge].
+    #[arg(long, env = "OVENBIRD_GATEWAY_NEXTHOP", value_name = "IP,...")]
+    pub gateway_nexthop: Option<String>,
+
+    /// VLAN of the uplink, 0 for none [default: the one that the bridge's own port is in].
+    #[arg(long, env = "OVENBIRD_GATEWAY_VLANID", value_name = "TAG")]
+    pub gateway_vlanid: Option<u16>,
+
+    /// IPv4 addresses for the link between host and OVN, as the master has them [default: 169.254.169.0/29].
+    #[arg(long, env = "OVENBIRD_GATEWAY_V4_MASQUERADE_SUBNET", value_name = "CIDR")]
+    pub gateway_v4_masquerade_subnet: Option<String>,
+
+    /// IPv6 addresses for it [default: fd69::/125].
+    #[arg(long, env = "OVENBIRD_GATEWAY_V6_MASQUERADE_SUBNET", value_name = "CIDR")]
+    pub gateway_v6_masquerade_subnet: Option<String>,
+
+    /// Whether the node serves NodePorts [default: true].
+    #[arg(long, env = "OVENBIRD_NODEPORT", value_name = "BOOL")]
+    pub nodeport: Option<bool>,
+
+    /// Networks on whose addresses of this host NodePorts are served, separated by commas [default: all addresses].
+    #[arg(long, env = "OVENBIRD_NODEPORT_ADDRESSES", value_name = "CIDR,...")]
+    pub nodeport_addresses: Option<String>,
 
     /// Whether ovn-controller replicates the whole Southbound: quicker, at the price of memory [default: true].
     #[arg(long, env = "OVENBIRD_MONITOR_ALL", value_name = "BOOL")]
@@ -151,6 +186,8 @@ pub struct Config {
     pub service_cidrs: Vec<IpNet>,
     /// `ovn-bridge-mappings`.
     pub bridge_mappings: Option<String>,
+    /// The way out.
+    pub gateway: GatewaySettings,
     /// `ovn-monitor-all`.
     pub monitor_all: bool,
     /// CNI socket.
@@ -206,7 +243,8 @@ impl Settings {
         merge! {
             Settings, self, under,
             kubeconfig node_name ovs_address sb_address encap_type encap_ip mtu cluster_subnets k8s_service_cidrs bridge_mappings
-            monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel
+            gateway_mode gateway_interface gateway_nexthop gateway_vlanid gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet
+            nodeport nodeport_addresses monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel
         }
     }
 }
@@ -217,6 +255,7 @@ impl Config {
     /// # Errors
     /// The first setting that is wrong.
     pub fn new(s: Settings) -> Result<Config, SettingError> {
+        let gateway = GatewaySettings::new(&s)?;
         let conf_name = s.cni_conf_name.unwrap_or_else(|| "10-ovenbird.conflist".into());
         if conf_name.contains('/') || !conf_name.ends_with(".conflist") {
             let problem = format!("{conf_name:?} is no file name that ends in .conflist");
@@ -252,6 +291,7 @@ impl Config {
                 .map(|text| parse("k8s-service-cidrs", text, "write CIDRs such as 10.96.0.0/16"))
                 .collect::<Result<_, _>>()?,
             bridge_mappings: s.bridge_mappings,
+            gateway,
             monitor_all: s.monitor_all.unwrap_or(true),
             cni_socket: s.cni_socket.unwrap_or_else(|| path::CNI_SOCKET.into()),
             cni_conf: s.cni_conf_dir.unwrap_or_else(|| path::CNI_CONF_DIR.into()).join(conf_name),

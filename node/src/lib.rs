@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod cni_conf;
 pub mod config;
 pub mod daemon;
+pub mod gateway;
 pub mod management;
 pub mod metrics;
 pub mod net;

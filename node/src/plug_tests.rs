@@ -34,6 +34,7 @@ fn chassis() -> Chassis {
         encap_type: "geneve",
         encap_ip: "127.0.0.1".parse().unwrap(),
         bridge_mappings: None,
+        external_bridge: None,
         monitor_all: true,
         userspace: true,
     }
@@ -47,7 +48,7 @@ async fn lab() -> Option<Lab> {
 
 async fn lab_on(ovsdb: Ovsdb) -> Lab {
     let vswitch = Vswitch::spawn(vec![ovsdb.endpoint()], Duration::from_secs(300));
-    vswitch.set(Chassis::owner(), chassis().output());
+    vswitch.set_chassis(chassis());
     let lookup: Lookup = Box::new(|_, _| Box::pin(std::future::ready(Ok(None))));
     let (net, pods) = (Arc::new(Fake::default()), Arc::new(PodBook::new("n1", lookup)));
     net.add_netns("/ns/a");
@@ -323,7 +324,7 @@ async fn a_restart_writes_nothing_on_a_bridge_that_others_made() {
     // As the daemon does it: first the chassis, then the ports, and deletes when all are wanted.
     let vswitch = Vswitch::spawn(vec![ovsdb.endpoint()], Duration::from_secs(300));
     vswitch.until(|s| s.synced).await.unwrap();
-    vswitch.set(Chassis::owner(), chassis().output());
+    vswitch.set_chassis(chassis());
     assert_eq!(vswitch.ports().await.unwrap(), std::slice::from_ref(&port));
     vswitch.set(PodPort::owner_of(&port.attachment), port.output());
     vswitch.ports().await.unwrap();

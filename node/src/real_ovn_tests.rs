@@ -202,10 +202,11 @@ impl Node {
             encap_type: "geneve",
             encap_ip: "127.0.0.1".parse().unwrap(),
             bridge_mappings: None,
+            external_bridge: None,
             monitor_all: true,
             userspace: true,
         };
-        vswitch.set(Chassis::owner(), chassis.output());
+        vswitch.set_chassis(chassis);
         let pods = Arc::new(PodBook::new("n1", Box::new(|_, _| Box::pin(std::future::ready(Ok(None))))));
         let readiness = Arc::new(Readiness::default());
         let net = Arc::new(Linux::new().unwrap());

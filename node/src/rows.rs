@@ -21,6 +21,7 @@ use ovenbird_reconcile::{Contribution, DesiredRow, Output, Owner, OwnerKind, Row
 use ovenbird_schema::vswitch::{bridge, interface, open_vswitch, port, qos};
 use ovsdb::{Atom, ColumnId, Datum, TableDesc, Uuid};
 
+use crate::gateway::discover;
 use crate::net::NetnsId;
 
 /// Owner of the chassis settings and of br-int.
@@ -29,6 +30,9 @@ pub const CHASSIS: OwnerKind = OwnerKind { rank: 0, name: "Chassis" };
 pub const MANAGEMENT: OwnerKind = OwnerKind { rank: 10, name: "ManagementPort" };
 /// Owner of a pod's port: key `<container id>/<interface>`.
 pub const SANDBOX: OwnerKind = OwnerKind { rank: 20, name: "Sandbox" };
+
+/// Key of Open_vSwitch:external_ids: physical networks and their bridges (ovn-controller(8)).
+pub const BRIDGE_MAPPINGS: &str = "ovn-bridge-mappings";
 
 const IFNAME: &str = "ovenbird.io/ifname";
 const NETNS: &str = "ovenbird.io/netns";
@@ -49,8 +53,10 @@ pub struct Chassis {
     pub encap_type: &'static str,
     /// Tunnel endpoint.
     pub encap_ip: IpAddr,
-    /// `ovn-bridge-mappings`; `None` leaves the key alone.
+    /// `ovn-bridge-mappings`; `None` for those that are there.
     pub bridge_mappings: Option<String>,
+    /// External bridge of the gateway, which is added to the mappings.
+    pub external_bridge: Option<String>,
     /// `ovn-monitor-all`.
     pub monitor_all: bool,
     /// True when OVS forwards in user space (`ovn-bridge-datapath-type=netdev`).
@@ -84,8 +90,8 @@ impl Chassis {
         Owner::new(CHASSIS, "")
     }
 
-    /// The rows.
-    pub fn output(&self) -> Output {
+    /// The rows, where `ovn-bridge-mappings` is `mappings` now.
+    pub fn output(&self, mappings: Option<&str>) -> Output {
         let owner = Chassis::owner();
         let named = |table: &'static TableDesc, column, columns| DesiredRow {
             zone: Zone(0),
@@ -109,7 +115,7 @@ impl Chassis {
             id: root_id(),
             columns: vec![
                 (open_vswitch::BRIDGES, Want::Members),
-                (open_vswitch::EXTERNAL_IDS, Want::Keys(self.external_ids())),
+                (open_vswitch::EXTERNAL_IDS, Want::Keys(self.external_ids(mappings))),
             ],
         });
         out.rows.push(named(&bridge::TABLE, bridge::NAME, bridge_columns));
@@ -134,7 +140,7 @@ impl Chassis {
         out
     }
 
-    fn external_ids(&self) -> Vec<(Atom, Option<Atom>)> {
+    fn external_ids(&self, mappings: Option<&str>) -> Vec<(Atom, Option<Atom>)> {
         let mut ids = vec![
             ("hostname", self.node.clone()),
             ("ovn-encap-ip", self.encap_ip.to_string()),
@@ -145,7 +151,9 @@ impl Chassis {
             ("ovn-remote-probe-interval", "100000".into()),
             ("system-id", self.system_id.clone()),
         ];
-        ids.extend(self.bridge_mappings.clone().map(|m| ("ovn-bridge-mappings", m)));
+        let base = self.bridge_mappings.as_deref();
+        let with_ours = self.external_bridge.as_ref().map(|bridge| discover::mappings(base.or(mappings), bridge));
+        ids.extend(with_ours.or_else(|| base.map(str::to_owned)).map(|text| (BRIDGE_MAPPINGS, text)));
         keys(ids)
     }
 }

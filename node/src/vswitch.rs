@@ -7,6 +7,7 @@
 //!
 //! The task itself is `vswitch_task`. Must not: know what a row means, but for the few columns that make [`State`].
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ovenbird_reconcile::{Output, Owner};
@@ -14,7 +15,8 @@ use ovenbird_schema::vswitch::interface;
 use ovsdb::{Endpoint, Row};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::rows::PodPort;
+use crate::gateway::Bridge;
+use crate::rows::{Chassis, PodPort};
 use crate::vswitch_task;
 
 /// What the database says of the host as a whole.
@@ -28,6 +30,8 @@ pub struct State {
     pub userspace: bool,
     /// br-int exists.
     pub bridge: bool,
+    /// The other bridges, by name.
+    pub bridges: BTreeMap<String, Bridge>,
     /// Transactions sent.
     pub transactions: u64,
     /// Rows written.
@@ -55,6 +59,7 @@ pub(crate) type Waiter = Box<dyn FnMut(Result<Option<&Row>, RowError>) -> bool +
 /// What the task is told.
 pub(crate) enum Command {
     Set(Owner, Output),
+    Chassis(Box<Chassis>),
     Remove(Owner, oneshot::Sender<()>),
     Wait(Owner, Waiter),
     Ports(oneshot::Sender<Vec<PodPort>>),
@@ -91,6 +96,11 @@ impl Vswitch {
     /// Replaces what an owner wants.
     pub fn set(&self, owner: Owner, output: Output) {
         self.send(Command::Set(owner, output));
+    }
+
+    /// Replaces what is wanted of the host as a whole.
+    pub fn set_chassis(&self, chassis: Chassis) {
+        self.send(Command::Chassis(Box::new(chassis)));
     }
 
     /// Withdraws what an owner wanted. Returns once its Interface is gone; at once while nothing can be removed (no session, or
@@ -142,3 +152,7 @@ impl Vswitch {
         drop(self.commands.send(command));
     }
 }
+
+#[cfg(test)]
+#[path = "vswitch_tests.rs"]
+mod tests;

@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use ovenbird_reconcile::{CommitConfig, Committer, Desired, Outcome, Owner, Zone, is_ours};
+use ovenbird_reconcile::{CommitConfig, Committer, Desired, Outcome, Output, Owner, Zone, is_ours};
 use ovenbird_schema::vswitch::{DATABASE, bridge, interface, open_vswitch, port, qos};
 use ovsdb::{Atom, Client, Config, Endpoint, Event, Handle, MonitorSpec, Replica, RowChange, TableSpec, TxnId, Uuid};
 use rustc_hash::FxHashMap;
@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
-use crate::rows::{PodPort, interface_uuid};
+use crate::gateway::bridge as bridges;
+use crate::rows::{BRIDGE_MAPPINGS, Chassis, PodPort, interface_uuid};
 use crate::vswitch::{Command, RowError, State, Waiter};
 
 /// Starts the task.
@@ -33,6 +34,7 @@ pub(crate) fn spawn(
         replica: Replica::new(&DATABASE, &spec),
         desired: Desired::new(Zone(0), &DATABASE),
         committer: Committer::new(limits, None),
+        chassis: None,
         waiters: FxHashMap::default(),
         removing: Vec::new(),
         in_flight: None,
@@ -58,8 +60,8 @@ fn monitor() -> MonitorSpec {
         interface::INGRESS_POLICING_RATE,
         interface::INGRESS_POLICING_BURST,
     ];
-    let ports = [port::EXTERNAL_IDS, port::NAME, port::INTERFACES, port::OTHER_CONFIG, port::QOS];
-    let bridges = [bridge::NAME, bridge::PORTS, bridge::DATAPATH_TYPE, bridge::FAIL_MODE];
+    let ports = [port::EXTERNAL_IDS, port::NAME, port::INTERFACES, port::OTHER_CONFIG, port::QOS, port::TAG];
+    let bridges = [bridge::NAME, bridge::PORTS, bridge::DATAPATH_TYPE, bridge::FAIL_MODE, bridge::EXTERNAL_IDS];
     MonitorSpec::new()
         .with(TableSpec::columns(&open_vswitch::TABLE, [open_vswitch::BRIDGES, open_vswitch::EXTERNAL_IDS]))
         .with(TableSpec::columns(&bridge::TABLE, bridges).index(bridge::NAME))
@@ -73,6 +75,8 @@ struct Task {
     replica: Replica,
     desired: Desired,
     committer: Committer,
+    /// What is wanted of the host as a whole, and the bridge mappings that its rows were made with.
+    chassis: Option<(Box<Chassis>, Option<String>)>,
     /// Who waits for an Interface.
     waiters: FxHashMap<Uuid, Vec<Waiter>>,
     /// Who waits for an Interface to be gone.
@@ -125,9 +129,12 @@ impl Task {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Set(owner, output) => {
-                for diagnostic in self.desired.set(&owner, output) {
-                    warn!(%owner, "{}", diagnostic.message);
-                }
+                self.want(&owner, output);
+            }
+            Command::Chassis(chassis) => {
+                let mappings = self.mappings();
+                self.want(&Chassis::owner(), chassis.output(mappings.as_deref()));
+                self.chassis = Some((chassis, mappings));
             }
             Command::Remove(owner, done) => {
                 self.desired.remove(&owner);
@@ -154,6 +161,29 @@ impl Task {
                 self.committer.allow_deletes(&mut self.desired, true);
             }
         }
+    }
+
+    fn want(&mut self, owner: &Owner, output: Output) {
+        for diagnostic in self.desired.set(owner, output) {
+            warn!(%owner, "{}", diagnostic.message);
+        }
+    }
+
+    /// Others map networks to bridges in the same text: what they write is seen here before the next transaction is made.
+    fn follow_mappings(&mut self) {
+        let now = self.mappings();
+        if let Some((chassis, then)) = &mut self.chassis
+            && *then != now
+        {
+            let output = chassis.output(now.as_deref());
+            *then = now;
+            self.want(&Chassis::owner(), output);
+        }
+    }
+
+    fn mappings(&self) -> Option<String> {
+        let root = self.replica.rows(&open_vswitch::TABLE).next().map(|(_, row)| open_vswitch::Ref(row));
+        root.and_then(|r| r.external_ids().get(BRIDGE_MAPPINGS)).map(str::to_owned)
     }
 
     fn on_event(&mut self, event: Event) {
@@ -227,6 +257,7 @@ impl Task {
         if !self.synced {
             return;
         }
+        self.follow_mappings();
         if let Some(batch) = self.committer.next(&mut self.desired, &self.replica, self.start.elapsed()) {
             self.in_flight = Some(self.handle.transact(&batch.ops));
         }
@@ -253,6 +284,7 @@ impl Task {
             system_id: id("system-id").map(str::to_owned),
             userspace: id("ovn-bridge-datapath-type") == Some("netdev"),
             bridge: self.replica.find(&bridge::TABLE, bridge::NAME, &name).is_some(),
+            bridges: bridges::read(&self.replica),
             transactions: counters.transactions,
             rows: counters.rows,
             healed: counters.healed + counters.audited,

@@ -21,13 +21,16 @@ use tokio::sync::watch;
 
 use super::{HostLink, HostNetwork, Link, NetError, NetOps, NetnsId, Route, Veth, ethtool, message, netns};
 
+/// Places in `Linux::managed`.
+const MANAGEMENT: usize = 0;
+
 /// The kernel of this host.
 pub struct Linux {
     host: Handle,
     /// The kernel refuses a second list on a socket while one is under way (EBUSY).
     lists: tokio::sync::Mutex<()>,
-    /// Index of the link that [`NetOps::apply_host_link`] looks after; 0 before the first call.
-    managed: Arc<AtomicU32>,
+    /// Indexes of the links that are looked after: the management port and the external bridge; 0 before each is known.
+    managed: Arc<[AtomicU32; 2]>,
 }
 
 impl Linux {
@@ -51,7 +54,7 @@ impl Linux {
         let (managed, (tx, rx)) = (self.managed.clone(), watch::channel(0));
         tokio::spawn(async move {
             while let Some((message, _)) = messages.next().await {
-                if message::concerns(&message.payload, managed.load(Ordering::Relaxed)) {
+                if message::concerns(&message.payload, &managed.each_ref().map(|m| m.load(Ordering::Relaxed))) {
                     tx.send_modify(|count| *count += 1);
                 }
             }
@@ -144,7 +147,7 @@ impl NetOps for Linux {
     async fn apply_host_link(&self, want: &HostLink) -> Result<bool, NetError> {
         let _turn = self.lists.lock().await;
         let have = self.host_link(&want.name).await?.ok_or_else(|| NetError::NoLink(want.name.clone()))?;
-        self.managed.store(have.index, Ordering::Relaxed);
+        self.managed[MANAGEMENT].store(have.index, Ordering::Relaxed);
         let mut changed = false;
         if have.mac != Some(want.mac) || have.mtu != want.mtu || !have.up {
             if want.checksum_in_software {
@@ -170,11 +173,9 @@ impl NetOps for Linux {
             let own = addresses.iter().filter_map(message::address).filter(|(index, _)| *index == link.index);
             link.addresses = own.map(|(_, address)| address).collect();
         }
-        let default_of = |routes: &[RouteMessage]| {
-            routes.iter().filter_map(message::route).find(|(_, r)| r.dst.prefix_len() == 0).map(|(index, _)| index)
-        };
-        host.default_v4 = default_of(&routes(&self.host, AddressFamily::Inet).await?);
-        host.default_v6 = default_of(&routes(&self.host, AddressFamily::Inet6).await?);
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            host.default_hops.extend(routes(&self.host, family).await?.iter().flat_map(message::default_hops));
+        }
         Ok(host)
     }
 }

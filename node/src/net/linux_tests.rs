@@ -128,7 +128,7 @@ async fn a_host_link_is_healed_and_a_second_time_changes_nothing() {
     host.ip("route add default via 10.128.0.1");
     let network = linux.host_network().await.unwrap();
     let link = network.links.iter().find(|l| l.name == "mp0").unwrap();
-    assert_eq!((network.default_v4, network.default_v6), (Some(link.index), None));
+    assert_eq!((network.default_link(true), network.default_link(false)), (Some(link.index), None));
     let mut addresses = link.addresses.clone();
     addresses.sort();
     assert_eq!(addresses, want.addresses);

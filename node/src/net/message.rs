@@ -13,7 +13,7 @@ use ovenbird_api::Mac;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::{LinkUnspec, LinkVeth};
 
-use super::{Link, Route, Veth};
+use super::{Hop, Link, Route, Veth};
 
 /// Marks our routes on the host (`ip route show proto 111`), so that we delete no other's.
 pub const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(111);
@@ -120,14 +120,48 @@ pub fn route(message: &RouteMessage) -> Option<(u32, Route)> {
     Some((index?, Route { dst, via, src }))
 }
 
-/// True for news of the host's addresses, of its default routes, and of the link with index `managed`. Pods come and go without.
-pub fn concerns(news: &NetlinkPayload<RouteNetlinkMessage>, managed: u32) -> bool {
+/// The hops of a default route of the main table; none of another route.
+pub fn default_hops(message: &RouteMessage) -> Vec<Hop> {
+    let header = &message.header;
+    if header.table != RouteHeader::RT_TABLE_MAIN
+        || header.kind != RouteType::Unicast
+        || header.destination_prefix_length != 0
+        || !matches!(header.address_family, AddressFamily::Inet | AddressFamily::Inet6)
+    {
+        return Vec::new();
+    }
+    let (mut metric, mut index, mut hops) = (0, None, Vec::new());
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Oif(i) => index = Some(*i),
+            RouteAttribute::MultiPath(all) => {
+                hops.extend(all.iter().map(|hop| (hop.interface_index, gateway(&hop.attributes))));
+            }
+            _ => {}
+        }
+    }
+    hops.extend(index.map(|index| (index, gateway(&message.attributes))));
+    let v4 = header.address_family == AddressFamily::Inet;
+    hops.into_iter().map(|(index, via)| Hop { v4, index, via, metric }).collect()
+}
+
+/// The next hop among the attributes of a route, or of one of its hops.
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
+        _ => None,
+    })
+}
+
+/// True for news of the host's addresses, of its default routes, and of the links with these indexes. Pods come and go without.
+pub fn concerns(news: &NetlinkPayload<RouteNetlinkMessage>, managed: &[u32]) -> bool {
     let NetlinkPayload::InnerMessage(news) = news else { return false };
     match news {
-        RouteNetlinkMessage::NewLink(m) | RouteNetlinkMessage::DelLink(m) => m.header.index == managed,
+        RouteNetlinkMessage::NewLink(m) | RouteNetlinkMessage::DelLink(m) => managed.contains(&m.header.index),
         RouteNetlinkMessage::NewAddress(m) | RouteNetlinkMessage::DelAddress(m) => address(m).is_some(),
         RouteNetlinkMessage::NewRoute(m) | RouteNetlinkMessage::DelRoute(m) => {
-            route(m).is_some_and(|(index, route)| index == managed || route.dst.prefix_len() == 0)
+            !default_hops(m).is_empty() || route(m).is_some_and(|(index, _)| managed.contains(&index))
         }
         _ => false,
     }

@@ -92,15 +92,44 @@ pub struct Link {
     pub addresses: Vec<IpNet>,
 }
 
-/// What a host has: its links, and which of them carries the default route of each family.
+/// What a host has: its links, and the way by which packets to anywhere leave it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostNetwork {
     /// All links.
     pub links: Vec<Link>,
-    /// Index of the link of the IPv4 default route.
-    pub default_v4: Option<u32>,
-    /// Index of the link of the IPv6 default route.
-    pub default_v6: Option<u32>,
+    /// Hops of the default routes of both families.
+    pub default_hops: Vec<Hop>,
+}
+
+/// A hop of a default route; a route with several (ECMP) makes one of each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Of the IPv4 default route, not of the IPv6 one.
+    pub v4: bool,
+    /// Index of the link.
+    pub index: u32,
+    /// Next hop, `None` when everything is on the link.
+    pub via: Option<IpAddr>,
+    /// Metric of the route: the lowest wins.
+    pub metric: u32,
+}
+
+impl HostNetwork {
+    /// Index of the link of the default route of a family.
+    pub fn default_link(&self, v4: bool) -> Option<u32> {
+        self.default_hops.iter().filter(|hop| hop.v4 == v4).min_by_key(|hop| hop.metric).map(|hop| hop.index)
+    }
+
+    /// Next hops of the best default route of each family over a link, IPv4 first.
+    pub fn next_hops(&self, link: u32) -> Vec<IpAddr> {
+        let of_family = |v4| {
+            let hops =
+                || self.default_hops.iter().filter(move |hop| hop.v4 == v4 && hop.index == link && hop.via.is_some());
+            let best = hops().map(|hop| hop.metric).min();
+            hops().filter(move |hop| Some(hop.metric) == best).filter_map(|hop| hop.via)
+        };
+        of_family(true).chain(of_family(false)).collect()
+    }
 }
 
 /// A step of network set-up that failed.

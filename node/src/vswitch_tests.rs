@@ -1,0 +1,58 @@
+//! What is written to a real Open_vSwitch that others write to as well.
+
+use ovenbird_api::name::INTEGRATION_BRIDGE;
+
+use super::*;
+use crate::testing::Ovsdb;
+
+fn chassis(external_bridge: Option<&str>) -> Chassis {
+    Chassis {
+        system_id: "n1".into(),
+        node: "n1".into(),
+        sb_address: "unix:/nowhere".into(),
+        encap_type: "geneve",
+        encap_ip: "127.0.0.1".parse().unwrap(),
+        bridge_mappings: None,
+        external_bridge: external_bridge.map(str::to_owned),
+        monitor_all: true,
+        userspace: true,
+    }
+}
+
+/// Waits until the database holds these mappings.
+fn await_mappings(ovsdb: &Ovsdb, want: &str) {
+    let column = "external_ids:ovn-bridge-mappings";
+    ovsdb.vsctl(&format!("--timeout=30 --no-wait wait-until Open_vSwitch . {column}=\"{want}\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bridge_mappings_of_others_are_never_dropped() {
+    let Some(ovsdb) = Ovsdb::start("external_ids:ovn-bridge-mappings=provider:br-p") else { return };
+    let vswitch = Vswitch::spawn(vec![ovsdb.endpoint()], Duration::from_secs(300));
+    vswitch.set_chassis(chassis(None));
+    vswitch.until(|s| s.bridge).await.unwrap();
+    await_mappings(&ovsdb, "provider:br-p");
+    vswitch.set_chassis(chassis(Some("br-ex")));
+    await_mappings(&ovsdb, "provider:br-p,physnet:br-ex");
+    // Somebody writes the whole text anew.
+    for i in 0..20 {
+        ovsdb.vsctl(&format!("--no-wait set Open_vSwitch . external_ids:ovn-bridge-mappings=\"other{i}:br-{i}\""));
+        await_mappings(&ovsdb, &format!("other{i}:br-{i},physnet:br-ex"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_bridges_are_seen_with_their_ports() {
+    let Some(ovsdb) = Ovsdb::start("") else { return };
+    ovsdb.vsctl("--no-wait add-br br-ex -- set bridge br-ex datapath_type=netdev external_ids:bridge-uplink=eth0");
+    ovsdb.vsctl("--no-wait set port br-ex tag=42 -- add-port br-ex eth0 -- set interface eth0 ofport=1");
+    let vswitch = Vswitch::spawn(vec![ovsdb.endpoint()], Duration::from_secs(300));
+    vswitch.set_chassis(chassis(Some("br-ex")));
+    let state = vswitch.until(|s| s.bridge && s.bridges.contains_key("br-ex")).await.unwrap();
+    assert!(!state.bridges.contains_key(INTEGRATION_BRIDGE));
+    let bridge = &state.bridges["br-ex"];
+    assert!(bridge.userspace);
+    assert_eq!(bridge.uplink.as_deref(), Some("eth0"));
+    assert_eq!((bridge.ports["br-ex"].vlan, bridge.ports["br-ex"].kind.as_str()), (Some(42), "internal"));
+    assert_eq!((bridge.ports["eth0"].ofport, bridge.ports["eth0"].interfaces), (Some(1), 1));
+}
