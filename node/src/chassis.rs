@@ -156,8 +156,10 @@ pub async fn run<N: NetOps>(
         match host_view(&config, &*net).await {
             Ok((host, endpoint)) => {
                 let found = discover(&config.gateway, &config.node, &host, &now.bridges);
-                if said.as_ref() != Some(&found) {
+                let what = found.clone().map(|gateway| gateway.map(|g| (g.l3, g.others)));
+                if said.as_ref() != Some(&what) {
                     tell(&config, &found);
+                    said = Some(what);
                 }
                 let mut chassis = chassis(&config, &system_id, endpoint, now.userspace);
                 chassis.external_bridge = external_bridge(&config, &found);
@@ -166,7 +168,6 @@ pub async fn run<N: NetOps>(
                 want.extend(gateway_text(&found).map(|text| (annotation::L3_GATEWAY_CONFIG, text)));
                 let mtu = pod_mtu(&config, endpoint, &host).ok();
                 want.extend(mtu.map(|mtu| (annotation::POD_MTU, node::format_pod_mtu(mtu))));
-                said = Some(found);
                 let write = || annotate(&client, &config.node, &fact.annotations, &want);
                 let retry = ExponentialBuilder::default().with_max_delay(Duration::from_secs(10)).without_max_times();
                 let told = |e: &kube::Error, _| {

@@ -213,6 +213,14 @@ impl Encap {
         }
     }
 
+    /// UDP port of tunnels (RFC 8926, RFC 7348).
+    pub const fn port(self) -> u16 {
+        match self {
+            Encap::Geneve => 6081,
+            Encap::Vxlan => 4789,
+        }
+    }
+
     /// Bytes that a tunnel adds to a packet. VXLAN in OVN is used as for IPv4; an IPv6 header has 20 bytes more.
     pub const fn overhead(self, endpoint: IpAddr) -> u32 {
         let v4 = match self {

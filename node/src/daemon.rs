@@ -26,7 +26,7 @@ use crate::plug::{Parts, Plug};
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::{State, Vswitch};
-use crate::{chassis, cluster, cni_conf, restore, sweep};
+use crate::{chassis, cluster, cni_conf, gateway, restore, sweep};
 
 /// Time that a stop gives to the CNI requests under way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -72,6 +72,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         metrics: metrics.clone(),
         declared: declared.clone(),
     };
+    let gateway = gateway::task::Task {
+        config: config.clone(),
+        net: net.clone(),
+        vswitch: vswitch.clone(),
+        node: node.clone(),
+        host_changes: host_changes.clone(),
+        services: gateway::services::watch_services(client.clone()),
+    };
     let shown = Shown { metrics, readiness: readiness.clone(), vswitch: vswitch.clone() };
     let serving = async { server.serve(plug.clone(), stop.clone()).await.context("serving CNI") };
     let parts = async {
@@ -82,6 +90,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
                 run.await.context("keeping the chassis")
             },
             async { management.run().await.context("keeping the management port") },
+            async { gateway.run().await.context("keeping the gateway") },
             async {
                 let run = restore::run(&*net, &vswitch, &plug, &pods, &readiness, &declared);
                 run.await.context("taking over existing ports")?;

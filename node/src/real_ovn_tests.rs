@@ -21,16 +21,17 @@ use crate::rows::{Chassis, PodPort};
 use crate::vswitch::Vswitch;
 
 /// One at a time: each starts six daemons.
-static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+pub(crate) static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// OVS and OVN of one node. The thread that makes it moves into the node's network namespace.
-struct Host {
+pub(crate) struct Host {
     dir: tempfile::TempDir,
-    daemons: Vec<Child>,
+    /// Each with its command line.
+    daemons: Vec<(String, Child)>,
 }
 
 impl Host {
-    fn start() -> Option<Host> {
+    pub(crate) fn start() -> Option<Host> {
         if !nix::unistd::geteuid().is_root() || Command::new("ovn-controller").arg("--version").output().is_err() {
             assert!(std::env::var_os("CI").is_none(), "no root, or no OVN, in CI");
             eprintln!("SKIP: needs root and OVN");
@@ -59,15 +60,32 @@ impl Host {
         Some(host)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Kills a daemon and starts it again.
+    pub(crate) fn restart(&mut self, program: &str) {
+        let at = self.daemons.iter().position(|(line, _)| line.starts_with(program)).unwrap();
+        let line = self.daemons[at].0.clone();
+        self.daemons[at].1.kill().unwrap();
+        self.daemons[at].1.wait().unwrap();
+        let child = self.command(&line).stderr(Stdio::null()).spawn().unwrap();
+        self.daemons[at].1 = child;
+    }
+
+    /// Ends the daemon that was started last.
+    pub(crate) fn end_last(&mut self) {
+        let (_, mut daemon) = self.daemons.pop().unwrap();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn unix(&self, db: &str) -> String {
+    pub(crate) fn unix(&self, db: &str) -> String {
         format!("unix:{}", self.path(&format!("{db}.sock")).display())
     }
 
-    fn command(&self, line: &str) -> Command {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let mut words = line.split(' ');
         let mut command = Command::new(words.next().unwrap());
         command.args(words).current_dir(self.dir.path());
@@ -79,20 +97,20 @@ impl Host {
 
     fn daemon(&mut self, line: &str) {
         let child = self.command(line).stderr(Stdio::null()).spawn().unwrap();
-        self.daemons.push(child);
+        self.daemons.push((line.to_owned(), child));
     }
 
-    fn run(&self, line: &str) -> String {
+    pub(crate) fn run(&self, line: &str) -> String {
         let output = self.command(line).output().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    fn vsctl(&self, args: &str) -> String {
+    pub(crate) fn vsctl(&self, args: &str) -> String {
         self.run(&format!("ovs-vsctl --db={} {args}", self.unix("conf")))
     }
 
-    fn nbctl(&self, args: &str) -> String {
+    pub(crate) fn nbctl(&self, args: &str) -> String {
         self.run(&format!("ovn-nbctl --db={} {args}", self.unix("nb")))
     }
 
@@ -111,7 +129,7 @@ impl Host {
     }
 
     /// A switch with a router at 10.128.0.1 and ports for `count` pods.
-    fn topology(&self, count: usize) {
+    pub(crate) fn topology(&self, count: usize) {
         self.nbctl("lr-add r -- lrp-add r rtos 0a:58:0a:80:00:01 10.128.0.1/24 fd01::1/64 -- ls-add n1");
         self.nbctl("lsp-add n1 stor -- lsp-set-type stor router -- lsp-set-addresses stor router -- lsp-set-options stor router-port=rtos");
         for i in 0..count {
@@ -124,7 +142,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for child in self.daemons.iter_mut().rev() {
+        for (_, child) in self.daemons.iter_mut().rev() {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -132,20 +150,20 @@ impl Drop for Host {
 }
 
 /// A sandbox: a network namespace, removed with this value.
-struct Sandbox(String);
+pub(crate) struct Sandbox(pub(crate) String);
 
 impl Sandbox {
-    fn new(index: usize) -> Sandbox {
+    pub(crate) fn new(index: usize) -> Sandbox {
         let name = format!("ovnb-r{index}-{}", std::process::id());
         assert!(Command::new("ip").args(["netns", "add", &name]).status().unwrap().success());
         Sandbox(name)
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         format!("/run/netns/{}", self.0).into()
     }
 
-    fn run(&self, line: &str) -> bool {
+    pub(crate) fn run(&self, line: &str) -> bool {
         let command = Command::new("ip").args(["netns", "exec", &self.0]).args(line.split(' ')).output().unwrap();
         command.status.success()
     }
@@ -183,16 +201,16 @@ fn soon() -> Instant {
 }
 
 /// The daemon's parts that attach pods.
-struct Node {
-    net: Arc<Linux>,
-    vswitch: Vswitch,
+pub(crate) struct Node {
+    pub(crate) net: Arc<Linux>,
+    pub(crate) vswitch: Vswitch,
     plug: Arc<Plug<Linux>>,
     pods: Arc<PodBook>,
     readiness: Arc<Readiness>,
 }
 
 impl Node {
-    fn new(host: &Host) -> Node {
+    pub(crate) fn new(host: &Host) -> Node {
         let vswitch =
             Vswitch::spawn(vec![ovsdb::Endpoint::parse(&host.unix("conf")).unwrap()], Duration::from_secs(300));
         let chassis = Chassis {
@@ -202,7 +220,7 @@ impl Node {
             encap_type: "geneve",
             encap_ip: "127.0.0.1".parse().unwrap(),
             bridge_mappings: None,
-            external_bridge: None,
+            external_bridge: Some("br-ex".into()),
             monitor_all: true,
             userspace: true,
         };
@@ -223,7 +241,7 @@ impl Node {
     }
 
     /// Takes over what an earlier one left, with these pods in the API.
-    async fn restore(&self, pods: impl Iterator<Item = usize>) {
+    pub(crate) async fn restore(&self, pods: impl Iterator<Item = usize>) {
         self.pods.begin();
         pods.for_each(|i| self.pods.listed(format!("default/p{i}"), pod(i)));
         self.pods.complete();
@@ -232,7 +250,7 @@ impl Node {
         restore::run(&*self.net, &self.vswitch, &self.plug, &self.pods, &self.readiness, &declared).await.unwrap();
     }
 
-    async fn add(&self, i: usize, sandbox: &Sandbox) -> Attached {
+    pub(crate) async fn add(&self, i: usize, sandbox: &Sandbox) -> Attached {
         let pod = PodRef { namespace: "default".into(), name: format!("p{i}"), uid: Some(format!("u{i}")) };
         self.plug.add(Add { attachment: attachment(i), netns: sandbox.path(), pod }, soon()).await.unwrap()
     }
@@ -243,7 +261,7 @@ impl Node {
 }
 
 /// One ICMP echo from inside a sandbox, asked again while the first packets find their way.
-async fn ping(from: &Sandbox, target: &str) -> bool {
+pub(crate) async fn ping(from: &Sandbox, target: &str) -> bool {
     let target: std::net::IpAddr = target.parse().unwrap();
     netns::run(&from.path(), move || Ok((0..5).any(|_| echo(target)))).await.unwrap()
 }

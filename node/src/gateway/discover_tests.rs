@@ -36,8 +36,8 @@ fn bridges(ports: &[(&str, &str, Option<u16>)]) -> BTreeMap<String, Bridge> {
     BTreeMap::from([("br-ex".to_owned(), Bridge { userspace: true, uplink: None, ports })])
 }
 
-fn settings(of: Settings) -> GatewaySettings {
-    GatewaySettings::new(&of).unwrap()
+fn settings(of: &Settings) -> GatewaySettings {
+    GatewaySettings::new(of).unwrap()
 }
 
 fn usual() -> BTreeMap<String, Bridge> {
@@ -46,7 +46,7 @@ fn usual() -> BTreeMap<String, Bridge> {
 
 #[test]
 fn a_prepared_bridge_is_the_gateway() {
-    let found = discover(&settings(Settings::default()), "node1", &host(), &usual()).unwrap().unwrap();
+    let found = discover(&settings(&Settings::default()), "node1", &host(), &usual()).unwrap().unwrap();
     assert_eq!(
         found.l3.format(),
         concat!(
@@ -68,7 +68,7 @@ fn the_patch_port_is_known_by_its_name_and_other_ports_are_noted() {
     ]);
     all.get_mut("br-ex").unwrap().ports.get_mut("br-ex").unwrap().vlan = Some(42);
     let flags = Settings { gateway_nexthop: Some("172.30.0.254".into()), ..Settings::default() };
-    let found = discover(&settings(flags), "node1", &host(), &all).unwrap().unwrap();
+    let found = discover(&settings(&flags), "node1", &host(), &all).unwrap().unwrap();
     assert_eq!((found.patch, found.others), (Some(7), vec!["vnet0".to_owned()]));
     assert_eq!(found.l3.next_hops, ["172.30.0.254".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(found.l3.vlan, Some(42));
@@ -77,7 +77,7 @@ fn the_patch_port_is_known_by_its_name_and_other_ports_are_noted() {
 #[test]
 fn no_gateway_is_asked_for_or_possible() {
     let none = BTreeMap::new();
-    let of = |flags: Settings, bridges: &_| discover(&settings(flags), "node1", &host(), bridges);
+    let of = |flags: Settings, bridges: &_| discover(&settings(&flags), "node1", &host(), bridges);
     assert_eq!(of(Settings::default(), &none), Ok(None));
     assert_eq!(of(Settings { gateway_mode: Some("none".into()), ..Settings::default() }, &usual()), Ok(None));
     let asked = Settings { gateway_mode: Some("shared".into()), ..Settings::default() };
@@ -86,7 +86,7 @@ fn no_gateway_is_asked_for_or_possible() {
 
 #[test]
 fn what_is_wrong_with_a_bridge_is_said() {
-    let of = |host: &HostNetwork, bridges: &_| discover(&settings(Settings::default()), "node1", host, bridges);
+    let of = |host: &HostNetwork, bridges: &_| discover(&settings(&Settings::default()), "node1", host, bridges);
     let mut bare = host();
     bare.links[1].addresses = vec!["fd69::2/125".parse().unwrap()];
     assert_eq!(of(&bare, &usual()), Err(Unusable::NoAddress("br-ex".into())));

@@ -2,13 +2,20 @@
 //!
 //! ```text
 //! Open_vSwitch, kernel, settings --> [discover] --> Gateway --> annotations, ovn-bridge-mappings  (written by `chassis`)
+//!                                                   Gateway, [services] --> [flows] --> [openflow]  (by `task`)
 //! ```
 //!
 //! Each file's header says what it is for.
 
 pub mod bridge;
 pub mod discover;
+pub mod flows;
+pub mod openflow;
+#[cfg(test)]
+mod real_tests;
+pub mod services;
 pub mod settings;
+pub mod task;
 
 pub use bridge::{Bridge, BridgePort};
 pub use discover::{Gateway, discover};

@@ -171,7 +171,7 @@ impl World<'_> {
                 "list" | "watch",
             )
             | ("ovenbird-master", "leases", "get")
-            | ("ovenbird-node", "nodes" | "pods", "list" | "watch") => {
+            | ("ovenbird-node", "nodes" | "pods" | "services", "list" | "watch") => {
                 self.lab.stop(right.component())?;
                 self.lab.start(right.component())
             }
@@ -240,6 +240,7 @@ impl World<'_> {
                 self.pod(&name, "node1", json!({})).await?;
                 await_object(self.lab, NAMESPACE, &name, is_pod_running()).await
             }
+            ("ovenbird-node", "services", "list" | "watch") => self.node_port_is_served().await,
             ("ovenbird-node", "pods", "get") => {
                 let said = self.attach_unknown()?;
                 ensure!(said.contains("does not exist"), "{said}");
@@ -311,6 +312,24 @@ impl World<'_> {
             let watches = status["watches"].as_array().into_iter().flatten();
             let wanted = json!({"kind": kind, "complete": true, "objects": count, "error": null});
             Ok(watches.into_iter().any(|watch| *watch == wanted))
+        })
+        .await
+    }
+
+    /// A new NodePort comes to the node's external bridge.
+    async fn node_port_is_served(&self) -> Result<()> {
+        let name = self.name();
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"type": "NodePort", "ports": [{"port": 80}]},
+        });
+        self.lab.apply(&service.to_string()).await?;
+        let services = KubeApi::<Service>::namespaced(self.client.clone(), NAMESPACE);
+        let spec = services.get(&name).await?.spec.unwrap_or_default();
+        let port = spec.ports.unwrap_or_default()[0].node_port.context("no NodePort was given")?;
+        self.until("flows for the NodePort", async || {
+            let flows = self.lab.exec_node("node1", &["ovs-ofctl", "-OOpenFlow14", "dump-flows", "br-ex"])?;
+            Ok(flows.contains(&format!("tp_dst={port} ")))
         })
         .await
     }

@@ -1,0 +1,270 @@
+//! The external bridge's OpenFlow, by which host and gateway router share one MAC and one set of addresses. Pure.
+//!
+//! ```text
+//!            wire (uplink)                table 0: in_port decides             table 1: whose connection (ct_mark)
+//!      ARP/ND |        | IP to MAC   ---> replies to ARP/ND: both              1: OVN, to the patch port
+//!             v        v                  IP: ct(zone 64000) ------------->    2: host, to LOCAL
+//!   LOCAL <--- br-ex ---> patch port      from OVN: ct_mark 1, to the wire     new: LOCAL
+//!   (host)               (GR_node)        from the host: ct_mark 2, to the wire
+//!
+//!   host -> Service:  LOCAL -> SNAT .2 (64001) -> 2: to OVN      OVN -> own host: DNAT (64001) -> 4: SNAT .1 (64002) -> 3: LOCAL
+//!   its replies:      OVN -> unSNAT (64001) -> 3: to LOCAL       its replies: LOCAL -> unSNAT (64002) -> 5: unDNAT (64001) -> 2
+//! ```
+//!
+//! Numbers (tables, zones, marks, cookie) are those of ovn-kubernetes. While there is no patch port, the bridge is a plain switch.
+//! Must not: run anything (`openflow`).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use ovenbird_api::Masquerade;
+
+use super::discover::Gateway;
+use super::services::{Protocol, Served};
+
+/// Marks our flows.
+const COOKIE: &str = "0xdeff105";
+/// Zone of connections over the wire.
+const ZONE_WIRE: u16 = 64000;
+/// Zone in which the host is masqueraded towards OVN.
+const ZONE_HOST: u16 = 64001;
+/// Zone in which OVN is masqueraded towards the host.
+const ZONE_OVN: u16 = 64002;
+/// Zone in which fragments are put together.
+const ZONE_FRAGMENTS: u16 = 64004;
+
+/// All that the flows depend on.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// The gateway.
+    pub gateway: &'a Gateway,
+    /// Addresses between host and OVN.
+    pub masquerade: &'a Masquerade,
+    /// Service networks.
+    pub service_cidrs: &'a [IpNet],
+    /// Networks of this node's pods.
+    pub node_subnets: &'a [IpNet],
+    /// UDP port of tunnels.
+    pub tunnel_port: u16,
+    /// NodePorts are served on addresses in these; empty for all.
+    pub node_port_addresses: &'a [IpNet],
+    /// What Services are entered by.
+    pub served: &'a Served,
+}
+
+/// The flows, one text each as ovs-ofctl(8) reads them, sorted.
+pub fn flows(facts: &Facts<'_>) -> BTreeSet<String> {
+    let mut flows = Flows::default();
+    flows.add(0, 0, "", "NORMAL");
+    if let Some(patch) = facts.gateway.patch {
+        let ports = Ports::new(facts.gateway, patch);
+        share_wire(&mut flows, &ports, facts);
+        answer_neighbours(&mut flows, &ports, facts);
+        for v4 in [true, false] {
+            if facts.gateway.l3.address(v4).is_some() {
+                dispatch(&mut flows, &ports, facts, Family(v4));
+                host_and_services(&mut flows, &ports, facts, Family(v4));
+            }
+        }
+        services_from_wire(&mut flows, &ports, facts);
+    }
+    flows.0
+}
+
+#[derive(Default)]
+struct Flows(BTreeSet<String>);
+
+impl Flows {
+    fn add(&mut self, table: u8, priority: u16, of: impl AsRef<str>, actions: impl AsRef<str>) {
+        let (of, actions) = (of.as_ref(), actions.as_ref());
+        let comma = if of.is_empty() { "" } else { "," };
+        self.0.insert(format!("cookie={COOKIE},table={table},priority={priority}{comma}{of} actions={actions}"));
+    }
+}
+
+/// Matches and actions for the three ports. On a tagged uplink the wire and the patch port carry the tag, the host does not.
+struct Ports {
+    from_wire: String,
+    from_patch: String,
+    /// Packets that have come from the wire or the patch port.
+    tagged: String,
+    mac: String,
+    wire: String,
+    wire_from_host: String,
+    patch: String,
+    patch_from_host: String,
+    host: &'static str,
+}
+
+impl Ports {
+    fn new(gateway: &Gateway, patch: u16) -> Ports {
+        let (uplink, vlan) = (gateway.uplink, gateway.l3.vlan);
+        let tagged = vlan.map(|tag| format!(",dl_vlan={tag}")).unwrap_or_default();
+        // Bit 12 says that there is a tag (OpenFlow 1.3, OFPVID_PRESENT).
+        let push =
+            vlan.map(|tag| format!("push_vlan:0x8100,set_field:{}->vlan_vid,", tag | 0x1000)).unwrap_or_default();
+        Ports {
+            from_wire: format!("in_port={uplink}{tagged}"),
+            from_patch: format!("in_port={patch}{tagged}"),
+            tagged,
+            mac: gateway.l3.mac.to_string(),
+            wire: format!("output:{uplink}"),
+            wire_from_host: format!("{push}output:{uplink}"),
+            patch: format!("output:{patch}"),
+            patch_from_host: format!("{push}output:{patch}"),
+            host: if vlan.is_some() { "pop_vlan,LOCAL" } else { "LOCAL" },
+        }
+    }
+}
+
+/// An address family's words.
+#[derive(Clone, Copy)]
+struct Family(bool);
+
+impl Family {
+    fn of(address: IpAddr) -> Family {
+        Family(address.is_ipv4())
+    }
+
+    fn ip(self) -> &'static str {
+        if self.0 { "ip" } else { "ipv6" }
+    }
+
+    fn dst(self) -> &'static str {
+        if self.0 { "nw_dst" } else { "ipv6_dst" }
+    }
+
+    fn src(self) -> &'static str {
+        if self.0 { "nw_src" } else { "ipv6_src" }
+    }
+
+    fn transport(self, protocol: Protocol) -> String {
+        format!("{}{}", protocol.name(), if self.0 { "" } else { "6" })
+    }
+
+    /// An address in an action.
+    fn text(address: IpAddr) -> String {
+        if address.is_ipv4() { address.to_string() } else { format!("[{address}]") }
+    }
+
+    fn own(self, nets: &[IpNet]) -> impl Iterator<Item = &IpNet> {
+        nets.iter().filter(move |net| net.addr().is_ipv4() == self.0)
+    }
+}
+
+/// Frames that are not about a connection: who may send with the shared MAC, and who gets what is sent to it.
+fn share_wire(flows: &mut Flows, p: &Ports, facts: &Facts<'_>) {
+    let mac = &p.mac;
+    // Tunnels end at the host; tracking their packets would cost and gain nothing.
+    for udp in ["udp", "udp6"] {
+        let port = facts.tunnel_port;
+        flows.add(0, 205, format!("{},{udp},tp_dst={port}", p.from_wire), p.host);
+        flows.add(0, 200, format!("in_port=LOCAL,{udp},tp_dst={port}"), &p.wire_from_host);
+    }
+    flows.add(0, 10, format!("{},dl_dst={mac}", p.from_wire), format!("{},{}", p.patch, p.host));
+    flows.add(0, 10, format!("{},dl_src={mac}", p.from_patch), "NORMAL");
+    flows.add(0, 9, p.from_patch.split(',').next().unwrap_or_default(), "drop");
+    flows.add(1, 10, format!("dl_dst={mac}{}", p.tagged), p.host);
+    flows.add(1, 0, "", "NORMAL");
+}
+
+/// ARP and neighbour discovery: the host alone answers for the shared addresses, and both see the answers to their own questions.
+fn answer_neighbours(flows: &mut Flows, p: &Ports, facts: &Facts<'_>) {
+    let mac = &p.mac;
+    for address in &facts.gateway.l3.addresses {
+        let about = match address.addr() {
+            IpAddr::V4(v4) => format!("arp,arp_op=1,arp_tpa={v4}"),
+            IpAddr::V6(v6) => format!("icmp6,icmp_type=135,nd_target={v6}"),
+        };
+        flows.add(0, 51, format!("{},{about}", p.from_wire), p.host);
+    }
+    // Router and neighbour advertisements.
+    for kind in [134, 136] {
+        let of = format!("{},dl_dst={mac},icmp6,icmp_type={kind}", p.from_wire);
+        flows.add(0, 51, of, format!("{},{}", p.patch, p.host));
+    }
+}
+
+/// Connections over the wire are marked with whose they are when they leave, and found by that when their replies come.
+fn dispatch(flows: &mut Flows, p: &Ports, facts: &Facts<'_>, family: Family) {
+    let (mac, ip) = (&p.mac, family.ip());
+    let leave = |mark: u8, port: &str| format!("ct(commit,zone={ZONE_WIRE},exec(set_field:{mark}->ct_mark)),{port}");
+    flows.add(0, 100, format!("{},dl_src={mac},{ip}", p.from_patch), leave(1, &p.wire));
+    flows.add(0, 100, format!("in_port=LOCAL,dl_src={mac},{ip}"), leave(2, &p.wire_from_host));
+    flows.add(0, 50, format!("{},dl_dst={mac},{ip}", p.from_wire), format!("ct(zone={ZONE_WIRE},table=1)"));
+    for state in ["est", "rel"] {
+        let of = |mark: u8| format!("ct_state=+trk+{state},ct_mark={mark},{ip}{}", p.tagged);
+        flows.add(1, 100, of(1), &p.patch);
+        flows.add(1, 100, of(2), p.host);
+    }
+    // Pods that are reached by their own addresses answer by the gateway router, so that is the way in, too.
+    for subnet in family.own(facts.node_subnets) {
+        flows.add(1, 15, format!("{ip},{}={}{}", family.dst(), subnet.trunc(), p.tagged), &p.patch);
+    }
+}
+
+/// Between the host and OVN: the host to Services, and Services to the host. Both have the same address, so each is masqueraded.
+fn host_and_services(flows: &mut Flows, p: &Ports, facts: &Facts<'_>, family: Family) {
+    let (v4, ip, src, dst) = (family.0, family.ip(), family.src(), family.dst());
+    let (host, ovn) = (facts.masquerade.host(v4), facts.masquerade.ovn(v4));
+    let text = Family::text;
+    for cidr in family.own(facts.service_cidrs) {
+        let cidr = cidr.trunc();
+        flows.add(
+            0,
+            500,
+            format!("in_port=LOCAL,{ip},{dst}={cidr}"),
+            format!("ct(commit,zone={ZONE_HOST},nat(src={}),table=2)", text(host)),
+        );
+        let reply = format!("{},{ip},{src}={cidr},{dst}={host}", p.from_patch);
+        flows.add(0, 500, reply, format!("ct(zone={ZONE_HOST},nat,table=3)"));
+        // What OVN has no Service for would otherwise go round and round between the next hop and us.
+        flows.add(0, 115, format!("{},{ip},{dst}={cidr}", p.from_patch), "drop");
+    }
+    if let Some(own) = facts.gateway.l3.address(v4) {
+        let of = format!("{},{ip},{dst}={host}", p.from_patch);
+        let to_host = format!("ct(commit,zone={ZONE_HOST},nat(dst={}),table=4)", text(own.addr()));
+        flows.add(0, 450, of, to_host);
+    }
+    let reply = format!("in_port=LOCAL,{ip},{dst}={ovn}");
+    flows.add(0, 500, reply, format!("ct(zone={ZONE_OVN},nat,table=5)"));
+    let mac = &p.mac;
+    flows.add(2, 100, ip, format!("set_field:{mac}->eth_dst,{}", p.patch_from_host));
+    let turned = format!("move:NXM_OF_ETH_DST[]->NXM_OF_ETH_SRC[],set_field:{mac}->eth_dst,{}", p.host);
+    flows.add(3, 100, format!("{ip}{}", p.tagged), turned);
+    flows.add(4, 100, ip, format!("ct(commit,zone={ZONE_OVN},nat(src={}),table=3)", text(ovn)));
+    flows.add(5, 100, ip, format!("ct(commit,zone={ZONE_HOST},nat,table=2)"));
+}
+
+/// What comes from the wire to a Service goes to the gateway router, which balances it.
+fn services_from_wire(flows: &mut Flows, p: &Ports, facts: &Facts<'_>) {
+    let mut entries: BTreeSet<(IpAddr, Protocol, u16)> = facts.served.vips.keys().copied().collect();
+    if facts.gateway.l3.node_port {
+        let own = facts.gateway.l3.addresses.iter().map(IpNet::addr);
+        let chosen = facts.node_port_addresses;
+        let serving: Vec<_> = own.filter(|a| chosen.is_empty() || chosen.iter().any(|net| net.contains(a))).collect();
+        for (protocol, port) in facts.served.node_ports.keys() {
+            entries.extend(serving.iter().map(|address| (*address, *protocol, *port)));
+        }
+    }
+    for (address, protocol, port) in &entries {
+        let family = Family::of(*address);
+        let of = format!("{},{},{}={address},tp_dst={port}", p.from_wire, family.transport(*protocol), family.dst());
+        flows.add(0, 110, of, &p.patch);
+    }
+    // Only the first fragment names the port: together they are looked at again.
+    let addresses: BTreeSet<_> = entries.iter().map(|(address, _, _)| *address).collect();
+    for address in addresses {
+        let family = Family::of(address);
+        // Not nw_frag=yes, which ovs-ofctl writes with another mask than it reads and so would write each time.
+        for part in ["first", "later"] {
+            let of = format!("{},ct_state=-trk,{},{}={address},nw_frag={part}", p.from_wire, family.ip(), family.dst());
+            flows.add(0, 111, of, format!("ct(table=0,zone={ZONE_FRAGMENTS})"));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "flows_tests.rs"]
+mod tests;

@@ -1,0 +1,84 @@
+//! Golden flows: each file in `golden/` is what one set of facts yields. `UPDATE_GOLDEN=1` rewrites them.
+
+use std::path::Path;
+
+use ovenbird_api::{GatewayMode, L3Gateway};
+
+use super::super::services::Targets;
+use super::*;
+
+fn gateway(addresses: &[&str], vlan: Option<u16>) -> Gateway {
+    Gateway {
+        l3: L3Gateway {
+            mode: GatewayMode::Shared,
+            bridge: "br-ex".into(),
+            interface: "br-ex_node1".into(),
+            mac: "02:00:ac:1e:00:0b".parse().unwrap(),
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            next_hops: vec!["172.30.0.1".parse().unwrap()],
+            node_port: true,
+            vlan,
+        },
+        uplink: 1,
+        patch: Some(2),
+        others: Vec::new(),
+    }
+}
+
+fn served() -> Served {
+    let targets = || Targets { addresses: vec!["10.96.0.7".parse().unwrap()], port: 80 };
+    Served {
+        node_ports: [((Protocol::Tcp, 30080), targets()), ((Protocol::Udp, 30053), targets())].into(),
+        vips: [(("192.0.2.1".parse().unwrap(), Protocol::Sctp, 132), targets())].into(),
+    }
+}
+
+fn of(gateway: &Gateway, served: &Served, node_port_addresses: &[IpNet]) -> BTreeSet<String> {
+    flows(&Facts {
+        gateway,
+        masquerade: &Masquerade::default(),
+        service_cidrs: &["10.96.0.0/16".parse().unwrap(), "fd96::/112".parse().unwrap()],
+        node_subnets: &["10.128.0.0/23".parse().unwrap(), "fd01::/64".parse().unwrap()],
+        tunnel_port: 6081,
+        node_port_addresses,
+        served,
+    })
+}
+
+/// Compares with the golden file.
+fn check(name: &str, flows: &BTreeSet<String>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gateway/golden").join(name);
+    let text: String = flows.iter().map(|flow| format!("{flow}\n")).collect();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "{name}: UPDATE_GOLDEN=1 accepts this");
+}
+
+#[test]
+fn golden() {
+    let v4 = gateway(&["172.30.0.11/24"], None);
+    check("v4.flows", &of(&v4, &Served::default(), &[]));
+    let dual = gateway(&["172.30.0.11/24", "172.30.0.99/24", "fd30::11/64"], None);
+    check("dual-services.flows", &of(&dual, &served(), &[]));
+    check("vlan.flows", &of(&gateway(&["fd30::11/64"], Some(42)), &Served::default(), &[]));
+}
+
+#[test]
+fn without_a_patch_port_the_bridge_is_a_plain_switch() {
+    let alone = Gateway { patch: None, ..gateway(&["172.30.0.11/24"], None) };
+    let only: Vec<_> = of(&alone, &served(), &[]).into_iter().collect();
+    assert_eq!(only, ["cookie=0xdeff105,table=0,priority=0 actions=NORMAL"]);
+}
+
+#[test]
+fn node_ports_are_served_where_the_operator_wants() {
+    let dual = gateway(&["172.30.0.11/24", "172.30.0.99/24", "fd30::11/64"], None);
+    let served = Served { vips: Default::default(), ..served() };
+    let count = |flows: &BTreeSet<String>| flows.iter().filter(|f| f.contains("tp_dst=30080")).count();
+    assert_eq!(count(&of(&dual, &served, &[])), 3);
+    assert_eq!(count(&of(&dual, &served, &["172.30.0.11/32".parse().unwrap()])), 1);
+    let mut off = dual;
+    off.l3.node_port = false;
+    assert_eq!(count(&of(&off, &served, &[])), 0);
+}

@@ -1,0 +1,115 @@
+//! The way to a bridge's OpenFlow: a session that tells when vswitchd has gone, and the flows of a bridge as one atomic bundle.
+//!
+//! ```text
+//! replace: flows --> ovs-ofctl --bundle replace-flows --> only those that differ are written, all at once
+//! Session: unix:.../BRIDGE.mgmt --> hello, echo --> ends with vswitchd, which forgets the flows of a bridge in user space
+//! ```
+//!
+//! ovs-ofctl does the rest of the protocol. Must not: know what a flow means.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use ovsdb::Endpoint;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::Command;
+
+/// Bundles came with 1.4; every version of ours is offered, as a bridge may be held to some.
+const VERSIONS: &str = "OpenFlow14,OpenFlow15";
+/// Longest part of a tool's complaint that is repeated.
+const COMPLAINT: usize = 400;
+
+/// A step with a bridge's flows that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    /// The bridge does not answer.
+    #[error("reaching the OpenFlow socket {0}")]
+    Connect(PathBuf, #[source] std::io::Error),
+    /// The tool cannot be run.
+    #[error("running ovs-ofctl (package openvswitch-switch)")]
+    Tool(#[source] std::io::Error),
+    /// It refused.
+    #[error("ovs-ofctl on {0}: {1}")]
+    Refused(PathBuf, String),
+}
+
+/// The socket on which vswitchd serves a bridge: beside its database's. `None` where that is not a unix socket.
+pub fn socket(ovs: &[Endpoint], bridge: &str) -> Option<PathBuf> {
+    let folder = ovs.iter().find_map(|endpoint| match endpoint {
+        Endpoint::Unix(path) => path.parent(),
+        _ => None,
+    });
+    folder.map(|folder| folder.join(format!("{bridge}.mgmt")))
+}
+
+/// Makes the bridge's flows these, and returns when they are in force.
+///
+/// # Errors
+/// When the bridge does not answer or refuses a flow; then none is changed.
+pub async fn replace(socket: &Path, flows: &BTreeSet<String>) -> Result<(), FlowError> {
+    let mut text = String::new();
+    for flow in flows {
+        text.push_str(flow);
+        text.push('\n');
+    }
+    let mut child = Command::new("ovs-ofctl")
+        .args(["-O", VERSIONS, "--timeout=30", "--bundle", "replace-flows"])
+        .arg(format!("unix:{}", socket.display()))
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(FlowError::Tool)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // What it did not read it complains about itself.
+        drop(stdin.write_all(text.as_bytes()).await);
+    }
+    let output = child.wait_with_output().await.map_err(FlowError::Tool)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(COMPLAINT).collect();
+    Err(FlowError::Refused(socket.to_owned(), complaint))
+}
+
+/// A connection to a bridge that does nothing but last.
+pub struct Session(UnixStream);
+
+impl Session {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub async fn open(socket: &Path) -> Result<Session, FlowError> {
+        let of = |e| FlowError::Connect(socket.to_owned(), e);
+        let mut stream = UnixStream::connect(socket).await.map_err(of)?;
+        // OFPT_HELLO of OpenFlow 1.3, which every bridge speaks unless it is told otherwise.
+        stream.write_all(&[4, 0, 0, 8, 0, 0, 0, 1]).await.map_err(of)?;
+        Ok(Session(stream))
+    }
+
+    /// Returns when the connection ends; until then answers the questions whether we live.
+    pub async fn ended(&mut self) {
+        while self.answer().await.is_ok() {}
+    }
+
+    /// Reads one message (OpenFlow 1.3 section 7.1: version, type, length, id) and answers an echo request.
+    async fn answer(&mut self) -> std::io::Result<()> {
+        const ECHO_REQUEST: u8 = 2;
+        const ECHO_REPLY: u8 = 3;
+        let mut message = vec![0; 8];
+        self.0.read_exact(&mut message).await?;
+        let length = usize::from(u16::from_be_bytes([message[2], message[3]]));
+        message.resize(length.max(8), 0);
+        self.0.read_exact(&mut message[8..]).await?;
+        if message[1] == ECHO_REQUEST {
+            message[1] = ECHO_REPLY;
+            self.0.write_all(&message).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! Services as the node's gateway needs them: ports, addresses, policies. Pure, but for the watch that feeds it.
+//!
+//! ```text
+//! watch Services --> Services (slim) --> Served --> flows, nftables
+//! ```
+//!
+//! Must not: know endpoints (`health`), or translate to OVN (the master does).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Service as KubeService, ServiceSpec, ServiceStatus};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, ResourceExt};
+use ovenbird_api::name;
+use ovenbird_daemon::{access, rights};
+use tokio::sync::watch;
+use tracing::warn;
+
+/// Transport of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// A port of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// Transport.
+    pub protocol: Protocol,
+    /// `port`.
+    pub port: u16,
+    /// `nodePort`.
+    pub node_port: Option<u16>,
+}
+
+/// A Service, slim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Ports.
+    pub ports: Vec<Port>,
+    /// `clusterIPs`.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `externalIPs`, and load-balancer addresses whose ipMode is VIP (KEP-1860).
+    pub vips: BTreeSet<IpAddr>,
+    /// `externalTrafficPolicy` is Local.
+    pub local: bool,
+    /// `healthCheckNodePort`.
+    pub health_port: Option<u16>,
+}
+
+/// All Services that are entered from outside pods, by namespace/name.
+pub type Services = BTreeMap<String, Service>;
+
+/// What Services are entered by, beside their cluster addresses, and the cluster address and port that each stands for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// NodePorts.
+    pub node_ports: BTreeMap<(Protocol, u16), Targets>,
+    /// External and load-balancer addresses.
+    pub vips: BTreeMap<(IpAddr, Protocol, u16), Targets>,
+}
+
+/// Cluster addresses of a Service, at most one of each family, and a port of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Targets {
+    /// `clusterIPs`.
+    pub addresses: Vec<IpAddr>,
+    /// `port`.
+    pub port: u16,
+}
+
+impl Protocol {
+    /// As ovs-ofctl and nft spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        }
+    }
+
+    fn parse(text: Option<&str>) -> Option<Protocol> {
+        match text {
+            None | Some("TCP") => Some(Protocol::Tcp),
+            Some("UDP") => Some(Protocol::Udp),
+            Some("SCTP") => Some(Protocol::Sctp),
+            Some(_) => None,
+        }
+    }
+}
+
+impl Targets {
+    /// The cluster address of a family.
+    pub fn of_family(&self, v4: bool) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|a| a.is_ipv4() == v4)
+    }
+}
+
+impl Served {
+    /// What these Services are entered by. Two that claim one address and port (nothing in the API forbids it) are served by name.
+    pub fn of(services: &Services) -> Served {
+        let mut served = Served::default();
+        for service in services.values() {
+            for port in &service.ports {
+                let targets = || Targets { addresses: service.cluster_ips.clone(), port: port.port };
+                if let Some(node_port) = port.node_port {
+                    served.node_ports.entry((port.protocol, node_port)).or_insert_with(targets);
+                }
+                for vip in &service.vips {
+                    served.vips.entry((*vip, port.protocol, port.port)).or_insert_with(targets);
+                }
+            }
+        }
+        served
+    }
+}
+
+/// The slim form; `None` of a Service that others serve or that has no address.
+pub fn slim(service: &KubeService) -> Option<Service> {
+    let spec = service.spec.as_ref()?;
+    let labels = service.labels();
+    // KEP-2447 and the conventions of service proxies.
+    let of_others = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
+    let texts = spec.cluster_ips.clone().unwrap_or_else(|| spec.cluster_ip.clone().into_iter().collect());
+    let cluster_ips: Vec<IpAddr> = texts.iter().filter_map(|ip| ip.parse().ok()).collect();
+    if of_others.iter().any(|label| labels.contains_key(*label)) || cluster_ips.is_empty() {
+        return None;
+    }
+    let local = spec.external_traffic_policy.as_deref() == Some("Local");
+    Some(Service {
+        ports: ports(spec),
+        cluster_ips,
+        vips: vips(spec, service.status.as_ref()),
+        local,
+        health_port: spec.health_check_node_port.filter(|_| local).and_then(number),
+    })
+}
+
+fn ports(spec: &ServiceSpec) -> Vec<Port> {
+    let all = spec.ports.as_deref().unwrap_or_default().iter();
+    let slim = all.filter_map(|p| {
+        let protocol = Protocol::parse(p.protocol.as_deref())?;
+        Some(Port { protocol, port: number(p.port)?, node_port: p.node_port.and_then(number) })
+    });
+    slim.collect()
+}
+
+fn vips(spec: &ServiceSpec, status: Option<&ServiceStatus>) -> BTreeSet<IpAddr> {
+    let external = spec.external_ips.iter().flatten().map(String::as_str);
+    let ingress = status.and_then(|s| s.load_balancer.as_ref()).and_then(|lb| lb.ingress.as_deref());
+    let balanced = ingress.unwrap_or_default().iter().filter(|i| i.ip_mode.as_deref().unwrap_or("VIP") == "VIP");
+    let texts = external.chain(balanced.filter_map(|i| i.ip.as_deref()));
+    texts.filter_map(|ip| ip.parse().ok()).collect()
+}
+
+/// A port number; 0 is none.
+fn number(port: i32) -> Option<u16> {
+    u16::try_from(port).ok().filter(|p| *p != 0)
+}
+
+/// Watches all Services. The receiver holds `None` until the first list is complete.
+pub fn watch_services(client: Client) -> watch::Receiver<Option<Services>> {
+    let (tx, rx) = watch::channel(None);
+    tokio::spawn(async move {
+        let all = watcher(Api::<KubeService>::all(client), watcher::Config::default());
+        let mut all = std::pin::pin!(all.backoff(access::watch_backoff()));
+        let mut listing = Services::new();
+        while let Some(event) = all.next().await {
+            let key = |s: &KubeService| name::key(&s.namespace().unwrap_or_default(), &s.name_any());
+            match event {
+                Ok(Event::Init) => listing.clear(),
+                Ok(Event::InitApply(service)) => listing.extend(slim(&service).map(|s| (key(&service), s))),
+                Ok(Event::InitDone) => replace(&tx, std::mem::take(&mut listing)),
+                Ok(Event::Apply(service)) => change(&tx, key(&service), slim(&service)),
+                Ok(Event::Delete(service)) => change(&tx, key(&service), None),
+                Err(e) if rights::was_told(&e) => {}
+                Err(e) => warn!("watching Services: {e}"),
+            }
+        }
+    });
+    rx
+}
+
+fn replace(tx: &watch::Sender<Option<Services>>, new: Services) {
+    tx.send_if_modified(|old| {
+        let differs = old.as_ref() != Some(&new);
+        *old = Some(new);
+        differs
+    });
+}
+
+fn change(tx: &watch::Sender<Option<Services>>, key: String, new: Option<Service>) {
+    tx.send_if_modified(|all| {
+        let Some(all) = all else { return false };
+        if all.get(&key) == new.as_ref() {
+            return false;
+        }
+        match new {
+            Some(service) => drop(all.insert(key, service)),
+            None => drop(all.remove(&key)),
+        }
+        true
+    });
+}
+
+#[cfg(test)]
+#[path = "services_tests.rs"]
+mod tests;

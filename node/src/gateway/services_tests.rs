@@ -1,0 +1,56 @@
+//! What a node keeps of Services.
+
+use serde_json::json;
+
+use super::*;
+
+fn service(spec: &serde_json::Value, ingress: &serde_json::Value) -> KubeService {
+    let status = json!({"loadBalancer": {"ingress": ingress}});
+    serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec, "status": status}))
+        .unwrap()
+}
+
+#[test]
+fn ports_addresses_and_policies_are_kept() {
+    let slim = slim(&service(
+        &json!({
+            "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd96::7"], "externalIPs": ["192.0.2.1", "nonsense"],
+            "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
+            "ports": [{"port": 80, "nodePort": 30080}, {"port": 53, "protocol": "UDP"}, {"port": 1, "protocol": "ODD"}],
+        }),
+        &json!([{"ip": "198.51.100.1"}, {"ip": "198.51.100.2", "ipMode": "Proxy"}, {"hostname": "lb.example"}]),
+    ))
+    .unwrap();
+    let port = |protocol, port, node_port| Port { protocol, port, node_port };
+    assert_eq!(slim.ports, [port(Protocol::Tcp, 80, Some(30080)), port(Protocol::Udp, 53, None)]);
+    assert_eq!(slim.cluster_ips.len(), 2);
+    let vips: Vec<_> = slim.vips.iter().map(ToString::to_string).collect();
+    assert_eq!(vips, ["192.0.2.1", "198.51.100.1"]);
+    assert!(slim.local);
+    assert_eq!(slim.health_port, Some(31000));
+}
+
+#[test]
+fn services_of_others_and_without_address_are_none() {
+    assert_eq!(slim(&service(&json!({"clusterIP": "None", "clusterIPs": ["None"]}), &json!([]))), None);
+    assert_eq!(slim(&service(&json!({"type": "ExternalName", "externalName": "x.example"}), &json!([]))), None);
+    let mut labelled = service(&json!({"clusterIP": "10.96.0.7"}), &json!([]));
+    assert!(slim(&labelled).is_some());
+    labelled.metadata.labels = Some([("service.kubernetes.io/service-proxy-name".into(), "other".into())].into());
+    assert_eq!(slim(&labelled), None);
+}
+
+#[test]
+fn two_services_on_one_external_address_are_served_by_name() {
+    let of = |ip: &str| Service {
+        ports: vec![Port { protocol: Protocol::Tcp, port: 80, node_port: None }],
+        cluster_ips: vec![ip.parse().unwrap()],
+        vips: ["192.0.2.1".parse().unwrap()].into(),
+        ..Service::default()
+    };
+    let services = [("b/b".to_owned(), of("10.96.0.2")), ("a/a".to_owned(), of("10.96.0.1"))].into();
+    let served = Served::of(&services);
+    let targets = &served.vips[&("192.0.2.1".parse().unwrap(), Protocol::Tcp, 80)];
+    assert_eq!(targets.of_family(true), Some("10.96.0.1".parse().unwrap()));
+    assert_eq!(targets.of_family(false), None);
+}

@@ -1,0 +1,148 @@
+//! Keeps the external bridge's flows as they should be, until the daemon stops; what stands then goes on forwarding.
+//!
+//! ```text
+//! Node, kernel, Open_vSwitch, Services --> Gateway, Served --> [flows] --> [openflow], when different, or when vswitchd is new
+//! ```
+//!
+//! Must not: write before everything that flows depend on has been seen once: a start changes nothing.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::discover::{Gateway, discover};
+use super::flows::{Facts, flows};
+use super::openflow::{FlowError, Session, replace, socket};
+use super::services::{Served, Services};
+use crate::cluster::NodeFact;
+use crate::config::Config;
+use crate::net::{NetError, NetOps, causes};
+use crate::vswitch::Vswitch;
+
+/// Pause after a failure.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the task works with.
+pub struct Task<N> {
+    /// Settings.
+    pub config: Config,
+    /// The kernel.
+    pub net: Arc<N>,
+    /// Open_vSwitch.
+    pub vswitch: Vswitch,
+    /// The Node.
+    pub node: watch::Receiver<NodeFact>,
+    /// News of the kernel.
+    pub host_changes: watch::Receiver<u64>,
+    /// Services, once they are listed.
+    pub services: watch::Receiver<Option<Services>>,
+}
+
+/// The bridge's switch, and the flows that were last written to it.
+struct Bridge {
+    session: Session,
+    socket: PathBuf,
+    written: Option<BTreeSet<String>>,
+}
+
+impl<N: NetOps> Task<N> {
+    /// Runs until the daemon stops.
+    ///
+    /// # Errors
+    /// When one of the daemon's other parts has ended.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let Some(socket) = socket(&self.config.ovs, &self.config.gateway.bridge) else {
+            warn!("no gateway: OpenFlow is reached beside a unix socket of Open_vSwitch, and --ovs-address names none");
+            return std::future::pending().await;
+        };
+        self.node.wait_for(|node| !node.subnets.is_empty()).await?;
+        self.services.wait_for(Option::is_some).await?;
+        let mut bridge: Option<Bridge> = None;
+        let mut state = self.vswitch.state();
+        loop {
+            state.wait_for(|s| s.synced).await?;
+            let mut retry = false;
+            if let Some(gateway) = self.gateway().await {
+                let want = self.flows(&gateway);
+                if let Err(e) = write(&mut bridge, &socket, want).await {
+                    warn!("flows of {}: {e}: {}", gateway.l3.bridge, causes(&e));
+                    retry = true;
+                }
+            }
+            let again = if retry { RETRY } else { self.config.audit_interval };
+            tokio::select! {
+                changed = self.node.changed() => changed?,
+                changed = self.host_changes.changed() => changed?,
+                changed = self.services.changed() => changed?,
+                changed = state.changed() => changed?,
+                () = ended(bridge.as_mut()) => {
+                    info!("ovs-vswitchd has closed the session with the external bridge");
+                    bridge = None;
+                    tokio::time::sleep(RETRY).await;
+                }
+                () = tokio::time::sleep(again) => {
+                    // Somebody else may have changed flows: all are compared again.
+                    bridge.as_mut().map(|b| b.written.take());
+                }
+            }
+        }
+    }
+
+    /// The gateway, when there is one; one that lacks something for a while leaves the flows as they are.
+    async fn gateway(&mut self) -> Option<Gateway> {
+        self.host_changes.borrow_and_update();
+        let host = match self.net.host_network().await {
+            Ok(host) => host,
+            Err(e) => {
+                self.complain(&e);
+                return None;
+            }
+        };
+        let state = self.vswitch.state().borrow().clone();
+        // What is missing is said by `chassis`.
+        discover(&self.config.gateway, &self.config.node, &host, &state.bridges).ok().flatten()
+    }
+
+    fn complain(&self, e: &NetError) {
+        warn!("the host's network: {e}: {}", causes(e));
+    }
+
+    fn flows(&mut self, gateway: &Gateway) -> BTreeSet<String> {
+        let served = self.services.borrow_and_update().as_ref().map(Served::of).unwrap_or_default();
+        let subnets = self.node.borrow_and_update().subnets.clone();
+        flows(&Facts {
+            gateway,
+            masquerade: &self.config.gateway.masquerade,
+            service_cidrs: &self.config.service_cidrs,
+            node_subnets: &subnets,
+            tunnel_port: self.config.encap.port(),
+            node_port_addresses: &self.config.gateway.node_port_addresses,
+            served: &served,
+        })
+    }
+}
+
+/// Writes the flows unless they have been written in this session.
+async fn write(bridge: &mut Option<Bridge>, socket: &Path, want: BTreeSet<String>) -> Result<(), FlowError> {
+    let bridge = match bridge {
+        Some(bridge) => bridge,
+        none => none.insert(Bridge { session: Session::open(socket).await?, socket: socket.to_owned(), written: None }),
+    };
+    if bridge.written.as_ref() != Some(&want) {
+        replace(&bridge.socket, &want).await?;
+        info!(flows = want.len(), "flows of the external bridge are as they should be");
+        bridge.written = Some(want);
+    }
+    Ok(())
+}
+
+async fn ended(bridge: Option<&mut Bridge>) {
+    match bridge {
+        Some(bridge) => bridge.session.ended().await,
+        None => std::future::pending().await,
+    }
+}
