@@ -75,6 +75,20 @@ pub struct PodSpec {
     pub node_name: Option<String>,
     /// True when the pod shares the node's network.
     pub host_network: Option<bool>,
+    /// Containers.
+    pub containers: Option<Vec<Container>>,
+    /// Containers that run before those; some stay.
+    pub init_containers: Option<Vec<Container>>,
+}
+
+/// Part of a container's spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container {
+    /// Ports it names.
+    pub ports: Option<Vec<v1::ContainerPort>>,
+    /// `Always` of an init container that stays.
+    pub restart_policy: Option<String>,
 }
 
 /// Part of Pod.status.
@@ -330,24 +344,37 @@ impl Slim<NodeKind> {
 impl Slim<PodKind> {
     /// The fact of a Pod.
     pub fn tell(self, interner: &mut Interner) -> Told<PodFact> {
-        let PodSpec { node_name, host_network } = self.spec;
+        let PodSpec { node_name, host_network, containers, init_containers } = self.spec;
         let state = |state: ContainerState| v1::ContainerState {
             terminated: state.terminated.map(|_| v1::ContainerStateTerminated::default()),
             ..v1::ContainerState::default()
         };
         let container =
             |c: ContainerStatus| v1::ContainerStatus { state: c.state.map(state), ..v1::ContainerStatus::default() };
-        let containers = self.status.container_statuses.filter(|_| self.meta.deletion_timestamp.is_some());
+        let full = |all: Option<Vec<Container>>| all.into_iter().flatten().map(v1::Container::from).collect::<Vec<_>>();
+        let statuses = self.status.container_statuses.filter(|_| self.meta.deletion_timestamp.is_some());
         let pod = v1::Pod {
             metadata: self.meta,
-            spec: Some(v1::PodSpec { node_name, host_network, ..v1::PodSpec::default() }),
+            spec: Some(v1::PodSpec {
+                node_name,
+                host_network,
+                containers: full(containers),
+                init_containers: Some(full(init_containers)),
+                ..v1::PodSpec::default()
+            }),
             status: Some(v1::PodStatus {
                 phase: self.status.phase,
-                container_statuses: containers.map(|all| all.into_iter().map(container).collect()),
+                container_statuses: statuses.map(|all| all.into_iter().map(container).collect()),
                 ..v1::PodStatus::default()
             }),
         };
         Told { fact: PodFact::from_k8s(&pod, interner), guard: Guard::of(&pod.metadata) }
+    }
+}
+
+impl From<Container> for v1::Container {
+    fn from(Container { ports, restart_policy }: Container) -> v1::Container {
+        v1::Container { ports, restart_policy, ..v1::Container::default() }
     }
 }
 
@@ -403,7 +430,8 @@ mod tests {
     fn the_fact_is_that_of_the_full_object() {
         let done = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"x","namespace":"ns","uid":"u2","resourceVersion":"8",
             "creationTimestamp":"2026-01-01T00:00:00Z","deletionTimestamp":"2026-01-01T00:01:00Z"},
-            "spec":{"nodeName":"n1","containers":[]},"status":{"phase":"Running","containerStatuses":[{"name":"c","ready":false,
+            "spec":{"nodeName":"n1","containers":[{"name":"c","ports":[{"containerPort":80,"hostPort":8080}]}],"initContainers":[
+            {"name":"i","restartPolicy":"Always","ports":[{"containerPort":1,"hostPort":1}]}]},"status":{"phase":"Running","containerStatuses":[{"name":"c","ready":false,
             "restartCount":0,"image":"i","imageID":"","state":{"terminated":{"exitCode":0}}}]}}"#;
         for text in [POD, done] {
             let full: v1::Pod = serde_json::from_str(text).expect("decodes");

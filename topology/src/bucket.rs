@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 use rustc_hash::FxHasher;
 
+use crate::facts::HostPort;
+
 /// A part of the snapshot that owners read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Bucket(u64);
@@ -36,6 +38,16 @@ impl Bucket {
     /// What all nodes have in common.
     pub fn nodes() -> Bucket {
         Bucket::named(4, "")
+    }
+
+    /// The pods of a node that ask for a port of it.
+    pub fn host_port(node: &str, wanted: &HostPort) -> Bucket {
+        Bucket::named(5, (node, wanted.port, wanted.protocol.as_str()))
+    }
+
+    /// The addresses by which others reach a node.
+    pub fn host(node: &str) -> Bucket {
+        Bucket::named(6, node)
     }
 
     fn named(kind: u8, name: impl Hash) -> Bucket {

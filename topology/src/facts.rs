@@ -15,9 +15,11 @@ use ovsdb::Str;
 
 use crate::intern::Interner;
 
+mod host_port;
 mod service;
 mod slice;
 
+pub use host_port::HostPort;
 pub use service::{Protocol, ServiceFact, ServicePort};
 pub use slice::{Conditions, Endpoint, EndpointSliceFact, Hints, SlicePort};
 
@@ -78,6 +80,8 @@ pub struct PodFact {
     pub created: i64,
     /// `spec.hostNetwork`.
     pub host_network: bool,
+    /// Ports of the node that lead to the pod; none on the host's network, where ports are the node's own.
+    pub host_ports: Box<[HostPort]>,
     /// All containers are done for good: phase Succeeded or Failed, or deleted and all terminated.
     pub finished: bool,
 }
@@ -191,11 +195,12 @@ impl PodFact {
         let spec = object.spec.as_ref();
         let node = spec.and_then(|s| s.node_name.as_deref());
         let host_network = spec.and_then(|s| s.host_network).unwrap_or(false);
-        PodFact::new(&object.metadata, node, host_network, finished(object), interner)
+        let host_ports = spec.filter(|_| !host_network).map(host_port::of).unwrap_or_default();
+        PodFact { host_ports, ..PodFact::new(&object.metadata, node, host_network, finished(object), interner) }
     }
 
     /// The fact of a Pod from its parts: `metadata` (namespace, name, uid, creationTimestamp, labels, annotations),
-    /// `spec.nodeName`, `spec.hostNetwork`, and whether all its containers are done for good.
+    /// `spec.nodeName`, `spec.hostNetwork`, and whether all its containers are done for good. It asks for no ports of the node.
     pub fn new(
         meta: &ObjectMeta,
         node: Option<&str>,
@@ -215,6 +220,7 @@ impl PodFact {
             labels: labels(meta, interner),
             created: created(meta),
             host_network,
+            host_ports: Box::default(),
             finished,
         }
     }

@@ -14,6 +14,7 @@ pub mod config;
 mod engine;
 pub mod facts;
 mod gateway;
+mod host_port;
 mod intern;
 pub mod kinds;
 mod node;
@@ -28,6 +29,6 @@ mod view;
 pub use config::{Config, ConfigError};
 pub use engine::Engine;
 pub use facts::{
-    Change, EndpointSliceFact, Fact, FactKey, NamespaceFact, NodeFact, PodAddresses, PodFact, ServiceFact,
+    Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NodeFact, PodAddresses, PodFact, ServiceFact,
 };
 pub use intern::Interner;

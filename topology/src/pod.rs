@@ -1,7 +1,7 @@
 //! Feature: a pod's port on its node's switch.
 //!
 //! Inputs: the Pod, which subnets its node may use, who else claims its addresses. Outputs: one Logical_Switch_Port and its
-//! membership, as soon as the pod is bound and has addresses, so that its flows are there before CNI asks. Host-network and
+//! membership (and load balancers for ports of the node, see `host_port`), as soon as the pod is bound and has addresses, so that its flows are there before CNI asks. Host-network and
 //! finished pods have no port. A complaint, and no port, when the annotation is wrong, an address is not of the node's
 //! subnets, or an older pod has it.
 
@@ -16,8 +16,8 @@ use ovsdb::{Atom, Str};
 
 use crate::build::{RowBuilder, complaint, contribution, refused};
 use crate::facts::{PodAddresses, PodFact};
-use crate::node;
 use crate::view::View;
+use crate::{host_port, node};
 
 /// A pod's rows.
 pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
@@ -51,7 +51,10 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
     let member = contribution(&ls::TABLE, node::switch(node), ls::PORTS, port.id.uuid());
     let weight = pod.weight.as_ref().and_then(|weight| weight.as_ref().err());
     let diagnostics = weight.map(|error| complaint(Severity::Warning, "InvalidAnnotation", WEIGHT, error));
-    Output { rows: vec![port], contributions: vec![member], diagnostics: diagnostics.into_iter().collect() }
+    let mut output =
+        Output { rows: vec![port], contributions: vec![member], diagnostics: diagnostics.into_iter().collect() };
+    host_port::add(view, owner, pod, node, addresses, &mut output);
+    output
 }
 
 fn port_row(view: &View<'_>, owner: &Owner, pod: &PodFact, node: &Str, addresses: &PodAddresses) -> DesiredRow {

@@ -28,6 +28,7 @@ use crate::view::View;
 use crate::{gateway, node};
 use endpoints::Port;
 use layers::Layer;
+pub(crate) use layers::bracketed;
 use settings::Settings;
 use variants::{Attachment, Variant};
 
@@ -117,7 +118,7 @@ fn row(view: &View<'_>, owner: &Owner, part: &Part<'_>, settings: &Settings, var
         .build()
 }
 
-fn protocol_of(protocol: Protocol) -> lb::Protocol {
+pub(crate) fn protocol_of(protocol: Protocol) -> lb::Protocol {
     match protocol {
         Protocol::Tcp => lb::Protocol::Tcp,
         Protocol::Udp => lb::Protocol::Udp,

@@ -6,7 +6,7 @@
 //! an equal fact tells nothing.
 //! Must not: know which features read what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 use crate::allocate::{NodeSubnets, SubnetError};
 use crate::bucket::Bucket;
 use crate::facts::{
-    Change, EndpointSliceFact, Fact, FactKey, NamespaceFact, NodeFact, PodAddresses, PodFact, ServiceFact,
+    Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NodeFact, PodAddresses, PodFact, ServiceFact,
 };
 use crate::gateway::{self, GatewayError};
 use crate::places::{Common, Place};
@@ -35,14 +35,18 @@ pub(crate) struct Snapshot {
     slices_of: FxHashMap<Str, Vec<Str>>,
     /// By node: (address, key of a pod that claims it), sorted. Two entries with one address are a conflict.
     claims: FxHashMap<Str, Vec<(IpAddr, Str)>>,
+    /// By node: keys of the pods that ask for ports of it, sorted.
+    host_ports: FxHashMap<Str, BTreeSet<Str>>,
     subnets: FxHashMap<Str, Subnets>,
     /// By node, those whose gateway cannot be.
     gateways: FxHashMap<Str, Vec<GatewayError>>,
+    /// By node with a gateway router: the addresses by which others reach it.
+    hosts: FxHashMap<Str, Vec<IpAddr>>,
     places: Vec<Place>,
     common: Common,
     /// `subnets` and `gateways` do not yet follow from `nodes`.
     unsettled: bool,
-    /// `places` and `common` do not yet follow from `nodes` and `subnets`.
+    /// `hosts`, `places` and `common` do not yet follow from `nodes` and `subnets`.
     displaced: bool,
 }
 
@@ -109,6 +113,18 @@ impl Snapshot {
         claimants.min_by_key(|key| (self.pods.get(*key).map(|pod| pod.created), *key))
     }
 
+    /// The pod that has a port of a node: of those that ask for it the oldest, then the first by key.
+    pub fn host_port_holder(&self, node: &str, wanted: &HostPort) -> Option<&Str> {
+        let pods = self.host_ports.get(node)?.iter().filter_map(|key| self.pod(key));
+        let asking = pods.filter(|pod| pod.host_ports.iter().any(|other| other.meets(wanted)));
+        asking.min_by_key(|pod| (pod.created, &pod.key)).map(|pod| &pod.key)
+    }
+
+    /// The addresses by which others reach a node that has a gateway router.
+    pub fn host_addresses(&self, node: &str) -> &[IpAddr] {
+        self.hosts.get(node).map_or(&[], Vec::as_slice)
+    }
+
     /// Owners that there are, sorted.
     pub fn owners(&self) -> Vec<Owner> {
         let mut owners = vec![kinds::cluster()];
@@ -158,6 +174,13 @@ impl Snapshot {
             };
             let places: Vec<Place> = self.nodes.values().filter_map(place).collect();
             let common = Common::of(self.nodes.values(), &places);
+            let host = |node: &NodeFact| {
+                let subnets = &self.subnets(&node.name)?.usable;
+                let addresses = gateway::node_addresses(config, node, subnets, self.gateway_errors(&node.name))?;
+                Some((node.name.clone(), addresses))
+            };
+            let hosts = self.nodes.values().filter_map(host).collect();
+            buckets.extend(replace(&mut self.hosts, hosts).iter().map(|n| Bucket::host(n)));
             if self.places != places {
                 buckets.push(Bucket::places());
             }
@@ -237,6 +260,10 @@ impl Snapshot {
     }
 
     fn claim(&mut self, pod: &PodFact, buckets: &mut Vec<Bucket>) {
+        if let Some(node) = pod.attached_to().filter(|_| !pod.host_ports.is_empty()) {
+            buckets.extend(pod.host_ports.iter().map(|wanted| Bucket::host_port(node, wanted)));
+            self.host_ports.entry(node.clone()).or_default().insert(pod.key.clone());
+        }
         let Some((node, addresses)) = claim_of(pod) else { return };
         let claims = self.claims.entry(node.clone()).or_default();
         for address in addresses.iter() {
@@ -249,6 +276,15 @@ impl Snapshot {
     }
 
     fn unclaim(&mut self, pod: &PodFact, buckets: &mut Vec<Bucket>) {
+        if let Some(node) = pod.attached_to().filter(|_| !pod.host_ports.is_empty()) {
+            buckets.extend(pod.host_ports.iter().map(|wanted| Bucket::host_port(node, wanted)));
+            if let Some(keys) = self.host_ports.get_mut(node) {
+                keys.remove(&pod.key);
+                if keys.is_empty() {
+                    self.host_ports.remove(node);
+                }
+            }
+        }
         let Some((node, addresses)) = claim_of(pod) else { return };
         buckets.extend(addresses.iter().map(|address| Bucket::claims(node, address)));
         if let Some(claims) = self.claims.get_mut(node) {

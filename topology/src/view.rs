@@ -11,7 +11,7 @@ use ovenbird_reconcile::Owner;
 use ovsdb::Str;
 
 use crate::bucket::Bucket;
-use crate::facts::{EndpointSliceFact, NodeFact, PodFact, ServiceFact};
+use crate::facts::{EndpointSliceFact, HostPort, NodeFact, PodFact, ServiceFact};
 use crate::gateway::GatewayError;
 use crate::places::{Common, Place};
 use crate::snapshot::{Snapshot, Subnets};
@@ -94,6 +94,18 @@ impl<'a> View<'a> {
     pub fn pod_at(&self, node: &str, address: IpAddr) -> Option<&'a PodFact> {
         // A change of a pod is one of the buckets of its addresses.
         self.snapshot.pod(self.holder(node, address)?)
+    }
+
+    /// The addresses by which others reach a node that has a gateway router; else none.
+    pub fn host_addresses(&self, node: &str) -> &'a [IpAddr] {
+        self.read(Bucket::host(node));
+        self.snapshot.host_addresses(node)
+    }
+
+    /// Key of the pod that has a port of a node: the oldest that asks for it.
+    pub fn host_port_holder(&self, node: &str, wanted: &HostPort) -> Option<&'a Str> {
+        self.read(Bucket::host_port(node, wanted));
+        self.snapshot.host_port_holder(node, wanted)
     }
 
     /// The buckets read, sorted.

@@ -127,10 +127,14 @@ fn change(step: &Step, interner: &mut Interner) -> Option<Change> {
         Step::Pod { name, created, node, network, phase } => {
             let annotations = network.as_ref().map(|text| json!({"k8s.ovn.org/pod-networks": text}));
             let phases = ["Pending", "Running", "Running", "Running", "Running", "Running", "Succeeded", "Failed"];
+            // Few ports of the node, so that they meet.
+            let address = ["", "0.0.0.0", "172.18.0.0"][usize::from(*created)];
+            let port = json!({"containerPort": 80, "hostPort": 8000 + u32::from(*phase) % 2, "hostIP": address});
+            let ports = if *phase > 1 { json!([port]) } else { json!([]) };
             let pod = json!({
                 "metadata": {"namespace": "ns", "name": format!("p{name}"), "uid": format!("u{name}-{created}"),
                     "creationTimestamp": time(created), "annotations": annotations},
-                "spec": {"containers": [], "nodeName": node.map(|n| format!("n{n}")), "hostNetwork": *phase == 4},
+                "spec": {"containers": [{"name": "c", "ports": ports}], "nodeName": node.map(|n| format!("n{n}")), "hostNetwork": *phase == 4},
                 "status": {"phase": phases[usize::from(*phase)]},
             });
             let pod = serde_json::from_value::<Pod>(pod).unwrap();

@@ -68,6 +68,7 @@ impl World {
             weight: None,
             labels: Box::default(),
             created: 0,
+            host_ports: Box::default(),
             host_network: false,
             finished,
         };

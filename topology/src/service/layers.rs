@@ -164,6 +164,6 @@ impl Address {
 }
 
 /// An address as it stands before a port.
-pub(super) fn bracketed(ip: IpAddr) -> String {
+pub(crate) fn bracketed(ip: IpAddr) -> String {
     if ip.is_ipv4() { ip.to_string() } else { format!("[{ip}]") }
 }
