@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 use ovenbird_e2e::wire::Capture;
-use ovenbird_e2e::{northbound, pods};
+use ovenbird_e2e::{LIMIT, northbound, pods};
 use ovenbird_lab::demo::matrix;
-use ovenbird_lab::{Encap, Family, Lab, Options, Status, testing};
+use ovenbird_lab::{Encap, Family, Lab, Options, Status, testing, wait_for};
 
 const NAMESPACE: &str = "matrix";
 
@@ -73,7 +73,17 @@ async fn reach_everything(lab: &Lab, checks_per_cell: usize, tunnel: &str) -> Re
     Ok(())
 }
 
+/// Gateways come when their nodes have told of them, which may be after the nodes are Ready.
 fn has_the_known_names(lab: &Lab) -> Result<()> {
+    let mut seen = Ok(());
+    wait_for("the names of the northbound contract", LIMIT, || {
+        seen = known_names(lab);
+        seen.is_ok()
+    })
+    .or(seen)
+}
+
+fn known_names(lab: &Lab) -> Result<()> {
     let dump = northbound::dump(lab)?;
     let has = |table: &str, wanted: &[String]| {
         let names = northbound::names(&dump, table);
@@ -82,16 +92,16 @@ fn has_the_known_names(lab: &Lab) -> Result<()> {
     };
     let nodes = lab.layout().options.node_names();
     let per_node = |prefix: &str| nodes.iter().map(|node| format!("{prefix}{node}")).collect::<Vec<_>>();
-    has("Logical_Router", &["ovn_cluster_router".into()])?;
-    has("Logical_Switch", &[per_node(""), vec!["join".into()]].concat())?;
-    has("Logical_Router_Port", &[per_node("rtos-"), vec!["rtoj-ovn_cluster_router".into()]].concat())?;
+    has("Logical_Router", &[per_node("GR_"), vec!["ovn_cluster_router".into()]].concat())?;
+    has("Logical_Switch", &[per_node(""), per_node("ext_"), vec!["join".into()]].concat())?;
+    let router_ports = [per_node("rtos-"), per_node("rtoj-GR_"), per_node("rtoe-GR_")].concat();
+    has("Logical_Router_Port", &[router_ports, vec!["rtoj-ovn_cluster_router".into()]].concat())?;
     let pods = [per_node(&format!("{NAMESPACE}_a-")), per_node(&format!("{NAMESPACE}_b-"))].concat();
-    let ports = [per_node("stor-"), per_node("k8s-"), vec!["jtor-ovn_cluster_router".into()], pods.clone()].concat();
-    has("Logical_Switch_Port", &ports)?;
-    let pod_ports: Vec<_> =
-        northbound::names(&dump, "Logical_Switch_Port").into_iter().filter(|name| name.contains('_')).collect();
-    let unexpected: Vec<_> =
-        pod_ports.iter().filter(|name| !pods.contains(name) && *name != "jtor-ovn_cluster_router").collect();
+    let gateways = [per_node("jtor-GR_"), per_node("etor-GR_"), per_node("br-ex_")].concat();
+    let known = [pods, gateways, per_node("stor-"), per_node("k8s-"), vec!["jtor-ovn_cluster_router".into()]].concat();
+    has("Logical_Switch_Port", &known)?;
+    let names = northbound::names(&dump, "Logical_Switch_Port");
+    let unexpected: Vec<_> = names.iter().filter(|name| !known.contains(name)).collect();
     ensure!(unexpected.is_empty(), "ports that nobody asked for: {unexpected:?}");
     Ok(())
 }
