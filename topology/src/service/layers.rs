@@ -28,7 +28,7 @@ pub(super) struct Layer {
     pub switches: bool,
     /// On gateway routers.
     pub routers: bool,
-    /// The router leaves the client's address in place.
+    /// Endpoints see the client's own address.
     pub skip_snat: bool,
     /// Family of a layer whose addresses are variables: true for IPv4.
     pub template: Option<bool>,
@@ -147,6 +147,7 @@ fn node_ports(view: &View<'_>, service: &ServiceFact, layers: &mut Vec<Layer>) {
             addresses: vec![Address { node_port: true, ..Address::of(handed) }],
             local: true,
             routers: false,
+            skip_snat: true,
             ..CLUSTER
         });
     }

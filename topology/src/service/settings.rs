@@ -72,7 +72,7 @@ impl Settings {
     /// `options:affinity_timeout` of a layer's rows.
     pub fn timeout(&self, layer: &Layer) -> Option<u32> {
         match self.spread {
-            Spread::Remembered(seconds) if layer.template.is_none() => Some(seconds),
+            Spread::Remembered(seconds) if remembers(layer) => Some(seconds),
             _ => None,
         }
     }
@@ -83,13 +83,18 @@ impl Settings {
         let hashed = match self.spread {
             Spread::Evenly => false,
             Spread::BySource => true,
-            // OVN does not remember clients of variables.
-            Spread::Remembered(_) => layer.template.is_some(),
+            Spread::Remembered(_) => !remembers(layer),
         };
         let v6 = layer.template.map_or(self.has_v6, |v4| !v4);
         let fields = [(hashed, SelectionFields::IpSrc), (hashed && v6, SelectionFields::EthSrc)];
         fields.into_iter().filter(|(wanted, _)| *wanted).map(|(_, field)| field)
     }
+}
+
+/// False where OVN cannot remember clients: of variables, and where it would change the address of those that it knows again (its flows for
+/// these know no `skip_snat` in OVN 23.03).
+fn remembers(layer: &Layer) -> bool {
+    layer.template.is_none() && !layer.skip_snat
 }
 
 /// What becomes of session affinity.
@@ -99,9 +104,10 @@ fn affinity(view: &View<'_>, service: &ServiceFact, seconds: u32, diagnostics: &
     } else if seconds > LONGEST_TIMEOUT {
         format!("OVN remembers clients for {LONGEST_TIMEOUT} s at most")
     } else {
-        if service.ports.iter().any(|port| port.node_port != 0) {
-            let message = "OVN does not remember clients of node ports, so there the endpoint follows from the client's address and the \
-                timeout is not honoured; nothing needs to be done if clients may stay longer";
+        if service.external_local || service.ports.iter().any(|port| port.node_port != 0) {
+            let message = "OVN remembers no clients of node ports and none where externalTrafficPolicy Local keeps their address: there the \
+                endpoint follows from the client's address and the timeout is not honoured; nothing needs to be done if clients may stay \
+                longer";
             diagnostics.push(timeout_complaint(Severity::Note, message.to_owned()));
         }
         return Spread::Remembered(seconds);
