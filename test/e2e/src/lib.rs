@@ -8,6 +8,7 @@ pub mod pods;
 pub mod real;
 pub mod stream;
 pub mod wire;
+pub mod witness;
 
 use std::time::Duration;
 

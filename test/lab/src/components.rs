@@ -65,6 +65,8 @@ pub fn master(layout: &Layout, index: u16) -> Result<Spec> {
         nb,
         "--cluster-subnets".into(),
         layout.options.cluster_subnets(),
+        "--k8s-service-cidrs".into(),
+        layout.options.service_cidrs().into(),
         "--admin-socket".into(),
         master_socket(layout, index).display().to_string(),
         "--metrics-bind-address".into(),
@@ -79,6 +81,7 @@ pub fn master(layout: &Layout, index: u16) -> Result<Spec> {
     if layout.options.api == Api::Real {
         args.extend(["--lease-namespace".into(), "ovenbird".into()]);
     }
+    args.extend(layout.options.master_args.iter().cloned());
     Ok(spec(layout, "central", &name, "ovenbird-master", args))
 }
 
@@ -129,11 +132,14 @@ pub fn node(layout: &Layout, node: &str, index: u16) -> Result<Spec> {
         address.to_string(),
         "--cluster-subnets".into(),
         layout.options.cluster_subnets(),
+        "--k8s-service-cidrs".into(),
+        layout.options.service_cidrs().into(),
         "--cni-socket".into(),
         cni_socket(layout, node).display().to_string(),
         "--cni-conf-dir".into(),
         cni_conf_dir(layout, node).display().to_string(),
     ];
+    let args = args.into_iter().chain(layout.options.node_args.iter().cloned());
     Ok(spec(layout, node, &format!("{node}/ovenbird-node"), "ovenbird-node", args))
 }
 

@@ -121,6 +121,14 @@ pub struct Options {
     /// Pod networks, CIDR/PREFIX-PER-NODE, one per family
     #[arg(long, value_name = "CIDRS")]
     pub cluster_subnets: Option<String>,
+    /// A further argument for every master, e.g. --master-arg=--disable-snat
+    #[arg(long = "master-arg", value_name = "ARG", allow_hyphen_values = true)]
+    #[serde(default)]
+    pub master_args: Vec<String>,
+    /// A further argument for every node daemon, e.g. --node-arg=--gateway-mode=local
+    #[arg(long = "node-arg", value_name = "ARG", allow_hyphen_values = true)]
+    #[serde(default)]
+    pub node_args: Vec<String>,
     /// Folder of ovenbird-master, ovenbird-node, ovenbird-cni, ovenbird-apiserver (default: next to this program)
     #[arg(long, value_name = "DIR")]
     pub bin_dir: Option<PathBuf>,
@@ -148,6 +156,8 @@ impl Default for Options {
             tls: false,
             masters: 1,
             cluster_subnets: None,
+            master_args: Vec::new(),
+            node_args: Vec::new(),
             bin_dir: None,
             bare: false,
             dir: DEFAULT_DIR.into(),

@@ -1,0 +1,133 @@
+//! Who answers, and whom the answerer sees: responders over TCP and UDP that say both, and the question to them.
+//!
+//! In: places (pods, nodes, the host outside), addresses. Out: answers, or how silence came about. It must not know Services.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use ovenbird_lab::Place;
+
+/// How long a datagram's answer is waited for before it is sent again.
+const RESEND: Duration = Duration::from_millis(200);
+
+/// A protocol that the witnesses speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What a witness said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its name.
+    pub who: String,
+    /// The source address of the question as it arrived there.
+    pub seen: IpAddr,
+}
+
+/// Why nobody answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// A reset, or ICMP unreachable.
+    Refused,
+    /// Nothing came back.
+    Timeout,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+        })
+    }
+}
+
+/// Makes a witness of a place: on each of its addresses, on a port, over both protocols, until this process ends.
+///
+/// # Errors
+/// When the port is taken.
+pub fn stand(place: &Place, name: &str, addresses: &[IpAddr], port: u16) -> Result<()> {
+    for address in addresses.iter().map(|ip| SocketAddr::new(*ip, port)) {
+        let (tcp, udp) = place.run(|| {
+            let tcp = TcpListener::bind(address).with_context(|| format!("{name}: listening on {address}"))?;
+            Ok((tcp, UdpSocket::bind(address).with_context(|| format!("{name}: binding {address}"))?))
+        })?;
+        let say = name.to_owned();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, peer)) = tcp.accept() {
+                let _ = stream.write_all(statement(&say, peer).as_bytes());
+            }
+        });
+        let say = name.to_owned();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((_, peer)) = udp.recv_from(&mut buffer) {
+                let _ = udp.send_to(statement(&say, peer).as_bytes(), peer);
+            }
+        });
+    }
+    Ok(())
+}
+
+fn statement(name: &str, peer: SocketAddr) -> String {
+    format!("{name} {}", peer.ip())
+}
+
+/// Asks once, from a place. A refusal or silence is an answer, too.
+///
+/// # Errors
+/// When the place cannot be entered, or something that is no witness answers.
+pub fn ask(place: &Place, protocol: Protocol, to: SocketAddr, limit: Duration) -> Result<Result<Answer, Silence>> {
+    let outcome = place.run(|| {
+        Ok(match protocol {
+            Protocol::Tcp => ask_tcp(to, limit),
+            Protocol::Udp => ask_udp(to, limit),
+        })
+    })?;
+    match outcome {
+        Ok(text) => {
+            let (who, seen) = text.split_once(' ').ok_or_else(|| anyhow!("{protocol} {to} said {text:?}"))?;
+            Ok(Ok(Answer { who: who.to_owned(), seen: seen.parse().context("an address")? }))
+        }
+        Err(error) => match error.kind() {
+            // What ICMP says may come as any of these.
+            ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable => Ok(Err(Silence::Refused)),
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Ok(Err(Silence::Timeout)),
+            _ => Err(error).with_context(|| format!("asking {protocol} {to}")),
+        },
+    }
+}
+
+fn ask_tcp(to: SocketAddr, limit: Duration) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn ask_udp(to: SocketAddr, limit: Duration) -> io::Result<String> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(RESEND.min(limit)))?;
+    let (end, mut buffer) = (Instant::now() + limit, [0; 128]);
+    loop {
+        socket.send(b"who?")?;
+        match socket.recv(&mut buffer) {
+            Ok(length) => return Ok(String::from_utf8_lossy(&buffer[..length]).into_owned()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < end => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
