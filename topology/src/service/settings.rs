@@ -31,6 +31,10 @@ pub(super) struct Settings {
 enum Spread {
     /// By a hash of the connection.
     Evenly,
+    /// By a hash of the client's port. The userspace datapath lets a packet be looked up anew six times (MAX_RECIRC_DEPTH in dpif-netdev.c)
+    /// and drops it at the seventh; a hash that the datapath computes is one of them, and one too many for what enters by a gateway
+    /// router and stays on its node. One of fields costs none.
+    ByPort,
     /// By a hash of the client's address.
     BySource,
     /// As the client's last connection, for so many seconds.
@@ -41,7 +45,7 @@ impl Settings {
     /// The settings of a Service.
     pub fn of(view: &View<'_>, service: &ServiceFact, diagnostics: &mut Vec<Diagnostic>) -> Settings {
         let masquerade = view.config().masquerade();
-        let mut spread = Spread::Evenly;
+        let mut spread = if view.common().userspace { Spread::ByPort } else { Spread::Evenly };
         let mut weights = false;
         match &service.scheduler {
             None | Some(Ok(Scheduler::RoundRobin)) => {}
@@ -81,12 +85,16 @@ impl Settings {
     /// its address.
     pub fn fields(&self, layer: &Layer) -> impl Iterator<Item = SelectionFields> + use<> {
         let hashed = match self.spread {
-            Spread::Evenly => false,
+            Spread::Evenly | Spread::ByPort => false,
             Spread::BySource => true,
             Spread::Remembered(_) => !remembers(layer),
         };
         let v6 = layer.template.map_or(self.has_v6, |v4| !v4);
-        let fields = [(hashed, SelectionFields::IpSrc), (hashed && v6, SelectionFields::EthSrc)];
+        let fields = [
+            (hashed, SelectionFields::IpSrc),
+            (hashed && v6, SelectionFields::EthSrc),
+            (self.spread == Spread::ByPort, SelectionFields::TpSrc),
+        ];
         fields.into_iter().filter(|(wanted, _)| *wanted).map(|(_, field)| field)
     }
 }
