@@ -66,7 +66,8 @@ async fn a_veth_is_made_configured_seen_and_removed() {
     linux.configure_veth(&veth).await.unwrap();
     linux.configure_veth(&veth).await.expect("a second time is no error");
 
-    assert!(host.ip("-o link show ov0123456789ab").contains(&mac.to_string()));
+    let host_end = host.ip("-o link show ov0123456789ab");
+    assert!(host_end.contains(&mac.to_string()) && host_end.contains("NOARP"), "{host_end}");
     assert!(pod.ip("route").contains("default via 10.128.0.1 dev eth0"));
     assert!(pod.ip("-6 route").contains("default via fd01::1 dev eth0"));
     let addresses = pod.ip("-6 -o addr show dev eth0 scope global");

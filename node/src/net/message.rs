@@ -20,6 +20,10 @@ pub const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(111);
 
 /// Creates the pair nearly as it should be: the sandbox end is born inside the sandbox, with its MAC. The kernel refuses
 /// to set that end up before the pair is complete (ENOTCONN).
+///
+/// The host's end has no ARP: where OVS forwards in user space, the kernel sees the pod's frames, too, and would answer for the
+/// host's own addresses (ARP asks all interfaces for them). The pod would then send there what it answers the host, past OVS
+/// and the load balancer that must translate it back.
 pub fn veth(veth: &Veth, netns_fd: std::os::fd::RawFd) -> LinkMessage {
     let peer = LinkUnspec::new_with_name(&veth.ifname)
         .address(veth.mac.0.to_vec())
@@ -29,6 +33,7 @@ pub fn veth(veth: &Veth, netns_fd: std::os::fd::RawFd) -> LinkMessage {
     LinkVeth::new(&veth.host, &veth.ifname)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .mtu(veth.mtu)
+        .arp(false)
         .up()
         .build()
 }
