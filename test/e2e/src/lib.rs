@@ -6,6 +6,7 @@ pub mod master;
 pub mod northbound;
 pub mod pods;
 pub mod real;
+pub mod service;
 pub mod stream;
 pub mod wire;
 pub mod witness;

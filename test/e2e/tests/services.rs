@@ -1,0 +1,212 @@
+//! Services, by hand-made slices: pods and nodes reach the endpoints that they should, in every family, over TCP and UDP; and nothing but
+//! those.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::ListParams;
+use ovenbird_e2e::service::{Answer, Responder, Transport, ask, service, slices};
+use ovenbird_e2e::{LIMIT, northbound, pods};
+use ovenbird_lab::{Family, Lab, Options, Place, testing, wait_for};
+use serde_json::{Value, json};
+
+const NAMESPACE: &str = "services";
+/// Questions after which chance is no excuse: with two endpoints, all go to one of them once in 2^40 times.
+const MANY: usize = 41;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_reach_their_endpoints() -> Result<()> {
+    let options = Options { nodes: 2, family: Family::Dual, ..Options::default() };
+    let Some(lab) = testing::lab("e2e-services", options).await? else { return Ok(()) };
+    let world = World::new(&lab).await?;
+    world.everybody_reaches_all().await.context("everybody reaches all endpoints")?;
+    world.endpoints_come_and_go().await.context("endpoints come and go")?;
+    world.without_endpoints_is_refused().await.context("no endpoint")?;
+    world.a_pod_reaches_itself().await.context("hairpin")?;
+    world.local_means_this_node().await.context("internalTrafficPolicy Local")?;
+    world.clients_stay().await.context("session affinity")?;
+    world.what_ovn_cannot_is_told().await.context("scheduler")?;
+    northbound::equals_from_scratch(&lab)
+}
+
+struct World<'a> {
+    lab: &'a Lab,
+    /// `one` on node1, `two` on node2: endpoints, and clients.
+    pods: [(&'static str, &'static str, Vec<IpAddr>); 2],
+    _responders: Vec<Responder>,
+}
+
+impl World<'_> {
+    async fn new(lab: &Lab) -> Result<World<'_>> {
+        let named = [("one", "node1"), ("two", "node2")];
+        let manifest = named.map(|(name, node)| pods::pod(NAMESPACE, name, node)).concat();
+        lab.apply(&(pods::namespace(NAMESPACE) + &manifest)).await?;
+        lab.await_running(NAMESPACE).await?;
+        let api = pods::api(lab, NAMESPACE).await?;
+        let mut world =
+            World { lab, pods: named.map(|(name, node)| (name, node, Vec::new())), _responders: Vec::new() };
+        for (name, _, ips) in &mut world.pods {
+            *ips = pods::ips(&api, name).await?;
+            ensure!(ips.len() == 2, "{name} has {ips:?}");
+        }
+        for name in ["one", "two"] {
+            world._responders.push(Responder::start(&world.place(name)?, name)?);
+        }
+        Ok(world)
+    }
+
+    /// Where a pod or a node asks from.
+    fn place(&self, name: &str) -> Result<Place> {
+        let target = if name.starts_with("node") { name.to_owned() } else { format!("{NAMESPACE}/{name}") };
+        Ok(self.lab.scene(&target)?.place().clone())
+    }
+
+    /// Makes a Service whose endpoints are these pods. Returns its addresses.
+    async fn serve(
+        &self,
+        name: &str,
+        index: u8,
+        endpoints: &[&str],
+        annotations: Value,
+        spec: Value,
+    ) -> Result<Vec<IpAddr>> {
+        let ips = vec![format!("10.96.0.{index}").parse()?, format!("fd00:10:96::{index}").parse()?];
+        self.lab.apply(&(service(NAMESPACE, name, &ips, &annotations, spec) + &self.slices(name, endpoints))).await?;
+        Ok(ips)
+    }
+
+    fn slices(&self, service: &str, endpoints: &[&str]) -> String {
+        let chosen = self.pods.iter().filter(|(name, ..)| endpoints.contains(name));
+        let endpoints: Vec<_> = chosen.flat_map(|(_, node, ips)| ips.iter().map(|ip| (*node, *ip))).collect();
+        slices(NAMESPACE, service, &endpoints)
+    }
+
+    /// Waits until those who answer are exactly `wanted`, in each family and over each transport.
+    fn meets(&self, from: &str, ips: &[IpAddr], wanted: &[&str]) -> Result<()> {
+        let place = self.place(from)?;
+        let wanted: BTreeSet<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
+        for to in ips
+            .iter()
+            .flat_map(|ip| [(Transport::Tcp, SocketAddr::new(*ip, 80)), (Transport::Udp, SocketAddr::new(*ip, 53))])
+        {
+            let mut last = Ok(BTreeSet::new());
+            wait_for(&format!("{wanted:?} to answer {from} at {to:?}"), LIMIT, || {
+                last = answers(&place, to);
+                last.as_ref().is_ok_and(|seen| *seen == wanted)
+            })
+            .with_context(|| format!("last: {last:?}"))?;
+        }
+        Ok(())
+    }
+
+    async fn everybody_reaches_all(&self) -> Result<()> {
+        let ips = self.serve("web", 10, &["one", "two"], json!({}), json!({})).await?;
+        for from in ["one", "two", "node1", "node2"] {
+            self.meets(from, &ips, &["one", "two"])?;
+        }
+        // One row for each protocol, whatever the number of nodes, families and endpoints.
+        let dump = northbound::dump(self.lab)?;
+        let rows = northbound::names(&dump, "Load_Balancer");
+        let wanted = ["TCP", "UDP"].map(|protocol| format!("Service_{NAMESPACE}/web_{protocol}_cluster"));
+        ensure!(rows.iter().filter(|name| name.contains("/web_")).eq(wanted.iter()), "{rows:?}");
+        Ok(())
+    }
+
+    async fn endpoints_come_and_go(&self) -> Result<()> {
+        let ips = self.serve("turns", 11, &["one"], json!({}), json!({})).await?;
+        for endpoints in [&["one"][..], &["one", "two"], &["two"]] {
+            self.lab.apply(&self.slices("turns", endpoints)).await?;
+            for from in ["one", "node2"] {
+                self.meets(from, &ips, endpoints)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn without_endpoints_is_refused(&self) -> Result<()> {
+        let ips = self.serve("empty", 12, &[], json!({}), json!({})).await?;
+        for from in ["one", "node2"] {
+            self.meets(from, &ips, &["refused"])?;
+        }
+        Ok(())
+    }
+
+    async fn a_pod_reaches_itself(&self) -> Result<()> {
+        let ips = self.serve("self", 13, &["one"], json!({}), json!({})).await?;
+        self.meets("one", &ips, &["one"])?;
+        for (ip, source) in ips.iter().zip(["169.254.169.5", "fd69::5"]) {
+            let answer = ask(&self.place("one")?, Transport::Tcp, SocketAddr::new(*ip, 80))?;
+            ensure!(answer == Answer::From { name: "one".into(), source: source.parse()? }, "{answer:?}");
+        }
+        // Another pod is seen by its own address.
+        for (ip, own) in ips.iter().zip(&self.pods[1].2) {
+            let answer = ask(&self.place("two")?, Transport::Udp, SocketAddr::new(*ip, 53))?;
+            ensure!(answer == Answer::From { name: "one".into(), source: *own }, "{answer:?}");
+        }
+        Ok(())
+    }
+
+    async fn local_means_this_node(&self) -> Result<()> {
+        let local = json!({"internalTrafficPolicy": "Local"});
+        let ips = self.serve("local", 14, &["one", "two"], json!({}), local).await?;
+        self.meets("one", &ips, &["one"])?;
+        self.meets("two", &ips, &["two"])?;
+        self.lab.apply(&self.slices("local", &["one"])).await?;
+        self.meets("one", &ips, &["one"])?;
+        self.meets("two", &ips[..1], &["silence"])?;
+        self.lab.apply(&self.slices("local", &[])).await?;
+        self.meets("two", &ips, &["refused"])
+    }
+
+    async fn clients_stay(&self) -> Result<()> {
+        let ips = self.serve("sticky", 15, &["one", "two"], json!({}), json!({"sessionAffinity": "ClientIP"})).await?;
+        for from in ["one", "two"] {
+            let place = self.place(from)?;
+            for to in ips.iter().map(|ip| (Transport::Tcp, SocketAddr::new(*ip, 80))) {
+                let mut last = Ok(BTreeSet::new());
+                wait_for("an answer", LIMIT, || {
+                    last = answers(&place, to);
+                    last.as_ref().is_ok_and(|seen| !seen.contains("silence") && !seen.contains("refused"))
+                })
+                .with_context(|| format!("last: {last:?}"))?;
+                let seen = answers(&place, to)?;
+                ensure!(seen.len() == 1, "{from} at {to:?} meets {seen:?}");
+            }
+        }
+        Ok(())
+    }
+
+    async fn what_ovn_cannot_is_told(&self) -> Result<()> {
+        let ips = self.serve("least", 16, &["one", "two"], json!({"ovenbird.io/scheduler": "lc"}), json!({})).await?;
+        self.meets("one", &ips, &["one", "two"])?;
+        let events = Api::<Event>::namespaced(self.lab.client().await?, NAMESPACE);
+        let told = |event: &Event| {
+            event.reason.as_deref() == Some("SchedulerRefused")
+                && event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some("least")
+        };
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        while !events.list(&ListParams::default()).await?.iter().any(told) {
+            if tokio::time::Instant::now() > deadline {
+                bail!("no Event about the scheduler");
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}
+
+/// Who answers many questions; the first that nobody answers ends it.
+fn answers(place: &Place, (transport, to): (Transport, SocketAddr)) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for _ in 0..MANY {
+        let answer = ask(place, transport, to)?;
+        names.insert(answer.name().to_owned());
+        if answer == Answer::Silence {
+            break;
+        }
+    }
+    Ok(names)
+}
