@@ -18,7 +18,7 @@ use ovenbird_api::name::{INTEGRATION_BRIDGE, MANAGEMENT_INTERFACE, lsp_name, man
 use ovenbird_api::{Mac, PodNetwork};
 use ovenbird_cni_server::Attachment;
 use ovenbird_reconcile::{Contribution, DesiredRow, Output, Owner, OwnerKind, RowId, Want, Zone, row_uuid};
-use ovenbird_schema::vswitch::{bridge, interface, open_vswitch, port, qos};
+use ovenbird_schema::vswitch::{bridge, datapath, interface, open_vswitch, port, qos};
 use ovsdb::{Atom, ColumnId, Datum, TableDesc, Uuid};
 
 use crate::gateway::discover;
@@ -33,6 +33,11 @@ pub const SANDBOX: OwnerKind = OwnerKind { rank: 20, name: "Sandbox" };
 
 /// Key of Open_vSwitch:external_ids: physical networks and their bridges (ovn-controller(8)).
 pub const BRIDGE_MAPPINGS: &str = "ovn-bridge-mappings";
+
+/// Key of Datapath:capabilities that ovn-controller reads: connections may be committed with a source address of zero, to keep their own.
+/// In user space such a connection is kept twice under one key until OVS 3.1.3, and 3.2.3 of 3.2 ("conntrack: Remove nat_conn introducing key
+/// directionality"), and a packet that finds the wrong one is an assertion that fails.
+const ZERO_SNAT: &str = "ct_zero_snat";
 
 const IFNAME: &str = "ovenbird.io/ifname";
 const NETNS: &str = "ovenbird.io/netns";
@@ -63,6 +68,15 @@ pub struct Chassis {
     pub userspace: bool,
 }
 
+/// What Open_vSwitch says that the rows of a [`Chassis`] depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// `ovn-bridge-mappings`.
+    pub mappings: Option<String>,
+    /// There is one Datapath, of an OVS whose userspace connection tracking ends ovs-vswitchd on [`ZERO_SNAT`].
+    pub fragile: bool,
+}
+
 /// An attachment of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodPort {
@@ -90,8 +104,8 @@ impl Chassis {
         Owner::new(CHASSIS, "")
     }
 
-    /// The rows, where `ovn-bridge-mappings` is `mappings` now.
-    pub fn output(&self, mappings: Option<&str>) -> Output {
+    /// The rows.
+    pub fn output(&self, known: &Known) -> Output {
         let owner = Chassis::owner();
         let named = |table: &'static TableDesc, column, columns| DesiredRow {
             zone: Zone(0),
@@ -115,9 +129,17 @@ impl Chassis {
             id: root_id(),
             columns: vec![
                 (open_vswitch::BRIDGES, Want::Members),
-                (open_vswitch::EXTERNAL_IDS, Want::Keys(self.external_ids(mappings))),
+                (open_vswitch::EXTERNAL_IDS, Want::Keys(self.external_ids(known.mappings.as_deref()))),
             ],
         });
+        if self.userspace && known.fragile {
+            out.rows.push(DesiredRow {
+                zone: Zone(0),
+                table: &datapath::TABLE,
+                id: RowId::Singleton(row_uuid(datapath::TABLE.name, &owner, "")),
+                columns: vec![(datapath::CAPABILITIES, Want::Keys(keys([(ZERO_SNAT, "false".into())])))],
+            });
+        }
         out.rows.push(named(&bridge::TABLE, bridge::NAME, bridge_columns));
         out.rows.push(named(
             &port::TABLE,

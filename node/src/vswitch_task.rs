@@ -7,7 +7,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use ovenbird_reconcile::{CommitConfig, Committer, Desired, Outcome, Output, Owner, Zone, is_ours};
-use ovenbird_schema::vswitch::{DATABASE, bridge, interface, open_vswitch, port, qos};
+use ovenbird_schema::vswitch::{DATABASE, bridge, datapath, interface, open_vswitch, port, qos};
 use ovsdb::{Atom, Client, Config, Endpoint, Event, Handle, MonitorSpec, Replica, RowChange, TableSpec, TxnId, Uuid};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use crate::gateway::bridge as bridges;
-use crate::rows::{BRIDGE_MAPPINGS, Chassis, PodPort, interface_uuid};
+use crate::rows::{BRIDGE_MAPPINGS, Chassis, Known, PodPort, interface_uuid};
 use crate::vswitch::{Command, RowError, State, Waiter};
 
 /// Starts the task.
@@ -62,12 +62,22 @@ fn monitor() -> MonitorSpec {
     ];
     let ports = [port::EXTERNAL_IDS, port::NAME, port::INTERFACES, port::OTHER_CONFIG, port::QOS, port::TAG];
     let bridges = [bridge::NAME, bridge::PORTS, bridge::DATAPATH_TYPE, bridge::FAIL_MODE, bridge::EXTERNAL_IDS];
+    let roots = [open_vswitch::BRIDGES, open_vswitch::EXTERNAL_IDS, open_vswitch::OVS_VERSION];
     MonitorSpec::new()
-        .with(TableSpec::columns(&open_vswitch::TABLE, [open_vswitch::BRIDGES, open_vswitch::EXTERNAL_IDS]))
+        .with(TableSpec::columns(&open_vswitch::TABLE, roots))
+        .with(TableSpec::columns(&datapath::TABLE, [datapath::CAPABILITIES]))
         .with(TableSpec::columns(&bridge::TABLE, bridges).index(bridge::NAME))
         .with(TableSpec::columns(&port::TABLE, ports).index(port::NAME))
         .with(TableSpec::columns(&interface::TABLE, interfaces).index(interface::NAME))
         .with(TableSpec::columns(&qos::TABLE, [qos::TYPE, qos::OTHER_CONFIG, qos::EXTERNAL_IDS]))
+}
+
+/// True of versions before 3.1.3, and before 3.2.3 of 3.2; see [`Known::fragile`].
+pub(crate) fn is_fragile(version: &str) -> bool {
+    let mut parts = version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let mut next = || parts.next().unwrap_or(0);
+    let version = (next(), next(), next());
+    version < (3, 1, 3) || ((3, 2, 0)..(3, 2, 3)).contains(&version)
 }
 
 struct Task {
@@ -75,8 +85,8 @@ struct Task {
     replica: Replica,
     desired: Desired,
     committer: Committer,
-    /// What is wanted of the host as a whole, and the bridge mappings that its rows were made with.
-    chassis: Option<(Box<Chassis>, Option<String>)>,
+    /// What is wanted of the host as a whole, and what its rows were made with.
+    chassis: Option<(Box<Chassis>, Known)>,
     /// Who waits for an Interface.
     waiters: FxHashMap<Uuid, Vec<Waiter>>,
     /// Who waits for an Interface to be gone.
@@ -132,9 +142,9 @@ impl Task {
                 self.want(&owner, output);
             }
             Command::Chassis(chassis) => {
-                let mappings = self.mappings();
-                self.want(&Chassis::owner(), chassis.output(mappings.as_deref()));
-                self.chassis = Some((chassis, mappings));
+                let known = self.known();
+                self.want(&Chassis::owner(), chassis.output(&known));
+                self.chassis = Some((chassis, known));
             }
             Command::Remove(owner, done) => {
                 self.desired.remove(&owner);
@@ -170,20 +180,24 @@ impl Task {
     }
 
     /// Others map networks to bridges in the same text: what they write is seen here before the next transaction is made.
-    fn follow_mappings(&mut self) {
-        let now = self.mappings();
+    fn follow(&mut self) {
+        let now = self.known();
         if let Some((chassis, then)) = &mut self.chassis
             && *then != now
         {
-            let output = chassis.output(now.as_deref());
+            let output = chassis.output(&now);
             *then = now;
             self.want(&Chassis::owner(), output);
         }
     }
 
-    fn mappings(&self) -> Option<String> {
+    fn known(&self) -> Known {
         let root = self.replica.rows(&open_vswitch::TABLE).next().map(|(_, row)| open_vswitch::Ref(row));
-        root.and_then(|r| r.external_ids().get(BRIDGE_MAPPINGS)).map(str::to_owned)
+        Known {
+            mappings: root.and_then(|r| r.external_ids().get(BRIDGE_MAPPINGS)).map(str::to_owned),
+            fragile: root.and_then(|r| r.ovs_version()).is_some_and(is_fragile)
+                && self.replica.rows(&datapath::TABLE).count() == 1,
+        }
     }
 
     fn on_event(&mut self, event: Event) {
@@ -257,7 +271,7 @@ impl Task {
         if !self.synced {
             return;
         }
-        self.follow_mappings();
+        self.follow();
         if let Some(batch) = self.committer.next(&mut self.desired, &self.replica, self.start.elapsed()) {
             self.in_flight = Some(self.handle.transact(&batch.ops));
         }

@@ -4,6 +4,7 @@ use ovenbird_api::name::INTEGRATION_BRIDGE;
 
 use super::*;
 use crate::testing::Ovsdb;
+use crate::vswitch_task::is_fragile;
 
 fn chassis(external_bridge: Option<&str>) -> Chassis {
     Chassis {
@@ -55,4 +56,35 @@ async fn other_bridges_are_seen_with_their_ports() {
     assert_eq!(bridge.uplink.as_deref(), Some("eth0"));
     assert_eq!((bridge.ports["br-ex"].vlan, bridge.ports["br-ex"].kind.as_str()), (Some(42), "internal"));
     assert_eq!((bridge.ports["eth0"].ofport, bridge.ports["eth0"].interfaces), (Some(1), 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ovs_that_would_end_on_zero_snat_is_not_asked_for_it() {
+    let Some(ovsdb) = Ovsdb::start("ovs_version=3.1.0") else { return };
+    let vswitch = Vswitch::spawn(vec![ovsdb.endpoint()], Duration::from_secs(300));
+    vswitch.set_chassis(chassis(None));
+    vswitch.until(|s| s.bridge).await.unwrap();
+    // ovn-controller makes the row, ovs-vswitchd says what it can, again after each start.
+    ovsdb.vsctl("--no-wait --id=@d create datapath datapath_version=x -- set Open_vSwitch . datapaths:netdev=@d");
+    for _ in 0..3 {
+        let uuid = ovsdb.vsctl("--bare --columns=_uuid list datapath");
+        let uuid = uuid.trim();
+        ovsdb.vsctl(&format!("--no-wait set datapath {uuid} capabilities:ct_zero_snat=true capabilities:recirc=true"));
+        ovsdb.vsctl(&format!("--timeout=30 --no-wait wait-until datapath {uuid} capabilities:ct_zero_snat=false"));
+        ovsdb.vsctl(&format!("--timeout=30 --no-wait wait-until datapath {uuid} capabilities:recirc=true"));
+    }
+    ovsdb.vsctl("--no-wait clear Open_vSwitch . datapaths");
+    vswitch.set_chassis(chassis(Some("br-ex")));
+    await_mappings(&ovsdb, "physnet:br-ex");
+    assert_eq!(ovsdb.vsctl("--bare --columns=_uuid list datapath").trim(), "");
+}
+
+#[test]
+fn fragile_versions() {
+    for version in ["2.17.9", "3.1.0", "3.1.2", "3.2.2", ""] {
+        assert!(is_fragile(version), "{version}");
+    }
+    for version in ["3.1.3", "3.2.3", "3.3.0", "3.5.0-1", "4.0.0"] {
+        assert!(!is_fragile(version), "{version}");
+    }
 }
