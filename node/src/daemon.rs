@@ -74,6 +74,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     };
     let gateway = gateway::task::Task {
         config: config.clone(),
+        mtu,
         net: net.clone(),
         vswitch: vswitch.clone(),
         node: node.clone(),

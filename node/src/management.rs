@@ -27,6 +27,8 @@ use crate::readiness::{Part, Readiness};
 use crate::rows;
 use crate::vswitch::Vswitch;
 
+/// Metric of the routes to Services, which a node without a gateway has.
+const LAST_RESORT: u32 = 2000;
 /// Pause after a failure of the kernel.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -59,8 +61,11 @@ pub fn host_link(config: &Config, mtu: u32, subnets: &[IpNet], userspace: bool) 
     let mut routes: Vec<Route> = Vec::new();
     for (own, router) in &addresses {
         let same_family = |dst: &&IpNet| dst.addr().is_ipv4() == router.is_ipv4();
-        let networks = config.cluster_subnets.iter().chain(&config.service_cidrs).filter(same_family);
-        routes.extend(networks.map(|dst| Route { dst: dst.trunc(), via: Some(*router), src: Some(own.addr()) }));
+        let route = |dst: &IpNet| Route { src: Some(own.addr()), ..Route::to(dst.trunc(), Some(*router)) };
+        routes.extend(config.cluster_subnets.iter().filter(same_family).map(route));
+        // The gateway's routes win while it has them.
+        let last = |dst| Route { metric: Some(LAST_RESORT), ..route(dst) };
+        routes.extend(config.service_cidrs.iter().filter(same_family).map(last));
     }
     Some(HostLink {
         name: name::MANAGEMENT_INTERFACE.into(),

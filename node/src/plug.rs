@@ -208,12 +208,8 @@ impl<N: NetOps> Plug<N> {
     }
 
     fn veth(&self, port: &PodPort, pod: &ReadyPod, userspace: bool) -> Veth {
-        let defaults = pod.network.gateways.iter().map(|gw| net::Route {
-            dst: default_route(gw.is_ipv4()),
-            via: Some(*gw),
-            src: None,
-        });
-        let others = pod.network.routes.iter().map(|r| net::Route { dst: r.dest, via: r.next_hop, src: None });
+        let defaults = pod.network.gateways.iter().map(|gw| net::Route::to(default_route(gw.is_ipv4()), Some(*gw)));
+        let others = pod.network.routes.iter().map(|r| net::Route::to(r.dest, r.next_hop));
         Veth {
             host: PodPort::host_name(&port.attachment),
             netns: port.netns.clone(),

@@ -7,11 +7,11 @@
 //!   LOCAL <--- br-ex ---> patch port      from OVN: ct_mark 1, to the wire     new: LOCAL
 //!   (host)               (GR_node)        from the host: ct_mark 2, to the wire
 //!
-//!   host -> Service:  LOCAL -> SNAT .2 (64001) -> 2: to OVN      OVN -> own host: DNAT (64001) -> 4: SNAT .1 (64002) -> 3: LOCAL
-//!   its replies:      OVN -> unSNAT (64001) -> 3: to LOCAL       its replies: LOCAL -> unSNAT (64002) -> 5: unDNAT (64001) -> 2
+//!   host -> Service:  LOCAL -> SNAT .2 (64001) -> 2: to OVN      OVN -> own host: .2 is its address, SNAT .1 (64002) -> 3: LOCAL
+//!   its replies:      OVN -> unSNAT (64001) -> 3: to LOCAL       its replies: LOCAL -> unSNAT (64002) -> 4: from .2, to OVN
 //! ```
 //!
-//! Numbers (tables, zones, marks, cookie) are those of ovn-kubernetes. While there is no patch port, the bridge is a plain switch.
+//! Zones, marks and cookie are those of ovn-kubernetes. While there is no patch port, the bridge is a plain switch.
 //! Must not: run anything (`openflow`).
 
 use std::collections::BTreeSet;
@@ -217,24 +217,28 @@ fn host_and_services(flows: &mut Flows, p: &Ports, facts: &Facts<'_>, family: Fa
             format!("in_port=LOCAL,{ip},{dst}={cidr}"),
             format!("ct(commit,zone={ZONE_HOST},nat(src={}),table=2)", text(host)),
         );
+        // What has the masquerade address already needs no tracking; the datapath in user space looks at a packet only so many times.
+        let masked = format!("in_port=LOCAL,{ip},{src}={host},{dst}={cidr}");
+        flows.add(0, 550, masked, format!("set_field:{}->eth_dst,{}", p.mac, p.patch_from_host));
         let reply = format!("{},{ip},{src}={cidr},{dst}={host}", p.from_patch);
         flows.add(0, 500, reply, format!("ct(zone={ZONE_HOST},nat,table=3)"));
         // What OVN has no Service for would otherwise go round and round between the next hop and us.
         flows.add(0, 115, format!("{},{ip},{dst}={cidr}", p.from_patch), "drop");
     }
+    // A Service whose endpoint is the host. Its address is written without tracking, as it is the same for all.
     if let Some(own) = facts.gateway.l3.address(v4) {
         let of = format!("{},{ip},{dst}={host}", p.from_patch);
-        let to_host = format!("ct(commit,zone={ZONE_HOST},nat(dst={}),table=4)", text(own.addr()));
-        flows.add(0, 450, of, to_host);
+        let masked = format!("ct(commit,zone={ZONE_OVN},nat(src={}),table=3)", text(ovn));
+        flows.add(0, 450, of, format!("set_field:{}->{}_dst,{masked}", own.addr(), family.ip()));
     }
     let reply = format!("in_port=LOCAL,{ip},{dst}={ovn}");
-    flows.add(0, 500, reply, format!("ct(zone={ZONE_OVN},nat,table=5)"));
+    flows.add(0, 500, reply, format!("ct(zone={ZONE_OVN},nat,table=4)"));
     let mac = &p.mac;
-    flows.add(2, 100, ip, format!("set_field:{mac}->eth_dst,{}", p.patch_from_host));
+    let to_ovn = format!("set_field:{mac}->eth_dst,{}", p.patch_from_host);
+    flows.add(2, 100, ip, &to_ovn);
     let turned = format!("move:NXM_OF_ETH_DST[]->NXM_OF_ETH_SRC[],set_field:{mac}->eth_dst,{}", p.host);
     flows.add(3, 100, format!("{ip}{}", p.tagged), turned);
-    flows.add(4, 100, ip, format!("ct(commit,zone={ZONE_OVN},nat(src={}),table=3)", text(ovn)));
-    flows.add(5, 100, ip, format!("ct(commit,zone={ZONE_HOST},nat,table=2)"));
+    flows.add(4, 100, ip, format!("set_field:{host}->{ip}_src,{to_ovn}"));
 }
 
 /// What comes from the wire to a Service goes to the gateway router, which balances it.
@@ -267,4 +271,4 @@ fn services_from_wire(flows: &mut Flows, p: &Ports, facts: &Facts<'_>) {
 
 #[cfg(test)]
 #[path = "flows_tests.rs"]
-mod tests;
+pub(super) mod tests;

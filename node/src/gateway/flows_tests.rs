@@ -7,7 +7,7 @@ use ovenbird_api::{GatewayMode, L3Gateway};
 use super::super::services::Targets;
 use super::*;
 
-fn gateway(addresses: &[&str], vlan: Option<u16>) -> Gateway {
+pub(in crate::gateway) fn gateway(addresses: &[&str], vlan: Option<u16>) -> Gateway {
     Gateway {
         l3: L3Gateway {
             mode: GatewayMode::Shared,
@@ -25,7 +25,7 @@ fn gateway(addresses: &[&str], vlan: Option<u16>) -> Gateway {
     }
 }
 
-fn served() -> Served {
+pub(in crate::gateway) fn served() -> Served {
     let targets = || Targets { addresses: vec!["10.96.0.7".parse().unwrap()], port: 80 };
     Served {
         node_ports: [((Protocol::Tcp, 30080), targets()), ((Protocol::Udp, 30053), targets())].into(),
@@ -46,22 +46,25 @@ fn of(gateway: &Gateway, served: &Served, node_port_addresses: &[IpNet]) -> BTre
 }
 
 /// Compares with the golden file.
-fn check(name: &str, flows: &BTreeSet<String>) {
+pub(in crate::gateway) fn check(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gateway/golden").join(name);
-    let text: String = flows.iter().map(|flow| format!("{flow}\n")).collect();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, &text).unwrap();
+        std::fs::write(&path, text).unwrap();
     }
     assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "{name}: UPDATE_GOLDEN=1 accepts this");
+}
+
+fn lines(flows: BTreeSet<String>) -> String {
+    flows.into_iter().map(|flow| flow + "\n").collect()
 }
 
 #[test]
 fn golden() {
     let v4 = gateway(&["172.30.0.11/24"], None);
-    check("v4.flows", &of(&v4, &Served::default(), &[]));
+    check("v4.flows", &lines(of(&v4, &Served::default(), &[])));
     let dual = gateway(&["172.30.0.11/24", "172.30.0.99/24", "fd30::11/64"], None);
-    check("dual-services.flows", &of(&dual, &served(), &[]));
-    check("vlan.flows", &of(&gateway(&["fd30::11/64"], Some(42)), &Served::default(), &[]));
+    check("dual-services.flows", &lines(of(&dual, &served(), &[])));
+    check("vlan.flows", &lines(of(&gateway(&["fd30::11/64"], Some(42)), &Served::default(), &[])));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! Open_vSwitch, kernel, settings --> [discover] --> Gateway --> annotations, ovn-bridge-mappings  (written by `chassis`)
 //!                                                   Gateway, [services] --> [flows] --> [openflow]  (by `task`)
+//!                                                   --> [host] --> routes of the kernel; [nft] --> nftables
 //! ```
 //!
 //! Each file's header says what it is for.
@@ -10,6 +11,8 @@
 pub mod bridge;
 pub mod discover;
 pub mod flows;
+pub mod host;
+pub mod nft;
 pub mod openflow;
 #[cfg(test)]
 mod real_tests;

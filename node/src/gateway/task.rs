@@ -1,16 +1,21 @@
-//! Keeps the external bridge's flows as they should be, until the daemon stops; what stands then goes on forwarding.
+//! Keeps the external bridge's flows, the host's routes to Services and its nftables as they should be, until the daemon stops; what
+//! stands then goes on forwarding.
 //!
 //! ```text
 //! Node, kernel, Open_vSwitch, Services --> Gateway, Served --> [flows] --> [openflow], when different, or when vswitchd is new
+//!                                                          --> [host] --> routes, once the flows are there to take them
+//!                                                  Served  --> [nft], when different
 //! ```
 //!
 //! Must not: write before everything that flows depend on has been seen once: a start changes nothing.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ovenbird_api::GatewayMode;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -18,9 +23,10 @@ use super::discover::{Gateway, discover};
 use super::flows::{Facts, flows};
 use super::openflow::{FlowError, Session, replace, socket};
 use super::services::{Served, Services};
+use super::{host, nft};
 use crate::cluster::NodeFact;
 use crate::config::Config;
-use crate::net::{NetError, NetOps, causes};
+use crate::net::{NetOps, causes};
 use crate::vswitch::Vswitch;
 
 /// Pause after a failure.
@@ -30,6 +36,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Task<N> {
     /// Settings.
     pub config: Config,
+    /// MTU of pods.
+    pub mtu: u32,
     /// The kernel.
     pub net: Arc<N>,
     /// Open_vSwitch.
@@ -62,18 +70,20 @@ impl<N: NetOps> Task<N> {
         self.node.wait_for(|node| !node.subnets.is_empty()).await?;
         self.services.wait_for(Option::is_some).await?;
         let mut bridge: Option<Bridge> = None;
+        let mut table = None;
         let mut state = self.vswitch.state();
         loop {
             state.wait_for(|s| s.synced).await?;
-            let mut retry = false;
-            if let Some(gateway) = self.gateway().await {
-                let want = self.flows(&gateway);
-                if let Err(e) = write(&mut bridge, &socket, want).await {
-                    warn!("flows of {}: {e}: {}", gateway.l3.bridge, causes(&e));
-                    retry = true;
-                }
+            let gateway = self.gateway().await;
+            let served = self.services.borrow_and_update().as_ref().map(Served::of).unwrap_or_default();
+            let mut done = self.write_table(&mut table, gateway.as_ref(), &served).await;
+            if let Some(gateway) = &gateway {
+                let flows = write(&mut bridge, &socket, self.flows(gateway, &served)).await;
+                done &= told("flows of the external bridge", &flows);
+                // Without flows the routes would lead nowhere.
+                done = done && self.write_host(gateway).await;
             }
-            let again = if retry { RETRY } else { self.config.audit_interval };
+            let again = if done { self.config.audit_interval } else { RETRY };
             tokio::select! {
                 changed = self.node.changed() => changed?,
                 changed = self.host_changes.changed() => changed?,
@@ -85,8 +95,9 @@ impl<N: NetOps> Task<N> {
                     tokio::time::sleep(RETRY).await;
                 }
                 () = tokio::time::sleep(again) => {
-                    // Somebody else may have changed flows: all are compared again.
+                    // Somebody else may have changed something: all is compared again.
                     bridge.as_mut().map(|b| b.written.take());
+                    table = None;
                 }
             }
         }
@@ -98,7 +109,7 @@ impl<N: NetOps> Task<N> {
         let host = match self.net.host_network().await {
             Ok(host) => host,
             Err(e) => {
-                self.complain(&e);
+                told("the host's network", &Err::<(), _>(e));
                 return None;
             }
         };
@@ -107,12 +118,37 @@ impl<N: NetOps> Task<N> {
         discover(&self.config.gateway, &self.config.node, &host, &state.bridges).ok().flatten()
     }
 
-    fn complain(&self, e: &NetError) {
-        warn!("the host's network: {e}: {}", causes(e));
+    /// Addresses, neighbours and routes; true when they are as they should be.
+    async fn write_host(&self, gateway: &Gateway) -> bool {
+        let Config { gateway: settings, service_cidrs, .. } = &self.config;
+        let want = host::link(gateway, &settings.masquerade, service_cidrs, self.mtu);
+        let changed = self.net.apply_shared_link(&want).await;
+        if matches!(changed, Ok(true)) {
+            info!(routes = want.routes.len(), "routes to Services over the external bridge are as they should be");
+        }
+        told("routes over the external bridge", &changed)
     }
 
-    fn flows(&mut self, gateway: &Gateway) -> BTreeSet<String> {
-        let served = self.services.borrow_and_update().as_ref().map(Served::of).unwrap_or_default();
+    /// Our table of nftables, unless it was written; true when it is as it should be.
+    async fn write_table(&mut self, written: &mut Option<String>, gateway: Option<&Gateway>, served: &Served) -> bool {
+        let subnets = self.node.borrow_and_update().subnets.clone();
+        let local = gateway.is_some_and(|g| g.l3.mode == GatewayMode::Local);
+        let want = nft::ruleset(&nft::Facts {
+            served,
+            node_port: self.config.gateway.node_port,
+            node_port_addresses: &self.config.gateway.node_port_addresses,
+            local_pods: if local { &subnets } else { &[] },
+            cluster_subnets: &self.config.cluster_subnets,
+        });
+        if written.as_ref() == Some(&want) {
+            return true;
+        }
+        let done = told("nftables", &nft::replace(&want).await);
+        *written = done.then_some(want);
+        done
+    }
+
+    fn flows(&mut self, gateway: &Gateway, served: &Served) -> BTreeSet<String> {
         let subnets = self.node.borrow_and_update().subnets.clone();
         flows(&Facts {
             gateway,
@@ -121,9 +157,17 @@ impl<N: NetOps> Task<N> {
             node_subnets: &subnets,
             tunnel_port: self.config.encap.port(),
             node_port_addresses: &self.config.gateway.node_port_addresses,
-            served: &served,
+            served,
         })
     }
+}
+
+/// True for a success; says what a failure is.
+fn told<T, E: Error>(what: &str, done: &Result<T, E>) -> bool {
+    if let Err(e) = done {
+        warn!("{what}: {e}: {}", causes(e));
+    }
+    done.is_ok()
 }
 
 /// Writes the flows unless they have been written in this session.

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use ovenbird_api::Mac;
 
-use super::{HostLink, HostNetwork, Link, NetError, NetOps, NetnsId, Veth};
+use super::{HostLink, HostNetwork, Link, NetError, NetOps, NetnsId, SharedLink, Veth};
 
 /// A host with sandboxes.
 #[derive(Default)]
@@ -21,6 +21,7 @@ struct State {
     /// Pairs by host end, and whether they are configured.
     veths: BTreeMap<String, (Veth, bool)>,
     host_links: BTreeMap<String, HostLink>,
+    shared_links: BTreeMap<String, SharedLink>,
     network: HostNetwork,
     created: usize,
 }
@@ -118,6 +119,11 @@ impl NetOps for Fake {
 
     async fn apply_host_link(&self, link: &HostLink) -> Result<bool, NetError> {
         let before = self.state.lock().unwrap().host_links.insert(link.name.clone(), link.clone());
+        Ok(before.as_ref() != Some(link))
+    }
+
+    async fn apply_shared_link(&self, link: &SharedLink) -> Result<bool, NetError> {
+        let before = self.state.lock().unwrap().shared_links.insert(link.name.clone(), link.clone());
         Ok(before.as_ref() != Some(link))
     }
 

@@ -19,10 +19,11 @@ use ovenbird_api::Mac;
 use rtnetlink::{Error, Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
 
-use super::{HostLink, HostNetwork, Link, NetError, NetOps, NetnsId, Route, Veth, ethtool, message, netns};
+use super::{HostLink, HostNetwork, Link, NetError, NetOps, NetnsId, Route, SharedLink, Veth, ethtool, message, netns};
 
 /// Places in `Linux::managed`.
 const MANAGEMENT: usize = 0;
+const BRIDGE: usize = 1;
 
 /// The kernel of this host.
 pub struct Linux {
@@ -159,7 +160,30 @@ impl NetOps for Linux {
             changed = true;
         }
         changed |= self.apply_addresses(have.index, want).await?;
-        changed |= self.apply_routes(have.index, want).await?;
+        changed |= self.apply_routes(have.index, &want.name, &want.routes).await?;
+        Ok(changed)
+    }
+
+    async fn apply_shared_link(&self, want: &SharedLink) -> Result<bool, NetError> {
+        let _turn = self.lists.lock().await;
+        let index = self.host_link(&want.name).await?.ok_or_else(|| NetError::NoLink(want.name.clone()))?.index;
+        self.managed[BRIDGE].store(index, Ordering::Relaxed);
+        let mut changed = false;
+        let have = all_addresses(&self.host).await?;
+        let have: Vec<_> = have.iter().filter_map(message::any_address).collect();
+        for address in want.addresses.iter().filter(|a| !have.contains(&(index, **a))) {
+            add_address(&self.host, index, *address).await?;
+            changed = true;
+        }
+        let have: Result<Vec<_>, _> = self.host.neighbours().get().execute().try_collect().await;
+        let have = have.map_err(|e| NetError::Request("listing neighbours".into(), e))?;
+        let have: Vec<_> = have.iter().filter_map(message::permanent_neighbour).collect();
+        for (ip, mac) in want.neighbours.iter().filter(|(ip, mac)| !have.contains(&(index, *ip, *mac))) {
+            let add = self.host.neighbours().add(index, *ip).link_layer_address(&mac.0).replace();
+            request(add.execute().await, || format!("adding neighbour {ip} of {}", want.name))?;
+            changed = true;
+        }
+        changed |= self.apply_routes(index, &want.name, &want.routes).await?;
         Ok(changed)
     }
 
@@ -200,7 +224,7 @@ impl Linux {
         Ok(changed)
     }
 
-    async fn apply_routes(&self, index: u32, want: &HostLink) -> Result<bool, NetError> {
+    async fn apply_routes(&self, index: u32, name: &str, want: &[Route]) -> Result<bool, NetError> {
         let mut have = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let ours = routes(&self.host, family).await?.into_iter().filter_map(|m| {
@@ -211,13 +235,13 @@ impl Linux {
         }
         let mut changed = false;
         for (message, route) in &have {
-            if !want.routes.contains(route) {
+            if !want.contains(route) {
                 let done = self.host.route().del(message.clone()).execute().await;
-                request(done, || format!("removing the route to {} through {}", route.dst, want.name))?;
+                request(done, || format!("removing the route to {} through {name}", route.dst))?;
                 changed = true;
             }
         }
-        for route in &want.routes {
+        for route in want {
             if !have.iter().any(|(_, r)| r == route) {
                 add_route(&self.host, index, route).await?;
                 changed = true;

@@ -42,7 +42,7 @@ impl Drop for Netns {
 }
 
 fn veth(netns: &Netns) -> Veth {
-    let route = |dst: &str, via: &str| Route { dst: dst.parse().unwrap(), via: via.parse().ok(), src: None };
+    let route = |dst: &str, via: &str| Route::to(dst.parse().unwrap(), via.parse().ok());
     Veth {
         host: "ov0123456789ab".into(),
         netns: netns.path(),
@@ -112,9 +112,8 @@ async fn a_host_link_is_healed_and_a_second_time_changes_nothing() {
         mtu: 1400,
         addresses: vec!["10.128.0.2/24".parse().unwrap(), "fd01::2/64".parse().unwrap()],
         routes: vec![Route {
-            dst: "10.128.0.0/14".parse().unwrap(),
-            via: "10.128.0.1".parse().ok(),
             src: "10.128.0.2".parse().ok(),
+            ..Route::to("10.128.0.0/14".parse().unwrap(), "10.128.0.1".parse().ok())
         }],
         checksum_in_software: false,
     };
@@ -133,6 +132,51 @@ async fn a_host_link_is_healed_and_a_second_time_changes_nothing() {
     let mut addresses = link.addresses.clone();
     addresses.sort();
     assert_eq!(addresses, want.addresses);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_link_keeps_what_is_others_and_routes_replace_each_other_by_metric() {
+    let Some(host) = Netns::new("ms") else { return };
+    let linux = host.enter().await;
+    let route = |dst: &str, via: &str| Route::to(dst.parse().unwrap(), via.parse().ok());
+    let want = SharedLink {
+        name: "br-ex".into(),
+        addresses: vec!["169.254.169.2/29".parse().unwrap(), "fd69::2/125".parse().unwrap()],
+        neighbours: ["169.254.169.4", "fd69::4"]
+            .map(|ip| (ip.parse().unwrap(), "0a:58:a9:fe:a9:04".parse().unwrap()))
+            .into(),
+        routes: vec![
+            Route { mtu: Some(1400), ..route("10.96.0.0/16", "169.254.169.4") },
+            Route { mtu: Some(1400), ..route("fd96::/112", "fd69::4") },
+            Route { metric: Some(2000), ..route("fd97::/112", "fd69::4") },
+        ],
+    };
+    assert!(matches!(linux.apply_shared_link(&want).await, Err(NetError::NoLink(_))));
+    for line in [
+        "link add br-ex type bridge",
+        "link set br-ex up",
+        "addr add 192.0.2.1/24 dev br-ex",
+        "route add default via 192.0.2.9",
+    ] {
+        host.ip(line);
+    }
+    host.ip("route add 10.96.0.0/16 via 192.0.2.9 metric 2000");
+    assert!(linux.apply_shared_link(&want).await.unwrap());
+    assert!(!linux.apply_shared_link(&want).await.unwrap(), "{}", host.ip("-6 route"));
+    for (line, has) in [
+        ("addr show dev br-ex", "192.0.2.1/24"),
+        ("route", "default via 192.0.2.9"),
+        ("route", "10.96.0.0/16 via 192.0.2.9 dev br-ex metric 2000"),
+        ("route get 10.96.0.1", "via 169.254.169.4"),
+        ("route get 10.96.0.1", "mtu 1400"),
+        ("-6 route get fd96::1", "via fd69::4"),
+        ("neigh", "169.254.169.4 dev br-ex lladdr 0a:58:a9:fe:a9:04 PERMANENT"),
+    ] {
+        assert!(host.ip(line).contains(has), "{has}: {}", host.ip(line));
+    }
+    assert!(linux.apply_shared_link(&SharedLink { routes: Vec::new(), ..want }).await.unwrap());
+    assert!(host.ip("route get 10.96.0.1").contains("via 192.0.2.9"));
+    assert!(!host.ip("-6 route").contains("fd96::"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

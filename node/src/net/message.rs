@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use ovenbird_api::Mac;
@@ -55,6 +56,16 @@ pub fn link(message: &LinkMessage) -> Link {
 
 /// An address of a link, unless it is link-local: (index of the link, address).
 pub fn address(message: &AddressMessage) -> Option<(u32, IpNet)> {
+    let (index, net) = any_address(message)?;
+    let link_local = match net.addr() {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    (!link_local).then_some((index, net))
+}
+
+/// An address of a link: (index of the link, address).
+pub fn any_address(message: &AddressMessage) -> Option<(u32, IpNet)> {
     // On a point-to-point link ADDRESS is the peer's, LOCAL ours.
     let find = |local: bool| {
         message.attributes.iter().find_map(|a| match a {
@@ -64,12 +75,7 @@ pub fn address(message: &AddressMessage) -> Option<(u32, IpNet)> {
         })
     };
     let ip = find(true).or_else(|| find(false))?;
-    let link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    let net = IpNet::new(ip, message.header.prefix_len).ok()?;
-    (!link_local).then_some((message.header.index, net))
+    Some((message.header.index, IpNet::new(ip, message.header.prefix_len).ok()?))
 }
 
 /// Adds what an address needs beyond rtnetlink's defaults: an IPv6 address of ours is unique by allocation, so it skips
@@ -98,6 +104,8 @@ pub fn route_message(route: &Route, index: u32) -> RouteMessage {
     message.attributes.push(RouteAttribute::Oif(index));
     message.attributes.extend(route.via.map(|via| RouteAttribute::Gateway(via.into())));
     message.attributes.extend(route.src.map(|src| RouteAttribute::PrefSource(src.into())));
+    message.attributes.extend(route.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
+    message.attributes.extend(route.metric.map(RouteAttribute::Priority));
     message
 }
 
@@ -111,18 +119,41 @@ pub fn route(message: &RouteMessage) -> Option<(u32, Route)> {
         AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
         _ => return None,
     };
-    let (mut dst, mut via, mut src, mut index) = (zero, None, None, None);
+    let (mut dst, mut via, mut src, mut index, mut mtu, mut metric) = (zero, None, None, None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(a) => dst = ip(a)?,
             RouteAttribute::Gateway(a) => via = ip(a),
             RouteAttribute::PrefSource(a) => src = ip(a),
             RouteAttribute::Oif(i) => index = Some(*i),
+            RouteAttribute::Priority(priority) => metric = Some(*priority),
+            RouteAttribute::Metrics(all) => {
+                mtu = all.iter().find_map(|m| if let RouteMetric::Mtu(mtu) = m { Some(*mtu) } else { None });
+            }
             _ => {}
         }
     }
+    // The kernel's own choice for IPv6 (IP6_RT_PRIO_USER).
+    let metric = metric.filter(|m| *m != 0 && (zero.is_ipv4() || *m != 1024));
     let dst = IpNet::new(dst, message.header.destination_prefix_length).ok()?;
-    Some((index?, Route { dst, via, src }))
+    Some((index?, Route { dst, via, src, mtu, metric }))
+}
+
+/// A permanent neighbour: (index of the link, address, MAC).
+pub fn permanent_neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Mac)> {
+    if message.header.state != NeighbourState::Permanent {
+        return None;
+    }
+    let (mut ip, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => ip = Some(IpAddr::from(*v4)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => ip = Some(IpAddr::from(*v6)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok().map(Mac),
+            _ => {}
+        }
+    }
+    Some((message.header.ifindex, ip?, mac?))
 }
 
 /// The hops of a default route of the main table; none of another route.

@@ -35,6 +35,17 @@ pub struct Route {
     pub via: Option<IpAddr>,
     /// Preferred source address.
     pub src: Option<IpAddr>,
+    /// MTU of the way, when it is less than the link's.
+    pub mtu: Option<u32>,
+    /// Metric, `None` for the kernel's own: the lowest wins.
+    pub metric: Option<u32>,
+}
+
+impl Route {
+    /// A route with nothing said but where to.
+    pub fn to(dst: IpNet, via: Option<IpAddr>) -> Route {
+        Route { dst, via, src: None, mtu: None, metric: None }
+    }
 }
 
 /// A veth pair between this namespace and a sandbox.
@@ -73,6 +84,19 @@ pub struct HostLink {
     pub routes: Vec<Route>,
     /// As in [`Veth`].
     pub checksum_in_software: bool,
+}
+
+/// What is wanted of a link that is somebody else's: the external bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedLink {
+    /// Name.
+    pub name: String,
+    /// Addresses that it should have beside its own.
+    pub addresses: Vec<IpNet>,
+    /// Permanent neighbours beside its own.
+    pub neighbours: Vec<(IpAddr, Mac)>,
+    /// Our routes on it: exactly these. Others' stay.
+    pub routes: Vec<Route>,
 }
 
 /// A link as it is.
@@ -191,6 +215,8 @@ pub trait NetOps: Send + Sync + 'static {
     fn delete_link(&self, name: &str) -> impl Future<Output = Result<(), NetError>> + Send;
     /// Makes a link of this namespace as it should be. True when something had to be changed.
     fn apply_host_link(&self, link: &HostLink) -> impl Future<Output = Result<bool, NetError>> + Send;
+    /// Gives a link of this namespace what is wanted. True when something had to be changed.
+    fn apply_shared_link(&self, link: &SharedLink) -> impl Future<Output = Result<bool, NetError>> + Send;
     /// The host's links, addresses and default routes.
     fn host_network(&self) -> impl Future<Output = Result<HostNetwork, NetError>> + Send;
 }

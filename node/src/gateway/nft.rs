@@ -1,0 +1,159 @@
+//! The host's nftables: one table of ours, `inet ovenbird`. Pure, but for [`replace`], which hands the text to nft(8).
+//!
+//! ```text
+//! output, prerouting:  a Service's external address or NodePort --> DNAT to its cluster address --> route to OVN
+//! postrouting:         Services over the management port, and in mode local pods to the outside --> masquerade
+//! ```
+//!
+//! From the wire Services are reached by flows before the host sees them; this is for the host's own processes and its other links.
+//! Must not: touch another table.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::process::Stdio;
+
+use ipnet::IpNet;
+use ovenbird_api::name::MANAGEMENT_INTERFACE;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::services::{Protocol, Served, Targets};
+
+/// Our table.
+pub const TABLE: &str = "inet ovenbird";
+/// Longest part of the tool's complaint that is repeated.
+const COMPLAINT: usize = 400;
+
+/// All that the table depends on.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// What Services are entered by.
+    pub served: &'a Served,
+    /// The node serves NodePorts.
+    pub node_port: bool,
+    /// NodePorts are served on addresses in these; empty for all.
+    pub node_port_addresses: &'a [IpNet],
+    /// In mode local: networks of this node's pods, whose way to anywhere but `cluster_subnets` is the host's.
+    pub local_pods: &'a [IpNet],
+    /// All pod networks.
+    pub cluster_subnets: &'a [IpNet],
+}
+
+/// A step with nftables that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NftError {
+    /// The tool cannot be run.
+    #[error("running nft (package nftables)")]
+    Tool(#[source] std::io::Error),
+    /// It refused.
+    #[error("nft: {0}")]
+    Refused(String),
+}
+
+/// A file for nft(8) that replaces the table as a whole, in one transaction.
+pub fn ruleset(facts: &Facts<'_>) -> String {
+    let mut text = format!("{}table {TABLE} {{\n", delete());
+    let mut rules = String::new();
+    for v4 in [true, false] {
+        let (ip, kind, suffix) = if v4 { ("ip", "ipv4_addr", "v4") } else { ("ip6", "ipv6_addr", "v6") };
+        let vips: Vec<_> = facts.served.vips.iter().filter(|((vip, ..), _)| vip.is_ipv4() == v4).collect();
+        let vips = elements(&vips, v4, |(vip, protocol, port)| format!("{vip} . {} . {port}", protocol.name()));
+        if !vips.is_empty() {
+            map(&mut text, &format!("vips_{suffix}"), &format!("{kind} . inet_proto . inet_service : {kind}"), &vips);
+            let key = format!("{ip} daddr . meta l4proto . th dport");
+            rules.push_str(&format!("\t\tdnat {ip} to {key} map @vips_{suffix}\n"));
+        }
+        let ports: Vec<_> = facts.served.node_ports.iter().filter(|_| facts.node_port).collect();
+        let ports = elements(&ports, v4, |(protocol, port): &(Protocol, u16)| format!("{} . {port}", protocol.name()));
+        let own: Vec<_> = facts.node_port_addresses.iter().filter(|net| net.addr().is_ipv4() == v4).collect();
+        if !ports.is_empty() && (facts.node_port_addresses.is_empty() || !own.is_empty()) {
+            map(&mut text, &format!("node_ports_{suffix}"), &format!("inet_proto . inet_service : {kind}"), &ports);
+            let which = if own.is_empty() {
+                format!("{ip} daddr != {}", if v4 { "127.0.0.0/8" } else { "::1" })
+            } else {
+                format!("{ip} daddr {{ {} }}", own.iter().map(|n| n.trunc().to_string()).collect::<Vec<_>>().join(", "))
+            };
+            let key = "meta l4proto . th dport";
+            rules.push_str(&format!("\t\tfib daddr type local {which} dnat {ip} to {key} map @node_ports_{suffix}\n"));
+        }
+    }
+    chains(&mut text, &rules, &local_pods(facts));
+    text.push_str("}\n");
+    text
+}
+
+/// A file for nft(8) that removes the table, be it there or not.
+pub fn delete() -> String {
+    format!("table {TABLE}\ndelete table {TABLE}\n")
+}
+
+/// Elements of a map: key, cluster address and port.
+fn elements<K>(entries: &[(&K, &Targets)], v4: bool, key: impl Fn(&K) -> String) -> Vec<String> {
+    let of = |(entry, targets): &(&K, &Targets)| {
+        let address: IpAddr = targets.of_family(v4)?;
+        Some(format!("{} : {address} . {}", key(entry), targets.port))
+    };
+    entries.iter().filter_map(of).collect()
+}
+
+fn map(text: &mut String, name: &str, kind: &str, elements: &[String]) {
+    // Writing to a String does not fail.
+    let _ = write!(text, "\tmap {name} {{\n\t\ttype {kind} . inet_service\n\t\telements = {{\n");
+    for element in elements {
+        let _ = writeln!(text, "\t\t\t{element},");
+    }
+    text.push_str("\t\t}\n\t}\n");
+}
+
+fn chains(text: &mut String, services: &str, local_pods: &str) {
+    let _ = write!(
+        text,
+        "\tchain services {{\n{services}\t}}\n\
+         \tchain output {{\n\t\ttype nat hook output priority -100\n\t\tjump services\n\t}}\n\
+         \tchain prerouting {{\n\t\ttype nat hook prerouting priority -100\n\t\tjump services\n\t}}\n\
+         \tchain postrouting {{\n\t\ttype nat hook postrouting priority 100\n\
+         \t\toifname \"{MANAGEMENT_INTERFACE}\" ct status dnat masquerade\n{local_pods}\t}}\n",
+    );
+}
+
+fn local_pods(facts: &Facts<'_>) -> String {
+    let mut rules = String::new();
+    for subnet in facts.local_pods {
+        let v4 = subnet.addr().is_ipv4();
+        let ip = if v4 { "ip" } else { "ip6" };
+        let cluster = facts.cluster_subnets.iter().filter(|net| net.addr().is_ipv4() == v4);
+        let cluster = cluster.map(|net| net.trunc().to_string()).collect::<Vec<_>>().join(", ");
+        let but = if cluster.is_empty() { String::new() } else { format!("{ip} daddr != {{ {cluster} }} ") };
+        let subnet = subnet.trunc();
+        let _ = writeln!(rules, "\t\t{ip} saddr {subnet} {but}oifname != \"{MANAGEMENT_INTERFACE}\" masquerade");
+    }
+    rules
+}
+
+/// Makes nftables agree with a file's text, in one transaction.
+///
+/// # Errors
+/// When nft cannot be run or refuses; then nothing is changed.
+pub async fn replace(ruleset: &str) -> Result<(), NftError> {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(NftError::Tool)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // What it did not read it complains about itself.
+        drop(stdin.write_all(ruleset.as_bytes()).await);
+    }
+    let output = child.wait_with_output().await.map_err(NftError::Tool)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(NftError::Refused(String::from_utf8_lossy(&output.stderr).trim().chars().take(COMPLAINT).collect()))
+}
+
+#[cfg(test)]
+#[path = "nft_tests.rs"]
+mod tests;
