@@ -228,6 +228,34 @@ fn node_port(cluster_ip: &str, node_port: u16) -> Service {
     }
 }
 
+/// The host's own way to a Service, to a NodePort on its own address, and to an external address. `pods` tells what the pod has seen.
+async fn the_host_reaches_services(world: &World, daemon: &Daemon, pods: &std::sync::mpsc::Receiver<IpAddr>) {
+    world.host.nbctl("--wait=hv --timeout=30 lb-add svc 10.96.0.7:80 10.128.0.3:8080 tcp -- lb-add svc [fd96::7]:80 [fd01::3]:8080 tcp -- lr-lb-add GR_n1 svc");
+    let mut service = node_port("10.96.0.7", 30080);
+    service.cluster_ips.push("fd96::7".parse().unwrap());
+    service.vips = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()].into();
+    daemon.services.send_replace(Some([("default/web".to_owned(), service)].into()));
+    world.await_flows(|flows| flows.iter().any(|f| f.contains("192.0.2.1"))).await;
+    let targets =
+        ["10.96.0.7:80", "[fd96::7]:80", "172.30.0.11:30080", "[fd30::11]:30080", "192.0.2.1:80", "[2001:db8::1]:80"];
+    while pods.try_recv().is_ok() {}
+    for target in targets {
+        let mut stream = Stream::open(None, target).await.unwrap();
+        stream.works().unwrap_or_else(|e| panic!("{target}: {e}"));
+        let seen = pods.recv().unwrap().to_string();
+        let join = if seen.contains(':') { "fd98::2" } else { "100.64.0.2" };
+        assert_eq!(seen, join, "{target} is balanced by the gateway router");
+    }
+    // A Service whose endpoint is the host itself, from a pod by way of the gateway router and from the host.
+    let here = echo_server(None, 9090).await;
+    world.host.nbctl("--wait=hv --timeout=30 lb-add own 10.96.0.9:80 169.254.169.2:9090 tcp -- lb-add own [fd96::9]:80 [fd69::2]:9090 tcp -- lr-lb-add GR_n1 own");
+    for (target, ovn) in [("10.96.0.9:80", "169.254.169.1"), ("[fd96::9]:80", "fd69::1")] {
+        let mut stream = Stream::open(None, target).await.unwrap();
+        stream.works().unwrap_or_else(|e| panic!("{target}: {e}"));
+        assert_eq!(here.recv().unwrap().to_string(), ovn, "{target}");
+    }
+}
+
 #[tokio::test]
 async fn host_and_gateway_router_share_the_wire() {
     let _turn = TURN.lock().await;
@@ -267,31 +295,7 @@ async fn host_and_gateway_router_share_the_wire() {
     through.works().unwrap();
     session.works().unwrap();
 
-    // The host's own way to a Service, to a NodePort on its own address, and to an external address.
-    world.host.nbctl("--wait=hv --timeout=30 lb-add svc 10.96.0.7:80 10.128.0.3:8080 tcp -- lb-add svc [fd96::7]:80 [fd01::3]:8080 tcp -- lr-lb-add GR_n1 svc");
-    let mut service = node_port("10.96.0.7", 30080);
-    service.cluster_ips.push("fd96::7".parse().unwrap());
-    service.vips = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()].into();
-    daemon.services.send_replace(Some([("default/web".to_owned(), service)].into()));
-    world.await_flows(|flows| flows.iter().any(|f| f.contains("192.0.2.1"))).await;
-    let targets =
-        ["10.96.0.7:80", "[fd96::7]:80", "172.30.0.11:30080", "[fd30::11]:30080", "192.0.2.1:80", "[2001:db8::1]:80"];
-    while pods.try_recv().is_ok() {}
-    for target in targets {
-        let mut stream = Stream::open(None, target).await.unwrap();
-        stream.works().unwrap_or_else(|e| panic!("{target}: {e}"));
-        let seen = pods.recv().unwrap().to_string();
-        let join = if seen.contains(':') { "fd98::2" } else { "100.64.0.2" };
-        assert_eq!(seen, join, "{target} is balanced by the gateway router");
-    }
-    // A Service whose endpoint is the host itself, from a pod by way of the gateway router and from the host.
-    let here = echo_server(None, 9090).await;
-    world.host.nbctl("--wait=hv --timeout=30 lb-add own 10.96.0.9:80 169.254.169.2:9090 tcp -- lb-add own [fd96::9]:80 [fd69::2]:9090 tcp -- lr-lb-add GR_n1 own");
-    for (target, ovn) in [("10.96.0.9:80", "169.254.169.1"), ("[fd96::9]:80", "fd69::1")] {
-        let mut stream = Stream::open(None, target).await.unwrap();
-        stream.works().unwrap_or_else(|e| panic!("{target}: {e}"));
-        assert_eq!(here.recv().unwrap().to_string(), ovn, "{target}");
-    }
+    the_host_reaches_services(&world, &daemon, &pods).await;
 
     // A daemon that starts anew finds everything as it should be.
     let (services, before) = (daemon.services.borrow().clone().unwrap(), world.flows());
