@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context, Result};
-use ovenbird_lab::{Api, Lab, Spec, wait_for};
-use serde_json::{Value, json};
+use ovenbird_lab::{Lab, Spec, wait_for};
+use serde_json::Value;
 
 use crate::{LIMIT, master};
 
@@ -27,33 +27,7 @@ type Rows = BTreeMap<String, BTreeMap<String, Value>>;
 /// # Errors
 /// When the server does not answer.
 pub fn dump(lab: &Lab) -> Result<Dump> {
-    let mut dump = dump_of(lab, &lab.layout().nb())?;
-    if lab.layout().options.api == Api::Real {
-        take_stand_in_away(&mut dump);
-    }
-    Ok(dump)
-}
-
-/// A real lab has routes of its own beside ours, until Ovenbird has Services.
-fn take_stand_in_away(dump: &mut Dump) {
-    const TABLE: &str = "Logical_Router_Static_Route";
-    let foreign: Vec<String> =
-        unowned(dump).iter().filter_map(|row| Some(row.strip_prefix(TABLE)?.trim().to_owned())).collect();
-    if let Some(routes) = dump.get_mut(TABLE) {
-        routes.retain(|uuid, _| !foreign.contains(uuid));
-    }
-    for router in dump.get_mut("Logical_Router").into_iter().flat_map(BTreeMap::values_mut) {
-        let Some(routes) = router.get_mut("static_routes") else { continue };
-        let is_foreign = |reference: &Value| foreign.iter().any(|uuid| reference[1] == **uuid);
-        if is_foreign(routes) {
-            *routes = json!(["set", []]);
-        } else if let Some(members) = routes.get_mut(1).and_then(Value::as_array_mut) {
-            members.retain(|reference| !is_foreign(reference));
-            if let [only] = members.as_slice() {
-                *routes = only.clone();
-            }
-        }
-    }
+    dump_of(lab, &lab.layout().nb())
 }
 
 /// What one of several servers has, even if another leads their cluster.

@@ -47,7 +47,7 @@ pub fn on(layout: &Layout, node: &str) -> Result<()> {
         }
     }
     up::start_host(layout, node, index)?;
-    up::start_kubelet(layout, node, index)?;
+    real::start_kubelet(layout, node, index)?;
     layout.processes().start(components::node(layout, node, index)?).map(drop)
 }
 

@@ -78,7 +78,7 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     if layout.options.api == Api::Real {
         real::create_accounts(&layout).await?;
         for (node, index) in layout.options.node_names().iter().zip(1..) {
-            start_kubelet(&layout, node, index)?;
+            real::start_kubelet(&layout, node, index)?;
         }
         progress.step("service accounts of deploy/, kubelets");
     }
@@ -91,8 +91,8 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     await_nodes(&layout).await?;
     progress.step(if layout.options.bare { "nodes have registered" } else { "nodes are Ready" });
     if layout.options.api == Api::Real && !layout.options.bare {
-        real::stand_in(&layout).await?;
-        progress.step("kube-proxy and CoreDNS");
+        real::start_dns(&layout).await?;
+        progress.step("CoreDNS");
     }
     Ok(layout)
 }
@@ -115,15 +115,6 @@ fn start_daemons(layout: &Layout) -> Result<()> {
         processes.start(components::node(layout, node, index)?)?;
     }
     Ok(())
-}
-
-/// Starts a real node's kubelet. kube-proxy stands in for Services until Ovenbird has its own.
-///
-/// # Errors
-/// When one cannot be started.
-pub fn start_kubelet(layout: &Layout, node: &str, index: u16) -> Result<()> {
-    real::start_kubelet(layout, node, index)?;
-    real::start_proxy(layout, node)
 }
 
 /// Waits until every node has registered, and is Ready unless the lab is bare.

@@ -1,5 +1,5 @@
 //! Real Kubernetes for cases: a lab of one node with Ovenbird, or with the `bridge` plugin and `host-local` in its place, which is the
-//! floor. Both have the same control plane, runtime, images and kube-proxy; the floor's OVS stands idle.
+//! floor. Both have the same control plane, runtime, and images; the floor's OVS stands idle.
 //!
 //! In: which network. Out: pods and how long they took, and what the daemons used. Must not: know a case.
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   pki --> control (central) --> accounts (deploy/rbac.yaml, tokens) --> master, node daemons (as in any lab)
-//!   init (pid 1 of a node's namespaces) --> runtime (containerd, images) --> kubelet, kube-proxy (until Ovenbird has Services)
+//!   init (pid 1 of a node's namespaces) --> runtime (containerd, images) --> kubelet --> cluster DNS
 //! ```
 //! The programs come from the cache that `make kube-build` fills. In: a layout. Out: running processes. It must not write outside
 //! LAB_DIR, but for cgroups, which `cgroups::remove` takes away.
@@ -10,17 +10,17 @@
 mod accounts;
 pub mod cgroups;
 mod control;
+mod dns;
 pub mod init;
 mod node;
 mod pki;
 mod pods;
-mod services;
 
 pub use accounts::{Account, create as create_accounts};
 pub use control::{certify_node, start as start_control};
-pub use node::{environment, import, start_kubelet, start_proxy, start_runtime};
+pub use dns::start_dns;
+pub use node::{environment, import, start_kubelet, start_runtime};
 pub use pods::sandbox;
-pub use services::stand_in;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What runs on a real node: containerd with the lab's images, the kubelet, and kube-proxy until Ovenbird has Services.
+//! What runs on a real node: containerd with the lab's images, and the kubelet.
 //!
 //! In: a layout, a node whose network is up. Out: running processes. It must not configure CNI: that is the node daemon's to do.
 
@@ -10,7 +10,7 @@ use ovenbird_kube::Cache;
 use ovenbird_kube::version::{IMAGES, PAUSE};
 use serde_json::json;
 
-use super::services::dns_address;
+use super::dns::dns_address;
 use super::{add_programs, cgroups, init, join, pki_dir, spec};
 use crate::layout::Layout;
 use crate::process::{Spec, wait_for, write_atomic};
@@ -27,6 +27,7 @@ const SOCKET: &str = "unix:///run/containerd/containerd.sock";
 /// # Errors
 /// Names the process that does not come up.
 pub fn start_runtime(layout: &Layout, node: &str) -> Result<()> {
+    pass_on(layout, node)?;
     cgroups::create(layout.prefix(), node)?;
     let (processes, home) = (layout.processes(), layout.home(node));
     fs::create_dir_all(&home).with_context(|| format!("creating {}", home.display()))?;
@@ -59,6 +60,14 @@ pub fn import(layout: &Layout, node: &str, images: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Passes packets of the API server on to the node's pods with the node's own address: `central` is no node, and a pod's answers to what is
+/// outside leave by the gateway router.
+fn pass_on(layout: &Layout, node: &str) -> Result<()> {
+    let chain = "type nat hook postrouting priority srcnat; iifname br-ex oifname ovn-k8s-mp0 masquerade;";
+    let table = format!("table inet lab {{ chain to-pods {{ {chain} }}; }}");
+    layout.place(node).output(&["nft", &table]).with_context(|| format!("masquerading on {node}")).map(drop)
+}
+
 /// Starts the kubelet. Its API server must be ready and its node's addresses be there.
 ///
 /// # Errors
@@ -79,27 +88,6 @@ pub fn start_kubelet(layout: &Layout, node: &str, index: u16) -> Result<()> {
         "--cert-dir=/var/lib/kubelet/pki".into(),
     ];
     layout.processes().start(spec(layout, node, "kubelet", args)?).map(drop)
-}
-
-/// Starts kube-proxy, which stands in for Ovenbird's Services.
-///
-/// # Errors
-/// When it cannot be started.
-pub fn start_proxy(layout: &Layout, node: &str) -> Result<()> {
-    let config = layout.home(node).join("kube-proxy.json");
-    let text = json!({
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-        "kind": "KubeProxyConfiguration",
-        "clientConnection": {"kubeconfig": pki_dir(layout).join("kube-proxy.conf")},
-        "mode": "nftables",
-        // A packet from a pod comes over the management port: its answer must come back the same way.
-        "nftables": {"masqueradeAll": true},
-        // Not writable outside the machine's first network namespace.
-        "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-    });
-    write_atomic(&config, &serde_json::to_vec_pretty(&text)?)?;
-    let args = vec![format!("--config={}", config.display()), format!("--hostname-override={node}")];
-    layout.processes().start(spec(layout, node, "kube-proxy", args)?).map(drop)
 }
 
 /// `unshare` waits for the node's first process, and takes it along when it is killed.

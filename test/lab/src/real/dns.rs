@@ -1,8 +1,6 @@
-//! Services until Ovenbird has its own: a pod's packets to what OVN does not know leave over the node's management port, where
-//! kube-proxy takes them. And cluster DNS, which needs that.
+//! Cluster DNS, and the way of the API server to pods, which it proxies to, and whose webhooks it calls.
 //!
-//! In: nodes that are Ready. Out: a route per node and family in the Northbound and in the central namespace, CoreDNS available. It must go when the Services
-//! of Ovenbird come.
+//! In: nodes that are Ready. Out: CoreDNS available, routes in the central namespace.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,20 +17,17 @@ use tokio::time::timeout;
 
 use crate::cluster;
 use crate::layout::Layout;
-use crate::process::wait_for;
 
 const DNS: &str = include_str!("dns.yaml");
 const DNS_LIMIT: Duration = Duration::from_secs(60);
 
-/// Makes Services reachable from pods, and waits for cluster DNS.
+/// Starts cluster DNS and waits for it.
 ///
 /// # Errors
 /// Names the step that failed.
-pub async fn stand_in(layout: &Layout) -> Result<()> {
+pub async fn start_dns(layout: &Layout) -> Result<()> {
     let client = cluster::connect(&layout.kubeconfig()).await?;
     lead_to_the_nodes(layout, &client).await?;
-    let proxied = layout.clone();
-    tokio::task::spawn_blocking(move || await_proxies(&proxied)).await.context("waiting for kube-proxy panicked")??;
     let manifest = DNS.replace("IMAGE", COREDNS).replace("ADDRESS", &dns_address(layout)?);
     cluster::apply(&client, &manifest).await?;
     let deployments = Api::<Deployment>::namespaced(client, "kube-system");
@@ -41,22 +36,6 @@ pub async fn stand_in(layout: &Layout) -> Result<()> {
     };
     let seen = timeout(DNS_LIMIT, await_condition(deployments, "coredns", available)).await;
     seen.with_context(|| format!("CoreDNS is not available after {DNS_LIMIT:?}"))?.context("watching CoreDNS")?;
-    Ok(())
-}
-
-/// Waits until each node's kube-proxy knows the API server's Service. A connection that was tried before is never translated: the
-/// kernel keeps to what it decided for the first packet, and cluster DNS would wait for 30 s.
-fn await_proxies(layout: &Layout) -> Result<()> {
-    let network = layout.options.service_cidrs().split(',').next().context("no Service network")?;
-    let address = nth_address(network, 1)?;
-    let (family, entry) = (if address.is_ipv4() { "ip" } else { "ip6" }, format!("{address} . tcp . 443"));
-    for node in layout.options.node_names() {
-        let place = layout.place(&node);
-        let known =
-            || place.output(&["nft", "list", "table", family, "kube-proxy"]).is_ok_and(|text| text.contains(&entry));
-        wait_for(&format!("kube-proxy of {node} to know the API server"), DNS_LIMIT, known)
-            .with_context(|| layout.processes().log_tail(&format!("{node}/kube-proxy")))?;
-    }
     Ok(())
 }
 
@@ -69,7 +48,7 @@ pub fn dns_address(layout: &Layout) -> Result<String> {
     Ok(nth_address(network, 10)?.to_string())
 }
 
-/// A pod's packets to Services go to its node, and the API server's packets to pods by way of theirs: it proxies to pods, and calls webhooks.
+/// Packets of the API server go by the node of their pod.
 async fn lead_to_the_nodes(layout: &Layout, client: &Client) -> Result<()> {
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("listing nodes")?;
     for node in nodes {
@@ -78,19 +57,12 @@ async fn lead_to_the_nodes(layout: &Layout, client: &Client) -> Result<()> {
             node.annotations().get("k8s.ovn.org/node-subnets").with_context(|| format!("{name} has no subnets"))?;
         let subnets: Value = serde_json::from_str(text).with_context(|| format!("reading the subnets of {name}"))?;
         for subnet in subnets["default"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            let port = nth_address(subnet, 2)?;
-            let (database, hop) = (format!("--db={}", layout.nb()), port.to_string());
-            let route = ["--may-exist", "--policy=src-ip", "lr-route-add", "ovn_cluster_router", subnet, &hop];
-            let argv = [&["ovn-nbctl", "--timeout=30", &database][..], &route].concat();
-            layout
-                .ovn_place("central")
-                .output(&argv)
-                .with_context(|| format!("leading pods of {name} to its Services"))?;
-            let hop =
-                address_of(&node, port.is_ipv4()).with_context(|| format!("{name} has no address for {subnet}"))?;
+            let hop = address_of(&node, !subnet.contains(':'));
+            let hop = hop.with_context(|| format!("{name} has no address for {subnet}"))?;
+            let route = ["ip", "route", "replace", subnet, "via", &hop];
             layout
                 .place("central")
-                .output(&["ip", "route", "replace", subnet, "via", &hop])
+                .output(&route)
                 .with_context(|| format!("leading the API server to pods of {name}"))?;
         }
     }
@@ -120,7 +92,7 @@ mod tests {
     #[test]
     fn addresses_are_counted_from_the_base() {
         assert_eq!(nth_address("10.96.0.0/16", 10).unwrap().to_string(), "10.96.0.10");
-        assert_eq!(nth_address("fd00:10:244:1::/64", 2).unwrap().to_string(), "fd00:10:244:1::2");
+        assert_eq!(nth_address("fd00:10:96::/112", 10).unwrap().to_string(), "fd00:10:96::a");
         assert!(nth_address("x/16", 1).is_err());
     }
 }
