@@ -17,6 +17,7 @@ use ovenbird_schema::northbound::{
 };
 use ovsdb::{Atom, Uuid};
 
+use crate::Config;
 use crate::build::{self, RowBuilder, contribution};
 use crate::gateway;
 use crate::kinds;
@@ -30,6 +31,17 @@ pub(crate) fn router() -> Uuid {
 /// Identity of the join switch.
 pub(crate) fn join() -> Uuid {
     build::id(&ls::TABLE, &kinds::cluster(), "join")
+}
+
+/// The cluster router's addresses on the join switch, with prefix length.
+fn join_networks(config: &Config) -> Vec<IpNet> {
+    let own = |s: &IpNet| Some(address::on_subnet(address::router(*s)?, *s));
+    config.join_subnets().iter().filter_map(own).collect()
+}
+
+/// The MAC of the cluster router on the join switch.
+pub(crate) fn join_mac(config: &Config) -> Option<Mac> {
+    Mac::of_any(join_networks(config).iter().map(IpNet::addr))
 }
 
 /// A group of load balancers: one reference for a switch or router instead of one per Service.
@@ -63,9 +75,8 @@ pub(crate) fn load_balancer_group(group: Group) -> Uuid {
 
 /// The cluster's rows.
 pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
-    let gateways = view.config().join_subnets().iter();
-    let networks: Vec<IpNet> = gateways.filter_map(|s| Some(address::on_subnet(address::router(*s)?, *s))).collect();
-    let Some(mac) = Mac::of_any(networks.iter().map(IpNet::addr)) else { return Output::default() };
+    let Some(mac) = join_mac(view.config()) else { return Output::default() };
+    let networks = join_networks(view.config());
     let router_port = name::router_to_join(name::CLUSTER_ROUTER);
 
     let router =

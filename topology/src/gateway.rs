@@ -21,15 +21,15 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use ovenbird_api::annotation::{HOST_CIDRS, L3_GATEWAY_CONFIG, NODE_ID, POD_MTU};
-use ovenbird_api::{L3Gateway, address, name};
+use ovenbird_api::{L3Gateway, Mac, address, name};
 use ovenbird_reconcile::{DesiredRow, Output, Owner, Severity};
-use ovenbird_schema::northbound::logical_router as lr;
+use ovenbird_schema::northbound::{logical_router as lr, static_mac_binding};
 use ovsdb::{ColumnId, Str, TableDesc, Uuid};
 
 pub(crate) use claims::{GatewayError, judge};
 pub(crate) use nat::exclusions;
 
-use crate::build::{self, complaint, contribution};
+use crate::build::{self, RowBuilder, complaint, contribution};
 use crate::config::{Config, is_v4};
 use crate::facts::NodeFact;
 use crate::kinds;
@@ -155,6 +155,16 @@ impl Gateway<'_> {
     ) {
         output.contributions.push(contribution(table, container, column, row.id.uuid()));
         output.rows.push(row);
+    }
+
+    /// The MAC of a neighbour of one of the router's ports, which need not be asked for it.
+    fn neighbour(&self, role: &str, port: &str, address: IpAddr, mac: Mac) -> DesiredRow {
+        RowBuilder::unnamed(self.view, &static_mac_binding::TABLE, self.owner, role)
+            .exactly(static_mac_binding::logical_port(port))
+            .exactly(static_mac_binding::ip(address.to_string()))
+            .exactly(static_mac_binding::mac(mac.to_string()))
+            .exactly(static_mac_binding::override_dynamic_mac(true))
+            .build()
     }
 
     /// Identity of the gateway router.

@@ -6,7 +6,6 @@ use ovenbird_api::{Mac, name};
 use ovenbird_reconcile::Output;
 use ovenbird_schema::northbound::{
     logical_router as lr, logical_router_port as lrp, logical_switch as ls, logical_switch_port as lsp,
-    static_mac_binding,
 };
 use ovsdb::Atom;
 
@@ -63,12 +62,6 @@ pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
     for family in families {
         let next_hop: IpAddr = view.config().masquerade().dummy_next_hop(family.v4);
         let role = if family.v4 { "gateway-v4" } else { "gateway-v6" };
-        let binding = RowBuilder::unnamed(view, &static_mac_binding::TABLE, owner, role)
-            .exactly(static_mac_binding::logical_port(&*port_name))
-            .exactly(static_mac_binding::ip(next_hop.to_string()))
-            .exactly(static_mac_binding::mac(Mac::of(next_hop).to_string()))
-            .exactly(static_mac_binding::override_dynamic_mac(true))
-            .build();
-        output.rows.push(binding);
+        output.rows.push(gateway.neighbour(role, &port_name, next_hop, Mac::of(next_hop)));
     }
 }

@@ -65,6 +65,15 @@ pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
     gateway.add_to(output, router_end, (&lr::TABLE, gateway.router(), lr::PORTS));
     gateway.add_to(output, switch_end, (&ls::TABLE, cluster::join(), ls::PORTS));
 
+    // What a load balancer has let in must not wait for an answer of the cluster router: OVN keeps the packet that waits, and
+    // then sends it on untranslated.
+    if let Some(mac) = cluster::join_mac(view.config()) {
+        for family in families {
+            let role = if family.v4 { "join-v4" } else { "join-v6" };
+            output.rows.push(gateway.neighbour(role, &name::router_to_join(&router_name), family.cluster, mac));
+        }
+    }
+
     let variables = [("NODEIP_IPv4_", true), ("NODEIP_IPv6_", false)].into_iter().flat_map(|(stem, v4)| {
         let of_family = host.iter().filter(move |a| a.is_ipv4() == v4).enumerate();
         of_family.map(move |(i, a)| (format!("{stem}{i}"), Some(Atom::from(a.to_string()))))
