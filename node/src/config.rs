@@ -38,6 +38,9 @@ pub struct Args {
     /// YAML file with settings; its keys are the names of the flags.
     #[arg(long, env = "OVENBIRD_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Remove flows, routes, addresses, nftables rules and bridge mapping of the gateway, and end. Stop the daemon first.
+    #[arg(long)]
+    pub cleanup: bool,
     /// All other settings.
     #[command(flatten)]
     pub settings: Settings,

@@ -72,6 +72,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         metrics: metrics.clone(),
         declared: declared.clone(),
     };
+    let services = gateway::services::watch_services(client.clone());
+    let health = gateway::health::run(client.clone(), config.node.clone(), services.clone());
     let gateway = gateway::task::Task {
         config: config.clone(),
         mtu,
@@ -79,7 +81,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         vswitch: vswitch.clone(),
         node: node.clone(),
         host_changes: host_changes.clone(),
-        services: gateway::services::watch_services(client.clone()),
+        services,
     };
     let shown = Shown { metrics, readiness: readiness.clone(), vswitch: vswitch.clone() };
     let serving = async { server.serve(plug.clone(), stop.clone()).await.context("serving CNI") };
@@ -92,6 +94,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             },
             async { management.run().await.context("keeping the management port") },
             async { gateway.run().await.context("keeping the gateway") },
+            async { health.await.context("answering health checks") },
             async {
                 let run = restore::run(&*net, &vswitch, &plug, &pods, &readiness, &declared);
                 run.await.context("taking over existing ports")?;

@@ -133,9 +133,16 @@ fn uplink(name: &str, bridge: &Bridge) -> Result<(String, u16), Unusable> {
 
 /// `ovn-bridge-mappings` with the external bridge among what is there: mappings of other networks stay as they are.
 pub fn mappings(have: Option<&str>, bridge: &str) -> String {
-    let others = have.unwrap_or_default().split(',').map(str::trim);
-    let others = others.filter(|m| !m.is_empty() && m.split(':').next() != Some(PHYSICAL_NETWORK));
-    others.map(str::to_owned).chain([format!("{PHYSICAL_NETWORK}:{bridge}")]).collect::<Vec<_>>().join(",")
+    let ours = format!("{PHYSICAL_NETWORK}:{bridge}");
+    let others = without_ours(have.unwrap_or_default());
+    if others.is_empty() { ours } else { [&others, ",", &ours].concat() }
+}
+
+/// The mappings of other networks among these.
+pub fn without_ours(mappings: &str) -> String {
+    let all = mappings.split(',').map(str::trim);
+    let others = all.filter(|m| !m.is_empty() && m.split(':').next() != Some(PHYSICAL_NETWORK));
+    others.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

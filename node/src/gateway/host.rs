@@ -14,21 +14,10 @@ use crate::net::{Route, SharedLink};
 
 /// What the external bridge needs for it. Routes only while OVN is there to answer: else the management port's serve.
 pub fn link(gateway: &Gateway, masquerade: &Masquerade, service_cidrs: &[IpNet], mtu: u32) -> SharedLink {
-    let mut link = SharedLink {
-        name: gateway.l3.bridge.clone(),
-        addresses: Vec::new(),
-        neighbours: Vec::new(),
-        routes: Vec::new(),
-    };
-    for v4 in [true, false] {
-        if gateway.l3.address(v4).is_none() {
-            continue;
-        }
-        let (next_hop, ovn, subnet) = (masquerade.dummy_next_hop(v4), masquerade.ovn(v4), masquerade.subnet(v4));
-        link.addresses.extend(IpNet::new(masquerade.host(v4), subnet.prefix_len()).ok());
-        // The flows write the MAC that is meant.
-        let mac = Mac::of_any([next_hop]);
-        link.neighbours.extend([ovn, next_hop].into_iter().filter_map(|ip| Some((ip, mac?))));
+    let mut link = empty(&gateway.l3.bridge);
+    for v4 in [true, false].into_iter().filter(|v4| gateway.l3.address(*v4).is_some()) {
+        add_masquerade(&mut link, masquerade, v4);
+        let next_hop = masquerade.dummy_next_hop(v4);
         let to = |dst: &IpNet| Route {
             src: Some(masquerade.host(v4)),
             mtu: Some(mtu),
@@ -39,6 +28,25 @@ pub fn link(gateway: &Gateway, masquerade: &Masquerade, service_cidrs: &[IpNet],
         }
     }
     link
+}
+
+/// What may be there of both families, without routes.
+pub fn both_families(bridge: &str, masquerade: &Masquerade) -> SharedLink {
+    let mut link = empty(bridge);
+    [true, false].into_iter().for_each(|v4| add_masquerade(&mut link, masquerade, v4));
+    link
+}
+
+fn empty(bridge: &str) -> SharedLink {
+    SharedLink { name: bridge.into(), addresses: Vec::new(), neighbours: Vec::new(), routes: Vec::new() }
+}
+
+fn add_masquerade(link: &mut SharedLink, masquerade: &Masquerade, v4: bool) {
+    let (next_hop, ovn, subnet) = (masquerade.dummy_next_hop(v4), masquerade.ovn(v4), masquerade.subnet(v4));
+    link.addresses.extend(IpNet::new(masquerade.host(v4), subnet.prefix_len()).ok());
+    // The flows write the MAC that is meant.
+    let mac = Mac::of_any([next_hop]);
+    link.neighbours.extend([ovn, next_hop].into_iter().filter_map(|ip| Some((ip, mac?))));
 }
 
 #[cfg(test)]

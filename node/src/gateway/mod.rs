@@ -4,13 +4,16 @@
 //! Open_vSwitch, kernel, settings --> [discover] --> Gateway --> annotations, ovn-bridge-mappings  (written by `chassis`)
 //!                                                   Gateway, [services] --> [flows] --> [openflow]  (by `task`)
 //!                                                   --> [host] --> routes of the kernel; [nft] --> nftables
+//!                              [services] --> [health]: answers to health checks     [cleanup] takes everything back
 //! ```
 //!
 //! Each file's header says what it is for.
 
 pub mod bridge;
+pub mod cleanup;
 pub mod discover;
 pub mod flows;
+pub mod health;
 pub mod host;
 pub mod nft;
 pub mod openflow;

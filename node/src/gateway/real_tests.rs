@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::cleanup;
 use super::services::{Port, Protocol, Service, Services};
 use super::task::Task;
 use crate::cluster::NodeFact;
@@ -125,15 +126,19 @@ struct Daemon {
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
+fn config(world: &World) -> Config {
+    Config::new(Settings {
+        node_name: Some("n1".into()),
+        ovs_address: Some(world.host.unix("conf")),
+        cluster_subnets: Some("10.128.0.0/14/24,fd01::/48/64".into()),
+        k8s_service_cidrs: Some("10.96.0.0/16,fd96::/112".into()),
+        ..Settings::default()
+    })
+    .unwrap()
+}
+
 impl Daemon {
     fn start(world: &World, node: &Node, services: Services) -> Daemon {
-        let config = Config::new(Settings {
-            node_name: Some("n1".into()),
-            ovs_address: Some(world.host.unix("conf")),
-            cluster_subnets: Some("10.128.0.0/14/24,fd01::/48/64".into()),
-            k8s_service_cidrs: Some("10.96.0.0/16,fd96::/112".into()),
-            ..Settings::default()
-        });
         let fact = NodeFact {
             subnets: vec!["10.128.0.0/24".parse().unwrap(), "fd01::/64".parse().unwrap()],
             ..NodeFact::default()
@@ -141,7 +146,7 @@ impl Daemon {
         let (node_tx, node_rx) = watch::channel(fact);
         let (services_tx, services_rx) = watch::channel(Some(services));
         let task = Task {
-            config: config.unwrap(),
+            config: config(world),
             mtu: 1400,
             net: node.net.clone(),
             vswitch: node.vswitch.clone(),
@@ -322,5 +327,23 @@ async fn host_and_gateway_router_share_the_wire() {
     world.host.end_last();
     world.host.vsctl("del-port br-ex patch-br-ex_n1-to-br-int");
     world.await_flows(|flows| flows.len() == 1).await;
+    assert!(ping(&world.outside, "172.30.0.11").await);
+
+    drop(daemon);
+    drop(node);
+    nothing_is_left(&world).await;
+}
+
+/// After the clean-up the host is as the operator made it.
+async fn nothing_is_left(world: &World) {
+    world.host.vsctl("set Open_vSwitch . external_ids:ovn-bridge-mappings=\"provider:br-p,physnet:br-ex\"");
+    for _ in 0..2 {
+        cleanup::run(&config(world)).await.unwrap();
+        assert_eq!(world.flows(), Vec::<String>::new());
+        assert_eq!(world.host.vsctl("get Open_vSwitch . external_ids:ovn-bridge-mappings"), "\"provider:br-p\"");
+        assert!(!world.host.run("nft list tables").contains("ovenbird"));
+        let left = ["ip addr", "ip route", "ip -6 route", "ip neigh"].map(|line| world.host.run(line)).concat();
+        assert!(!["169.254.169", "fd69:", "proto 111"].iter().any(|ours| left.contains(ours)), "{left}");
+    }
     assert!(ping(&world.outside, "172.30.0.11").await);
 }

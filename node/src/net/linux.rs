@@ -63,6 +63,42 @@ impl Linux {
         Ok(rx)
     }
 
+    /// Takes back what [`NetOps::apply_shared_link`] gave the link, and our routes on every link. A link that is not there has nothing.
+    ///
+    /// # Errors
+    /// Of the first request that the kernel refuses.
+    pub async fn clear_shared_link(&self, ours: &SharedLink) -> Result<(), NetError> {
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            for route in routes(&self.host, family).await? {
+                if route.header.protocol == message::OUR_PROTOCOL {
+                    request(self.host.route().del(route).execute().await, || "removing a route".into())?;
+                }
+            }
+        }
+        let Some(link) = self.host_link(&ours.name).await? else { return Ok(()) };
+        let have: Result<Vec<_>, _> = self.host.neighbours().get().execute().try_collect().await;
+        for neighbour in have.map_err(|e| NetError::Request("listing neighbours".into(), e))? {
+            if let Some((index, ip, mac)) = message::permanent_neighbour(&neighbour)
+                && index == link.index
+                && ours.neighbours.contains(&(ip, mac))
+            {
+                let done = self.host.neighbours().del(neighbour).execute().await;
+                request(done, || format!("removing neighbour {ip} of {}", ours.name))?;
+            }
+        }
+        for address in all_addresses(&self.host).await? {
+            if let Some((index, net)) = message::any_address(&address)
+                && index == link.index
+                && ours.addresses.contains(&net)
+            {
+                request(self.host.address().del(address).execute().await, || {
+                    format!("removing {net} from {}", ours.name)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     async fn try_create(&self, veth: &Veth) -> Result<(), Error> {
         let netns = std::fs::File::open(&veth.netns).map_err(|e| Error::NamespaceError(e.to_string()))?;
         self.host.link().add(message::veth(veth, netns.as_raw_fd())).execute().await

@@ -174,9 +174,15 @@ async fn a_shared_link_keeps_what_is_others_and_routes_replace_each_other_by_met
     ] {
         assert!(host.ip(line).contains(has), "{has}: {}", host.ip(line));
     }
-    assert!(linux.apply_shared_link(&SharedLink { routes: Vec::new(), ..want }).await.unwrap());
+    assert!(linux.apply_shared_link(&SharedLink { routes: Vec::new(), ..want.clone() }).await.unwrap());
     assert!(host.ip("route get 10.96.0.1").contains("via 192.0.2.9"));
     assert!(!host.ip("-6 route").contains("fd96::"));
+    assert!(linux.apply_shared_link(&want).await.unwrap());
+    linux.clear_shared_link(&want).await.unwrap();
+    linux.clear_shared_link(&want).await.unwrap();
+    let left = ["addr", "route", "-6 route", "neigh"].map(|line| host.ip(line)).concat();
+    assert!(!["169.254", "fd69:", "proto 111", "fd96:"].iter().any(|ours| left.contains(ours)), "{left}");
+    assert!(left.contains("192.0.2.1/24") && left.contains("metric 2000"), "{left}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -175,6 +175,12 @@ impl World<'_> {
                 self.lab.stop(right.component())?;
                 self.lab.start(right.component())
             }
+            // It is watched for Services that want it.
+            ("ovenbird-node", "endpointslices", "list" | "watch") => {
+                self.health_checked().await?;
+                self.lab.stop(right.component())?;
+                self.lab.start(right.component())
+            }
             ("ovenbird-master", "nodes", "patch") => self.node(&format!("{GHOST}2"), json!({})).await,
             ("ovenbird-master", "pods", "patch") => self.pod("unnamed", GHOST, json!({})).await,
             ("ovenbird-master", "nodes", "get") => self.node(&self.name(), json!({SUBNETS: "nonsense"})).await,
@@ -240,6 +246,7 @@ impl World<'_> {
                 self.pod(&name, "node1", json!({})).await?;
                 await_object(self.lab, NAMESPACE, &name, is_pod_running()).await
             }
+            ("ovenbird-node", "endpointslices", "list" | "watch") => self.health_is_answered().await,
             ("ovenbird-node", "services", "list" | "watch") => self.node_port_is_served().await,
             ("ovenbird-node", "pods", "get") => {
                 let said = self.attach_unknown()?;
@@ -312,6 +319,33 @@ impl World<'_> {
             let watches = status["watches"].as_array().into_iter().flatten();
             let wanted = json!({"kind": kind, "complete": true, "objects": count, "error": null});
             Ok(watches.into_iter().any(|watch| *watch == wanted))
+        })
+        .await
+    }
+
+    /// A Service with a health check port and an endpoint on node 1.
+    async fn health_checked(&self) -> Result<()> {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "healthy", "namespace": NAMESPACE},
+            "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [{"port": 80}]},
+        });
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "ports": [{"port": 80}],
+            "metadata": {"name": "healthy", "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": "healthy"}},
+            "endpoints": [{"addresses": ["192.0.2.1"], "nodeName": "node1"}],
+        });
+        self.lab.apply(&service.to_string()).await?;
+        self.lab.apply(&slice.to_string()).await.map(drop)
+    }
+
+    async fn health_is_answered(&self) -> Result<()> {
+        let services = KubeApi::<Service>::namespaced(self.client.clone(), NAMESPACE);
+        let port = services.get("healthy").await?.spec.and_then(|spec| spec.health_check_node_port);
+        let port = port.context("no health check port was given")?;
+        let script = format!(r#"exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'GET / HTTP/1.0\r\n\r\n' >&3; cat <&3"#);
+        self.until("the health check to find the endpoint", async || {
+            let answer = self.lab.exec_node("node1", &["bash", "-c", &script]);
+            Ok(answer.is_ok_and(|text| text.contains(r#""localEndpoints":1"#)))
         })
         .await
     }
