@@ -25,6 +25,7 @@ mod process;
 mod raw;
 mod restart;
 mod server;
+mod services;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -60,6 +61,9 @@ const CASES: &[(&str, Run)] = &[
     ("churn", |context| Box::pin(churn::run(context))),
     ("memory", |context| Box::pin(memory::run(context))),
     ("cni-add", |context| Box::pin(cni_add::run(context))),
+    ("services-cold", |context| Box::pin(services::cold(context))),
+    ("services-memory", |context| Box::pin(services::memory(context))),
+    ("endpoint", |context| Box::pin(services::endpoint(context))),
 ];
 
 /// Those on real Kubernetes.

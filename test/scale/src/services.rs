@@ -1,0 +1,351 @@
+//! `services-memory`: resident megabytes of the master that each further thousand Services of five endpoints take.
+//! `services-cold`: 10,000 such Services into an empty Northbound; from the start of the process to the last row, against reading the same
+//! lists and writing the same rows with bare sockets. `endpoint`: from sending a PATCH of an EndpointSlice to seeing the load
+//! balancer in the database, with 500 and with 10,000 Services; against the PATCH's way to a watcher.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use ovenbird_schema::northbound::{DATABASE, load_balancer as lb, load_balancer_group as group};
+use ovsdb::{Client, Condition, Config, Datum, Event, Handle, MonitorSpec, Mutation, Mutator, Op, Replica, TableSpec};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::cluster::{ApiServer, Master, SELDOM, namespace_of};
+use crate::raw::{Raw, transact};
+use crate::server::Server;
+use crate::{Context, Outcome, Usage, median, quantile};
+
+/// Services at the lower and at the upper end.
+const SIZES: [usize; 2] = [1_000, 10_000];
+/// Services between which one changes.
+const AMONG: [usize; 2] = [500, 10_000];
+/// Endpoints of each.
+const ENDPOINTS: usize = 5;
+/// Changes that are timed.
+const CHANGES: usize = 300;
+/// Services in one transaction of the floor.
+const BATCH: usize = 100;
+/// After this a row counts as never written.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs `services-memory`.
+pub async fn memory(context: &Context) -> anyhow::Result<Outcome> {
+    let api = ApiServer::start(&context.dir.join("api"), None)?;
+    api.fill(0..0, true).await?;
+    let (mut figures, mut usage) = (Vec::new(), Usage::default());
+    for range in [0..SIZES[0], SIZES[0]..SIZES[1]] {
+        let count = range.end;
+        fill(&api, range).await?;
+        let dir = context.dir.join(count.to_string());
+        std::fs::create_dir_all(&dir).context("make a folder")?;
+        let server = Server::start(&dir)?;
+        let master = Master::start(&dir, &api, &server)?;
+        master.settle(SELDOM)?;
+        usage = master.usage()?;
+        figures.push(usage.rss_bytes as f64 / 1e6);
+        master.stop()?;
+    }
+    let slope = (figures[1] - figures[0]) / ((SIZES[1] - SIZES[0]) as f64 / 1e3);
+    Ok(Outcome {
+        ours: slope,
+        floor: 0.0,
+        unit: "MB per 1,000",
+        goal: "3 MB (must: 6)",
+        usage,
+        transactions: 0,
+        rows: SIZES[1] as u64,
+        bytes: 0,
+        more: BTreeMap::from([("mb_at_1000", figures[0].round().into()), ("mb_at_10000", figures[1].round().into())]),
+    })
+}
+
+/// Runs `services-cold`.
+pub async fn cold(context: &Context) -> anyhow::Result<Outcome> {
+    let count = SIZES[1];
+    let api = ApiServer::start(&context.dir.join("api"), None)?;
+    api.fill(0..0, true).await?;
+    fill(&api, 0..count).await?;
+    let (mut ours, mut floor, mut usage) = (Vec::new(), Vec::new(), Usage::default());
+    let (mut transactions, mut lists, mut bytes) = (0, 0, 0);
+    for round in 0..context.rounds {
+        let dir = context.dir.join(round.to_string());
+        std::fs::create_dir_all(dir.join("raw")).context("make a folder")?;
+        let server = Server::start(&dir)?;
+        let mut balancers = Balancers::watch(&server).await?;
+        let master = Master::start(&dir, &api, &server)?;
+        balancers.until(|replica| members(replica) == count).await?;
+        ours.push(master.began.elapsed().as_secs_f64());
+        usage = master.usage()?;
+        let (status, _) = master.settle(SELDOM)?;
+        transactions = status["northbound"]["transactions"].as_u64().unwrap_or_default();
+        master.stop()?;
+        let messages = record(&balancers.replica);
+        bytes = messages.iter().map(|m| m.len() as u64).sum();
+        let raw = Server::start(&dir.join("raw"))?;
+        let began = Instant::now();
+        let paths = ["api/v1/nodes", "api/v1/namespaces", "api/v1/services", "apis/discovery.k8s.io/v1/endpointslices"];
+        lists = paths.iter().map(|path| api.get(&format!("/{path}"))).sum::<Result<usize, _>>()?;
+        replay(&raw, &messages)?;
+        floor.push(began.elapsed().as_secs_f64());
+    }
+    Ok(Outcome {
+        ours: median(ours),
+        floor: median(floor),
+        unit: "s",
+        goal: "1.2 x (must: 2.5 x)",
+        usage,
+        transactions,
+        rows: count as u64,
+        bytes,
+        more: BTreeMap::from([("list_bytes", lists.into())]),
+    })
+}
+
+/// Runs `endpoint`.
+pub async fn endpoint(context: &Context) -> anyhow::Result<Outcome> {
+    let api = ApiServer::start(&context.dir.join("api"), None)?;
+    api.fill(0..0, true).await?;
+    let (mut more, mut last, mut usage, mut bytes) = (BTreeMap::new(), (0.0, 0.0), Usage::default(), 0);
+    let mut made = 0;
+    for (among, keys) in
+        AMONG.into_iter().zip([["p50_ms_at_500", "p99_ms_at_500"], ["p50_ms_at_10000", "p99_ms_at_10000"]])
+    {
+        fill(&api, made..among).await?;
+        made = among;
+        let dir = context.dir.join(among.to_string());
+        std::fs::create_dir_all(&dir).context("make a folder")?;
+        let server = Server::start(&dir)?;
+        let master = Master::start(&dir, &api, &server)?;
+        master.settle(SELDOM)?;
+        let mut balancers = Balancers::watch(&server).await?;
+        let ours = changes(&api, &mut balancers).await?;
+        let floor = ways(&api).await?;
+        let (status, _) = master.settle(SELDOM)?;
+        let written = status["commits"].as_array().into_iter().flatten().filter_map(|commit| commit["bytes"].as_u64());
+        bytes = written.max().unwrap_or_default();
+        usage = master.usage()?;
+        master.stop()?;
+        let round = |seconds: f64| (seconds * 1e5).round() / 1e2;
+        more.insert(keys[0], round(quantile(&ours, 0.5)).into());
+        more.insert(keys[1], round(quantile(&ours, 0.99)).into());
+        last = (quantile(&ours, 0.5) * 1e3, quantile(&floor, 0.5) * 1e3);
+    }
+    more.insert("most_bytes_of_a_change", bytes.into());
+    Ok(Outcome {
+        ours: last.0,
+        floor: last.1,
+        unit: "ms",
+        goal: "p99 10 ms (must: p50 6, p99 20)",
+        usage,
+        transactions: (AMONG.len() * CHANGES) as u64,
+        rows: made as u64,
+        bytes,
+        more,
+    })
+}
+
+/// Creates Services, each with one slice.
+async fn fill(api: &ApiServer, services: Range<usize>) -> anyhow::Result<()> {
+    let client = api.client()?;
+    let create = |i: usize| {
+        let client = client.clone();
+        async move {
+            let (service, slice) = objects(i);
+            let service: Service = serde_json::from_value(service).context("make a Service")?;
+            let slice: EndpointSlice = serde_json::from_value(slice).context("make a slice")?;
+            let (namespace, now) = (namespace_of(i), PostParams::default());
+            let services = Api::<Service>::namespaced(client.clone(), &namespace);
+            services.create(&now, &service).await.context("create a Service")?;
+            Api::<EndpointSlice>::namespaced(client, &namespace)
+                .create(&now, &slice)
+                .await
+                .context("create a slice")?;
+            anyhow::Ok(())
+        }
+    };
+    futures::stream::iter(services).map(create).buffer_unordered(16).try_collect::<Vec<()>>().await?;
+    Ok(())
+}
+
+/// A Service of one port, and its slice as the EndpointSlice controller would write it.
+fn objects(i: usize) -> (Value, Value) {
+    let (name, ip) = (name_of(i), format!("10.96.{}.{}", i / 250 + 1, i % 250 + 1));
+    let labels = json!({"app": name, "team": format!("team-{}", i % 20)});
+    let fields = json!([{"manager": "kube-controller-manager", "operation": "Update", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
+        "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:ports": {}, "f:selector": {}, "f:sessionAffinity": {}}}}]);
+    let service = json!({
+        "metadata": {"name": name, "namespace": namespace_of(i), "labels": labels, "managedFields": fields},
+        "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+            "ports": [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}], "selector": {"app": name},
+            "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"},
+    });
+    let mut labels = labels;
+    labels["kubernetes.io/service-name"] = name.clone().into();
+    labels["endpointslice.kubernetes.io/managed-by"] = "endpointslice-controller.k8s.io".into();
+    let slice = json!({
+        "metadata": {"name": name, "namespace": namespace_of(i), "labels": labels, "managedFields": fields},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": (0..ENDPOINTS).map(|n| endpoint_of(i, n)).collect::<Vec<_>>(),
+    });
+    (service, slice)
+}
+
+fn endpoint_of(i: usize, n: usize) -> Value {
+    let pod = i * ENDPOINTS + n;
+    json!({
+        "addresses": [format!("10.{}.{}.{}", 128 + pod / 62_500, pod / 250 % 250, pod % 250 + 3)],
+        "conditions": {"ready": true, "serving": true, "terminating": false}, "nodeName": format!("node-{}", pod % 100),
+        "targetRef": {"kind": "Pod", "name": format!("web-{pod}"), "namespace": namespace_of(i), "uid": "7b0d0a0e-0000-4000-8000-000000000000"},
+    })
+}
+
+fn name_of(i: usize) -> String {
+    format!("service-{i}")
+}
+
+/// Times from sending a PATCH that takes endpoints away to the row's being so.
+async fn changes(api: &ApiServer, balancers: &mut Balancers) -> anyhow::Result<Vec<Duration>> {
+    let client = api.client()?;
+    let mut times = Vec::new();
+    for i in 0..CHANGES {
+        let count = ENDPOINTS - 1 - i % 2;
+        let slices = Api::<EndpointSlice>::namespaced(client.clone(), &namespace_of(i));
+        let patch = Patch::Merge(json!({"endpoints": (0..count).map(|n| endpoint_of(i, n)).collect::<Vec<_>>()}));
+        let name = format!("Service_{}/{}_TCP_cluster", namespace_of(i), name_of(i));
+        let row = balancers.replica.rows(&lb::TABLE).find(|(_, row)| lb::Ref(row).name() == name);
+        let uuid = row.context("a Service without row")?.0;
+        let began = Instant::now();
+        let patching = async {
+            let patched = slices.patch(&name_of(i), &PatchParams::default(), &patch).await;
+            patched.map(drop).context("patch a slice")
+        };
+        let seeing = balancers.until(|replica| {
+            let row = replica.row(&lb::TABLE, &uuid);
+            row.is_some_and(|row| lb::Ref(row).vips().iter().all(|(_, list)| list.split(',').count() == count))
+        });
+        let seeing = async { seeing.await.map(|()| began.elapsed()) };
+        times.push(futures::future::try_join(patching, seeing).await?.1);
+    }
+    Ok(times)
+}
+
+/// Times from sending such a PATCH to seeing it in a watch.
+async fn ways(api: &ApiServer) -> anyhow::Result<Vec<Duration>> {
+    let slices = Api::<EndpointSlice>::namespaced(api.client()?, &namespace_of(0));
+    let version = slices.list(&Default::default()).await.context("list")?.metadata.resource_version.unwrap_or_default();
+    let stream = slices.watch(&WatchParams::default(), &version).await.context("watch")?;
+    tokio::pin!(stream);
+    let mut times = Vec::new();
+    for n in 0..CHANGES {
+        let patch = Patch::Merge(json!({"endpoints": (0..n % 2 + 1).map(|n| endpoint_of(0, n)).collect::<Vec<_>>()}));
+        let began = Instant::now();
+        let patching = async {
+            let patched = slices.patch("service-0", &PatchParams::default(), &patch).await;
+            patched.map(drop).context("patch a slice")
+        };
+        let seeing = async {
+            while let Some(event) = stream.try_next().await.context("watch")? {
+                if matches!(event, WatchEvent::Modified(_)) {
+                    return anyhow::Ok(began.elapsed());
+                }
+            }
+            bail!("the watch ended")
+        };
+        times.push(futures::future::try_join(patching, seeing).await?.1);
+    }
+    Ok(times)
+}
+
+/// Load balancers and groups as they are in the database.
+struct Balancers {
+    events: UnboundedReceiver<Event>,
+    replica: Replica,
+    _handle: Handle,
+}
+
+impl Balancers {
+    async fn watch(northbound: &Server) -> anyhow::Result<Balancers> {
+        let spec = || MonitorSpec::new().with(TableSpec::all(&lb::TABLE)).with(TableSpec::all(&group::TABLE));
+        let replica = Replica::new(&DATABASE, &spec());
+        let (handle, events) = Client::spawn(Config::new(vec![northbound.endpoint()]), &DATABASE, spec());
+        let mut balancers = Balancers { events, replica, _handle: handle };
+        while !balancers.next().await? {}
+        Ok(balancers)
+    }
+
+    /// Takes in one event. True when it was an update.
+    async fn next(&mut self) -> anyhow::Result<bool> {
+        match self.events.recv().await.context("the client ended")? {
+            Event::Connected(info) => self.replica.set_server(&info),
+            Event::Update(update) => {
+                self.replica.apply(&update, &mut Vec::new())?;
+                return Ok(true);
+            }
+            Event::Disconnected(error) => bail!("lost the database: {error}"),
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    async fn until(&mut self, met: impl Fn(&Replica) -> bool) -> anyhow::Result<()> {
+        let waiting = async {
+            while !met(&self.replica) {
+                self.next().await?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.context("the rows never came")?
+    }
+}
+
+/// Members of the groups.
+fn members(replica: &Replica) -> usize {
+    replica.rows(&group::TABLE).map(|(_, row)| group::Ref(row).load_balancer().count()).sum()
+}
+
+/// The rows as transactions that write them anew, ready to be sent.
+fn record(replica: &Replica) -> Vec<Vec<u8>> {
+    let columns = |table: &'static ovsdb::TableDesc, row: &ovsdb::Row, without: Option<ovsdb::ColumnId>| {
+        let set = row.iter().filter(|(c, _)| Some(*c) != without).map(|(c, d)| (table.column(c).name, d.clone()));
+        set.collect::<Vec<_>>()
+    };
+    let insert = |table: &'static ovsdb::TableDesc, uuid, row| Op::Insert { table: table.name, uuid: Some(uuid), row };
+    let groups = replica.rows(&group::TABLE);
+    let empty =
+        groups.map(|(u, row)| insert(&group::TABLE, u, columns(&group::TABLE, row, Some(group::LOAD_BALANCER))));
+    let mut messages = vec![transact(empty)];
+    for (uuid, row) in replica.rows(&group::TABLE) {
+        let members: Vec<_> = group::Ref(row).load_balancer().collect();
+        for chunk in members.chunks(BATCH) {
+            let rows = chunk.iter().filter_map(|member| Some((*member, replica.row(&lb::TABLE, member)?)));
+            let mut ops: Vec<Op> = rows.map(|(u, r)| insert(&lb::TABLE, u, columns(&lb::TABLE, r, None))).collect();
+            let members = Datum::Set(chunk.iter().map(|member| (*member).into()).collect());
+            ops.push(Op::Mutate {
+                table: "Load_Balancer_Group",
+                conditions: vec![Condition::uuid(uuid)],
+                mutations: vec![Mutation::new("load_balancer", Mutator::Insert, members)],
+            });
+            messages.push(transact(ops));
+        }
+    }
+    messages
+}
+
+fn replay(server: &Server, messages: &[Vec<u8>]) -> anyhow::Result<()> {
+    let mut raw = Raw::connect(server.socket())?;
+    for message in messages {
+        raw.send(message)?;
+        let reply = raw.receive(1)?;
+        let text = String::from_utf8_lossy(reply);
+        ensure!(text.contains(r#""error":null"#) && !text.contains(r#""details""#), "refused: {text}");
+    }
+    Ok(())
+}
