@@ -4,9 +4,9 @@
 //! leave out a column that a translation writes, or the differ would write it for ever (a test compares).
 
 use ovenbird_schema::northbound::{
-    address_set, chassis_template_var, gateway_chassis, load_balancer, load_balancer_group, logical_router,
+    acl, address_set, chassis_template_var, gateway_chassis, load_balancer, load_balancer_group, logical_router,
     logical_router_policy, logical_router_port, logical_router_static_route, logical_switch,
-    logical_switch_port as lsp, nat, nb_global, static_mac_binding,
+    logical_switch_port as lsp, nat, nb_global, port_group, static_mac_binding,
 };
 use ovsdb::{ColumnId, MonitorSpec, TableDesc, TableSpec};
 
@@ -16,7 +16,7 @@ const FILLED_BY_OTHERS: [&str; 9] =
 
 /// The tables and columns.
 pub fn spec() -> MonitorSpec {
-    let tables: [&'static TableDesc; 14] = [
+    let tables: [&'static TableDesc; 16] = [
         &nb_global::TABLE,
         &logical_router::TABLE,
         &logical_router_port::TABLE,
@@ -31,6 +31,8 @@ pub fn spec() -> MonitorSpec {
         &static_mac_binding::TABLE,
         &chassis_template_var::TABLE,
         &address_set::TABLE,
+        &port_group::TABLE,
+        &acl::TABLE,
     ];
     tables.into_iter().fold(MonitorSpec::new(), |spec, table| spec.with(whole(table)))
 }

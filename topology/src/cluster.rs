@@ -5,7 +5,7 @@
 //! node switches -(rtos)- ovn_cluster_router -(rtoj | jtor)- join - gateway routers
 //! ```
 //!
-//! Inputs: the configuration. Outputs: seven rows of the owner Cluster, and
+//! Inputs: the configuration. Outputs: eight rows of the owner Cluster, and
 //! the sets of destinations that gateways leave pods' addresses alone for.
 
 use ipnet::IpNet;
@@ -13,7 +13,7 @@ use ovenbird_api::{Mac, address, name};
 use ovenbird_reconcile::{Output, Owner};
 use ovenbird_schema::northbound::{
     load_balancer_group, logical_router as lr, logical_router_port as lrp, logical_switch as ls,
-    logical_switch_port as lsp,
+    logical_switch_port as lsp, port_group,
 };
 use ovsdb::{Atom, Uuid};
 
@@ -73,6 +73,14 @@ pub(crate) fn load_balancer_group(group: Group) -> Uuid {
     build::id(&load_balancer_group::TABLE, &kinds::cluster(), group.name())
 }
 
+/// Identity of the group of ports by which traffic from outside enters the external switches.
+pub(crate) fn outside_ports() -> Uuid {
+    build::id(&port_group::TABLE, &kinds::cluster(), OUTSIDE_PORTS)
+}
+
+/// Name and role of that group.
+pub(crate) const OUTSIDE_PORTS: &str = "clusterOutsidePortGroup";
+
 /// The cluster's rows.
 pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
     let Some(mac) = join_mac(view.config()) else { return Output::default() };
@@ -108,6 +116,13 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
         contribution(&ls::TABLE, join.id.uuid(), ls::PORTS, to_router.id.uuid()),
     ];
     let mut rows = vec![router, join, to_join, to_router];
+    rows.push(
+        RowBuilder::new(view, &port_group::TABLE, owner, OUTSIDE_PORTS, port_group::EXTERNAL_IDS, &[])
+            .exactly(port_group::name(OUTSIDE_PORTS))
+            .members(port_group::ACLS)
+            .members(port_group::PORTS)
+            .build(),
+    );
     rows.extend(Group::ALL.map(|group| {
         RowBuilder::unnamed(view, &load_balancer_group::TABLE, owner, group.name())
             .exactly(load_balancer_group::name(group.name()))

@@ -13,6 +13,7 @@
 mod endpoints;
 mod layers;
 mod settings;
+mod source_ranges;
 mod variants;
 
 use ovenbird_reconcile::{Contribution, DesiredRow, Output, Owner};
@@ -54,6 +55,7 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
                 output.rows.push(row);
             }
         }
+        source_ranges::add(view, owner, service, protocol, &mut output);
     }
     output
 }

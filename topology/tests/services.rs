@@ -39,7 +39,7 @@ impl World {
         self.apply(Fact::Node(NodeFact::from_k8s(&serde_json::from_value(node).unwrap())));
     }
 
-    fn service(&mut self, name: &str, spec: Value) {
+    fn service(&mut self, name: &str, spec: &Value) {
         let mut object = json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec});
         object["spec"]["clusterIPs"] = json!([format!("10.96.0.{}", name.len())]);
         let object = serde_json::from_value(object).unwrap();
@@ -79,7 +79,7 @@ impl World {
     }
 }
 
-fn port(more: Value) -> Value {
+fn port(more: &Value) -> Value {
     let mut spec = json!({"ports": [{"port": 80, "nodePort": 30080}]});
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     spec
@@ -89,9 +89,9 @@ fn port(more: Value) -> Value {
 fn rows_of_plain_services_do_not_grow_with_nodes() {
     for nodes in [1, 10, 300] {
         let mut world = World::new(nodes);
-        world.service("a", json!({"ports": [{"port": 80}]}));
-        world.service("bb", port(json!({"type": "NodePort"})));
-        world.service("ccc", port(json!({"type": "LoadBalancer", "externalIPs": ["192.0.2.1"]})));
+        world.service("a", &json!({"ports": [{"port": 80}]}));
+        world.service("bb", &port(&json!({"type": "NodePort"})));
+        world.service("ccc", &port(&json!({"type": "LoadBalancer", "externalIPs": ["192.0.2.1"]})));
         for name in ["a", "bb", "ccc"] {
             world.slice(name, &[("10.128.0.3", 0), ("10.128.0.4", 0)]);
         }
@@ -105,9 +105,9 @@ fn rows_of_plain_services_do_not_grow_with_nodes() {
 fn where_nodes_differ_rows_follow_the_endpoints_and_zones() {
     for nodes in [4, 40] {
         let mut world = World::new(nodes);
-        world.service("local", json!({"ports": [{"port": 80}], "internalTrafficPolicy": "Local"}));
+        world.service("local", &json!({"ports": [{"port": 80}], "internalTrafficPolicy": "Local"}));
         world.slice("local", &[("10.128.0.3", 0), ("10.128.1.3", 1)]);
-        world.service("host", json!({"ports": [{"port": 80}]}));
+        world.service("host", &json!({"ports": [{"port": 80}]}));
         world.slice("host", &[("172.18.0.2", 0)]);
         world.catch_up();
         // Two nodes with endpoints and all the others; each switch and each router refers to one of these.
@@ -120,9 +120,9 @@ fn where_nodes_differ_rows_follow_the_endpoints_and_zones() {
 #[test]
 fn only_those_are_translated_that_a_change_concerns() {
     let mut world = World::new(3);
-    world.service("a", json!({"ports": [{"port": 80}]}));
-    world.service("bb", port(json!({"type": "NodePort"})));
-    world.service("local", json!({"ports": [{"port": 80}], "internalTrafficPolicy": "Local"}));
+    world.service("a", &json!({"ports": [{"port": 80}]}));
+    world.service("bb", &port(&json!({"type": "NodePort"})));
+    world.service("local", &json!({"ports": [{"port": 80}], "internalTrafficPolicy": "Local"}));
     world.slice("a", &[("10.128.0.3", 0)]);
     world.slice("local", &[("10.128.0.3", 0)]);
     assert_eq!(world.catch_up().len(), 3);

@@ -25,8 +25,8 @@ use crate::{Context, Outcome, Usage, median, quantile};
 
 /// Services at the lower and at the upper end.
 const SIZES: [usize; 2] = [1_000, 10_000];
-/// Services between which one changes.
-const AMONG: [usize; 2] = [500, 10_000];
+/// Services between which one changes, and how many endpoints it has left then: less than before.
+const AMONG: [(usize, usize); 2] = [(500, 4), (10_000, 2)];
 /// Endpoints of each.
 const ENDPOINTS: usize = 5;
 /// Changes that are timed.
@@ -115,7 +115,7 @@ pub async fn endpoint(context: &Context) -> anyhow::Result<Outcome> {
     api.fill(0..0, true).await?;
     let (mut more, mut last, mut usage, mut bytes) = (BTreeMap::new(), (0.0, 0.0), Usage::default(), 0);
     let mut made = 0;
-    for (among, keys) in
+    for ((among, endpoints), keys) in
         AMONG.into_iter().zip([["p50_ms_at_500", "p99_ms_at_500"], ["p50_ms_at_10000", "p99_ms_at_10000"]])
     {
         fill(&api, made..among).await?;
@@ -126,7 +126,7 @@ pub async fn endpoint(context: &Context) -> anyhow::Result<Outcome> {
         let master = Master::start(&dir, &api, &server)?;
         master.settle(SELDOM)?;
         let mut balancers = Balancers::watch(&server).await?;
-        let ours = changes(&api, &mut balancers).await?;
+        let ours = changes(&api, &mut balancers, endpoints).await?;
         let floor = ways(&api).await?;
         let (status, _) = master.settle(SELDOM)?;
         let written = status["commits"].as_array().into_iter().flatten().filter_map(|commit| commit["bytes"].as_u64());
@@ -211,12 +211,12 @@ fn name_of(i: usize) -> String {
     format!("service-{i}")
 }
 
-/// Times from sending a PATCH that takes endpoints away to the row's being so.
-async fn changes(api: &ApiServer, balancers: &mut Balancers) -> anyhow::Result<Vec<Duration>> {
+/// Times from sending a PATCH that takes endpoints away, so that `most` or one less are left, to the row's being so.
+async fn changes(api: &ApiServer, balancers: &mut Balancers, most: usize) -> anyhow::Result<Vec<Duration>> {
     let client = api.client()?;
     let mut times = Vec::new();
     for i in 0..CHANGES {
-        let count = ENDPOINTS - 1 - i % 2;
+        let count = most - i % 2;
         let slices = Api::<EndpointSlice>::namespaced(client.clone(), &namespace_of(i));
         let patch = Patch::Merge(json!({"endpoints": (0..count).map(|n| endpoint_of(i, n)).collect::<Vec<_>>()}));
         let name = format!("Service_{}/{}_TCP_cluster", namespace_of(i), name_of(i));

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use ovenbird_api::{Mac, name};
 use ovenbird_reconcile::Output;
 use ovenbird_schema::northbound::{
-    logical_router as lr, logical_router_port as lrp, logical_switch as ls, logical_switch_port as lsp,
+    logical_router as lr, logical_router_port as lrp, logical_switch as ls, logical_switch_port as lsp, port_group,
 };
 use ovsdb::Atom;
 
 use super::Gateway;
-use crate::build::RowBuilder;
+use crate::build::{RowBuilder, contribution};
+use crate::cluster;
 use crate::config::is_v4;
 
 /// Adds them.
@@ -45,6 +46,8 @@ pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
             ],
         )
         .build();
+    let outside = contribution(&port_group::TABLE, cluster::outside_ports(), port_group::PORTS, localnet.id.uuid());
+    output.contributions.push(outside);
     gateway.add_to(output, localnet, on_switch);
     gateway.add_to(output, switch_end, on_switch);
 
