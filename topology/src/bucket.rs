@@ -50,6 +50,11 @@ impl Bucket {
         Bucket::named(6, node)
     }
 
+    /// The Services that ask for an address outside the cluster.
+    pub fn outside(address: IpAddr) -> Bucket {
+        Bucket::named(7, address)
+    }
+
     fn named(kind: u8, name: impl Hash) -> Bucket {
         let mut hasher = FxHasher::default();
         (kind, name).hash(&mut hasher);

@@ -16,7 +16,7 @@ mod settings;
 mod source_ranges;
 mod variants;
 
-use ovenbird_reconcile::{Contribution, DesiredRow, Output, Owner};
+use ovenbird_reconcile::{Contribution, DesiredRow, Diagnostic, Output, Owner, Severity};
 use ovenbird_schema::northbound::{
     load_balancer as lb, load_balancer_group as group, logical_router as lr, logical_switch as ls,
 };
@@ -24,7 +24,7 @@ use ovsdb::{Atom, Datum, Uuid};
 
 use crate::build::{RowBuilder, contribution};
 use crate::cluster::load_balancer_group;
-use crate::facts::{EndpointSliceFact, Protocol, ServiceFact};
+use crate::facts::{EndpointSliceFact, Protocol, ServiceFact, ServicePort};
 use crate::view::View;
 use crate::{gateway, node};
 use endpoints::Port;
@@ -42,10 +42,11 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
     let settings = Settings::of(view, service, &mut output.diagnostics);
     let slices = view.own_slices(owner);
     for protocol in Protocol::ALL {
-        let ports = ports(service, protocol, &slices);
+        let mut ports = ports(service, protocol, &slices);
         if ports.is_empty() {
             continue;
         }
+        ports.iter_mut().for_each(|port| refuse(view, service, port, &mut output.diagnostics));
         for layer in layers::of(view, service, &ports) {
             for variant in variants::of(view, &layer, &ports) {
                 let part = Part { service, protocol, layer: &layer, ports: &ports };
@@ -55,7 +56,7 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
                 output.rows.push(row);
             }
         }
-        source_ranges::add(view, owner, service, protocol, &mut output);
+        source_ranges::add(view, owner, service, &ports, &mut output);
     }
     output
 }
@@ -69,6 +70,27 @@ fn ports<'a>(service: &'a ServiceFact, protocol: Protocol, slices: &[&'a Endpoin
         }
     }
     ports
+}
+
+/// Notes the addresses outside the cluster at which the port is not this Service's.
+fn refuse(view: &View<'_>, service: &ServiceFact, port: &mut Port<'_>, diagnostics: &mut Vec<Diagnostic>) {
+    for ip in service.outside().filter(|ip| ip.is_ipv4() == port.v4) {
+        let problem = if let Some((setting, net)) = view.config().networks().find(|(_, net)| net.contains(&ip)) {
+            format!("{ip} is inside {setting} {net}, which is the cluster's own; use another address")
+        } else if let Some(holder) = view.outside_holder(ip, port.service).filter(|key| **key != service.key) {
+            let ServicePort { port, protocol, .. } = port.service;
+            format!("{ip} port {port} ({}) belongs to Service {holder}, which is older; use another", protocol.as_str())
+        } else {
+            continue;
+        };
+        let field = if service.external_ips.contains(&ip) { "spec.externalIPs" } else { "status.loadBalancer.ingress" };
+        let field = field.to_owned();
+        let told = Diagnostic { severity: Severity::Warning, reason: "AddressRefused", field, message: problem };
+        if !diagnostics.contains(&told) {
+            diagnostics.push(told);
+        }
+        port.refused.push(ip);
+    }
 }
 
 /// What a row is made of.

@@ -18,6 +18,7 @@ use crate::allocate::{NodeSubnets, SubnetError};
 use crate::bucket::Bucket;
 use crate::facts::{
     Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NodeFact, PodAddresses, PodFact, ServiceFact,
+    ServicePort,
 };
 use crate::gateway::{self, GatewayError};
 use crate::places::{Common, Place};
@@ -31,6 +32,8 @@ pub(crate) struct Snapshot {
     namespaces: FxHashMap<Str, NamespaceFact>,
     services: FxHashMap<Str, Box<ServiceFact>>,
     slices: FxHashMap<Str, Box<EndpointSliceFact>>,
+    /// By address outside the cluster: keys of the Services that ask for it.
+    outside: FxHashMap<IpAddr, BTreeSet<Str>>,
     /// By Service: keys of its slices, sorted.
     slices_of: FxHashMap<Str, Vec<Str>>,
     /// By node: (address, key of a pod that claims it), sorted. Two entries with one address are a conflict.
@@ -79,6 +82,13 @@ impl Snapshot {
 
     pub fn service(&self, key: &str) -> Option<&ServiceFact> {
         self.services.get(key).map(|service| &**service)
+    }
+
+    /// Of the Services that ask for a port of an address the oldest, then the first by key.
+    pub fn outside_holder(&self, address: IpAddr, port: &ServicePort) -> Option<&Str> {
+        let asking = self.outside.get(&address)?.iter().filter_map(|key| self.service(key));
+        let asking = asking.filter(|s| s.ports.iter().any(|p| (p.port, p.protocol) == (port.port, port.protocol)));
+        asking.min_by_key(|service| (service.created, &service.key)).map(|service| &service.key)
     }
 
     /// The slices of a Service, by key.
@@ -227,11 +237,24 @@ impl Snapshot {
         if self.service(key) == service.as_ref() {
             return Touched::default();
         }
-        self.services.remove(key);
+        let mut buckets = Vec::new();
+        for address in self.services.remove(key).iter().flat_map(|before| before.outside()) {
+            buckets.push(Bucket::outside(address));
+            if let Some(keys) = self.outside.get_mut(&address) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.outside.remove(&address);
+                }
+            }
+        }
         if let Some(service) = service {
+            for address in service.outside() {
+                buckets.push(Bucket::outside(address));
+                self.outside.entry(address).or_default().insert(service.key.clone());
+            }
             self.services.insert(service.key.clone(), Box::new(service));
         }
-        Touched { owners: vec![Owner::new(kinds::SERVICE, key.clone())], buckets: Vec::new() }
+        Touched { owners: vec![Owner::new(kinds::SERVICE, key.clone())], buckets }
     }
 
     fn set_slice(&mut self, key: &Str, slice: Option<EndpointSliceFact>) -> Touched {

@@ -11,7 +11,7 @@ use ovenbird_reconcile::Owner;
 use ovsdb::Str;
 
 use crate::bucket::Bucket;
-use crate::facts::{EndpointSliceFact, HostPort, NodeFact, PodFact, ServiceFact};
+use crate::facts::{EndpointSliceFact, HostPort, NodeFact, PodFact, ServiceFact, ServicePort};
 use crate::gateway::GatewayError;
 use crate::places::{Common, Place};
 use crate::snapshot::{Snapshot, Subnets};
@@ -58,6 +58,12 @@ impl<'a> View<'a> {
     /// The slices of the owner's own Service, by key. Not recorded: they are the Service's own facts.
     pub fn own_slices(&self, owner: &Owner) -> Vec<&'a EndpointSliceFact> {
         if owner.kind == kinds::SERVICE { self.snapshot.slices(&owner.key) } else { Vec::new() }
+    }
+
+    /// Key of the Service that has a port of an address outside the cluster: the oldest that asks for it.
+    pub(crate) fn outside_holder(&self, address: IpAddr, port: &ServicePort) -> Option<&'a Str> {
+        self.read(Bucket::outside(address));
+        self.snapshot.outside_holder(address, port)
     }
 
     /// The nodes that have a switch, by name: for what differs from node to node.

@@ -171,9 +171,9 @@ fn service(name: u8, shape: u16, interner: &mut Interner) -> ServiceFact {
     let port = |p: u16, name: &str| json!({"name": name, "port": p, "nodePort": node_port(p), "protocol": protocol});
     let schedulers = ["rr", "sh", "wrr", "lc"];
     let object = json!({
-        "metadata": {"namespace": "ns", "name": format!("s{name}"),
+        "metadata": {"namespace": "ns", "name": format!("s{name}"), "creationTimestamp": format!("2026-01-01T00:00:0{}Z", shape >> 12 & 1),
             "annotations": {"ovenbird.io/scheduler": schedulers[usize::from(shape >> 10 & 3)]}},
-        "spec": {"clusterIPs": ips, "ports": [port(80, "a"), port(81, "b")], "externalIPs": if bit(8) { json!([format!("192.0.2.{name}")]) } else { json!([]) },
+        "spec": {"clusterIPs": ips, "ports": [port(80, "a"), port(81, "b")], "externalIPs": if bit(8) { json!(["192.0.2.1"]) } else { json!([]) },
             "internalTrafficPolicy": policy(bit(4)), "externalTrafficPolicy": policy(bit(5)),
             "sessionAffinity": if bit(9) { "ClientIP" } else { "None" }},
     });

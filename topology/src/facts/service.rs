@@ -12,7 +12,7 @@ use ovenbird_api::annotation;
 use ovenbird_api::service::{Scheduler, parse_scheduler};
 use ovsdb::Str;
 
-use super::{Annotated, annotated, key};
+use super::{Annotated, annotated, created, key};
 use crate::intern::Interner;
 
 /// Label of objects that another proxy serves (KEP-2447).
@@ -27,6 +27,8 @@ const DEFAULT_AFFINITY: u32 = 10800;
 pub struct ServiceFact {
     /// `namespace/name`.
     pub key: Str,
+    /// `metadata.creationTimestamp`, seconds since 1970; the older of two that ask for one address has it.
+    pub created: i64,
     /// `spec.clusterIPs`; none when there is nothing to serve.
     pub cluster_ips: Box<[IpAddr]>,
     /// `spec.externalIPs`.
@@ -107,6 +109,7 @@ impl ServiceFact {
     ) -> ServiceFact {
         let nothing = || ServiceFact {
             key: key(meta),
+            created: created(meta),
             cluster_ips: Box::default(),
             external_ips: Box::default(),
             ingress: Box::default(),
@@ -131,6 +134,7 @@ impl ServiceFact {
             spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()?.timeout_seconds?.try_into().ok());
         ServiceFact {
             key: key(meta),
+            created: created(meta),
             cluster_ips,
             external_ips: addresses(spec.external_ips.as_deref().unwrap_or_default()),
             ingress: ingress.iter().filter_map(vip).collect(),
@@ -142,6 +146,14 @@ impl ServiceFact {
             external_local: is_local(&spec.external_traffic_policy),
             scheduler: annotated(meta, annotation::SCHEDULER, parse_scheduler),
         }
+    }
+}
+
+impl ServiceFact {
+    /// The addresses by which it is used from outside, each once.
+    pub fn outside(&self) -> impl Iterator<Item = IpAddr> {
+        let ingress = self.ingress.iter().filter(|ip| !self.external_ips.contains(ip));
+        self.external_ips.iter().chain(ingress).copied()
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Port<'a> {
     pub service: &'a ServicePort,
     /// The family: IPv4.
     pub v4: bool,
+    /// Addresses outside the cluster at which another has the port.
+    pub refused: Vec<IpAddr>,
     /// The other side: each address and port once, sorted.
     pub backends: Vec<Backend<'a>>,
 }
@@ -62,7 +64,7 @@ impl<'a> Port<'a> {
             (b.endpoint.address, b.port, !b.is_ready(), !b.endpoint.conditions.serving, b.endpoint.node.is_none())
         });
         backends.dedup_by_key(|b| (b.endpoint.address, b.port));
-        Port { service, v4, backends }
+        Port { service, v4, refused: Vec::new(), backends }
     }
 
     /// Those that answer where all endpoints may: the ready ones within reach, or when none is ready anywhere, those that still serve while

@@ -38,6 +38,8 @@ pub(super) struct Layer {
 pub(super) struct Address {
     /// As in a key of `vips`: IPv6 in brackets, or `^` and a variable.
     pub text: String,
+    /// The address, if it is one outside the cluster, which another Service may have.
+    pub outside: Option<IpAddr>,
     /// IPv4.
     pub v4: bool,
     /// At the node port, not the Service's port.
@@ -60,7 +62,7 @@ const CLUSTER: Layer = Layer {
 pub(super) fn of(view: &View<'_>, service: &ServiceFact, ports: &[Port<'_>]) -> Vec<Layer> {
     let mut layers = Vec::with_capacity(1);
     let internal = || service.cluster_ips.iter().map(|ip| Address::of(*ip));
-    let external = || service.external_ips.iter().chain(&service.ingress).map(|ip| Address::of(*ip));
+    let external = || service.outside().map(|ip| Address { outside: Some(ip), ..Address::of(ip) });
     let mut everywhere = Vec::new();
     if service.internal_local {
         layers.push(Layer {
@@ -155,12 +157,12 @@ fn node_ports(view: &View<'_>, service: &ServiceFact, layers: &mut Vec<Layer>) {
 
 impl Address {
     fn of(ip: IpAddr) -> Address {
-        Address { text: bracketed(ip), v4: ip.is_ipv4(), node_port: false }
+        Address { text: bracketed(ip), outside: None, v4: ip.is_ipv4(), node_port: false }
     }
 
     /// The n-th address of the node that the row is used on.
     fn variable(v4: bool, n: usize) -> Address {
-        Address { text: format!("^NODEIP_IPv{}_{n}", if v4 { 4 } else { 6 }), v4, node_port: true }
+        Address { text: format!("^NODEIP_IPv{}_{n}", if v4 { 4 } else { 6 }), outside: None, v4, node_port: true }
     }
 }
 

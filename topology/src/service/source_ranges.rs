@@ -16,22 +16,26 @@ use ovenbird_schema::northbound::{acl, port_group};
 use crate::build::{RowBuilder, contribution};
 use crate::cluster::{self, OUTSIDE_PORTS};
 use crate::config::is_v4;
-use crate::facts::{Protocol, ServiceFact};
+use crate::facts::ServiceFact;
 use crate::view::View;
+
+use super::endpoints::Port;
 
 /// Priority of those that are let in; others are dropped one below.
 const ALLOW: i64 = 1001;
 
-/// Adds the rows of a protocol. A family without ranges is open, as with kube-proxy.
-pub(super) fn add(view: &View<'_>, owner: &Owner, service: &ServiceFact, protocol: Protocol, output: &mut Output) {
+/// Adds the rows of a protocol, whose ports these are. A family without ranges is open, as with kube-proxy.
+pub(super) fn add(view: &View<'_>, owner: &Owner, service: &ServiceFact, ports: &[Port<'_>], output: &mut Output) {
     for v4 in [true, false] {
         let ranges = service.source_ranges.iter().filter(|net| is_v4(net) == v4);
         let ranges = set(ranges.map(IpNet::to_string));
-        let addresses = set(service.ingress.iter().filter(|ip| ip.is_ipv4() == v4).map(IpAddr::to_string));
-        let ports = service.ports.iter().filter(|port| port.protocol == protocol).map(|port| port.port.to_string());
-        let (Some(ranges), Some(addresses), Some(ports)) = (ranges, addresses, set(ports)) else { continue };
+        let own = |ip: &&IpAddr| ip.is_ipv4() == v4 && !ports.iter().any(|port| port.refused.contains(*ip));
+        let addresses = set(service.ingress.iter().filter(own).map(IpAddr::to_string));
+        let numbers = set(ports.iter().map(|port| port.service.port.to_string()));
+        let (Some(ranges), Some(addresses), Some(numbers)) = (ranges, addresses, numbers) else { continue };
+        let Some(protocol) = ports.first().map(|port| port.service.protocol) else { continue };
         let (ip, transport) = (if v4 { "ip4" } else { "ip6" }, protocol.as_str().to_lowercase());
-        let used = format!("inport == @{OUTSIDE_PORTS} && {ip}.dst == {addresses} && {transport}.dst == {ports}");
+        let used = format!("inport == @{OUTSIDE_PORTS} && {ip}.dst == {addresses} && {transport}.dst == {numbers}");
         let family = if v4 { "IPv4" } else { "IPv6" };
         let allowed = (ALLOW, acl::Action::Allow, format!("{used} && {ip}.src == {ranges}"), "allow");
         for (priority, action, matched, word) in [allowed, (ALLOW - 1, acl::Action::Drop, used, "drop")] {

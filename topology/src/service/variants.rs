@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ovsdb::Atom;
 
 use super::endpoints::{Backend, Port, Viewpoint};
-use super::layers::{Layer, bracketed};
+use super::layers::{Address, Layer, bracketed};
 use crate::Config;
 use crate::cluster::Group;
 use crate::places::Place;
@@ -189,7 +189,8 @@ pub(super) fn balance(
             }
         }
         let list = Atom::from(list);
-        for address in layer.addresses.iter().filter(|address| address.v4 == port.v4) {
+        let refused = |address: &Address| address.outside.is_some_and(|ip| port.refused.contains(&ip));
+        for address in layer.addresses.iter().filter(|address| address.v4 == port.v4 && !refused(address)) {
             let number = if address.node_port { port.service.node_port } else { port.service.port };
             if number != 0 {
                 balanced.vips.push((format!("{}:{number}", address.text).into(), list.clone()));
