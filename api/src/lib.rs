@@ -13,6 +13,7 @@ pub mod name;
 pub mod node;
 pub mod path;
 pub mod pod;
+pub mod port;
 pub mod service;
 
 pub use annotation::AnnotationError;
@@ -20,3 +21,4 @@ pub use gateway::{GatewayMode, L3Gateway};
 pub use mac::Mac;
 pub use masquerade::{Masquerade, MasqueradeError};
 pub use pod::{PodNetwork, PodRoute};
+pub use port::{HostPort, Protocol};

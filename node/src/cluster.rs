@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod as KubePod};
+use k8s_openapi::api::core::v1::{Container, Node, ObjectReference, Pod as KubePod};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, ResourceExt};
-use ovenbird_api::{annotation, name, node};
+use ovenbird_api::{HostPort, annotation, name, node};
 use ovenbird_daemon::{access, rights};
 use ovenbird_reconcile::{Diagnostic, Severity};
 use tokio::sync::watch;
@@ -106,7 +106,24 @@ fn slim(pod: &KubePod) -> Pod {
         node: pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default(),
         network: text(annotation::POD_NETWORKS),
         limits: [text(annotation::INGRESS_BANDWIDTH), text(annotation::EGRESS_BANDWIDTH)],
+        host_ports: host_ports(pod),
+        created: pod.creation_timestamp().map_or(0, |time| time.0.as_second()),
     }
+}
+
+/// The ports of the node that a pod asks for: those of containers that run beside each other, of init containers only when they stay.
+fn host_ports(pod: &KubePod) -> Vec<HostPort> {
+    let done =
+        pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| ["Succeeded", "Failed"].contains(&p));
+    let Some(spec) = pod.spec.as_ref().filter(|spec| !done && spec.host_network != Some(true)) else {
+        return Vec::new();
+    };
+    let stays = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(stays));
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    ports
+        .filter_map(|p| HostPort::new(p.host_ip.as_deref(), p.host_port, p.protocol.as_deref(), p.container_port))
+        .collect()
 }
 
 /// Asks the API for one pod.

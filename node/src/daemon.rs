@@ -82,6 +82,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         node: node.clone(),
         host_changes: host_changes.clone(),
         services,
+        host_ports: pods.host_ports(),
     };
     let shown = Shown { metrics, readiness: readiness.clone(), vswitch: vswitch.clone() };
     let serving = async { server.serve(plug.clone(), stop.clone()).await.context("serving CNI") };

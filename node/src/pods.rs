@@ -4,12 +4,14 @@
 //! Must not: talk to the API itself, but for one question asked through [`Lookup`]: does a pod exist that the watch has not shown?
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use ipnet::IpNet;
 use ovenbird_api::bandwidth::Bandwidth;
 use ovenbird_api::name::key;
-use ovenbird_api::{AnnotationError, PodNetwork, annotation};
+use ovenbird_api::{AnnotationError, HostPort, PodNetwork, annotation};
 use ovenbird_cni_server::{CniError, Code, PodRef};
 use tokio::sync::watch;
 
@@ -26,6 +28,19 @@ pub struct Pod {
     pub network: Option<String>,
     /// Annotations of bandwidth: ingress, egress.
     pub limits: [Option<String>; 2],
+    /// Ports of the node that it asks for; none on the host's network, and when it is done.
+    pub host_ports: Vec<HostPort>,
+    /// `metadata.creationTimestamp`, seconds since 1970.
+    pub created: i64,
+}
+
+/// The ports of the node that a pod asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPorts {
+    /// The ports.
+    pub ports: Vec<HostPort>,
+    /// The pod's addresses.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A pod that can be attached.
@@ -54,6 +69,7 @@ struct Inner {
 pub struct PodBook {
     node: String,
     inner: watch::Sender<Inner>,
+    host_ports: watch::Sender<Vec<HostPorts>>,
     lookup: Lookup,
 }
 
@@ -81,7 +97,7 @@ impl Pod {
 impl PodBook {
     /// An empty book of a node.
     pub fn new(node: impl Into<String>, lookup: Lookup) -> PodBook {
-        PodBook { node: node.into(), inner: watch::Sender::default(), lookup }
+        PodBook { node: node.into(), inner: watch::Sender::default(), host_ports: watch::Sender::default(), lookup }
     }
 
     /// A list begins.
@@ -106,16 +122,42 @@ impl PodBook {
             inner.pods = std::mem::take(&mut inner.listing);
             inner.complete = true;
         });
+        self.tell_host_ports();
     }
 
     /// A pod is new or changed.
     pub fn apply(&self, key: String, pod: Pod) {
         self.inner.send_modify(|inner| drop(inner.pods.insert(key, Arc::new(pod))));
+        self.tell_host_ports();
     }
 
     /// A pod is gone.
     pub fn delete(&self, key: &str) {
         self.inner.send_modify(|inner| drop(inner.pods.remove(key)));
+        self.tell_host_ports();
+    }
+
+    /// The ports of the node that pods ask for, those of older pods first.
+    pub fn host_ports(&self) -> watch::Receiver<Vec<HostPorts>> {
+        self.host_ports.subscribe()
+    }
+
+    fn tell_host_ports(&self) {
+        let inner = self.inner.borrow();
+        let mut asking: Vec<_> = inner.pods.iter().filter(|(_, pod)| !pod.host_ports.is_empty()).collect();
+        asking.sort_by_key(|(key, pod)| (pod.created, *key));
+        let ports = |pod: &Pod| {
+            let Some(Ok(ready)) = pod.ready() else { return None };
+            let addresses = ready.network.addresses.iter().map(IpNet::addr).collect();
+            Some(HostPorts { ports: pod.host_ports.clone(), addresses })
+        };
+        let now: Vec<HostPorts> = asking.into_iter().filter_map(|(_, pod)| ports(pod)).collect();
+        self.host_ports.send_if_modified(|old| {
+            *old != now && {
+                *old = now;
+                true
+            }
+        });
     }
 
     /// Waits for the first complete list.

@@ -73,3 +73,24 @@ async fn a_list_replaces_what_was_known() {
     book.until_complete().await;
     assert!(book.get("default", "old").is_none() && book.get("default", "web").is_some());
 }
+
+#[tokio::test]
+async fn ports_of_the_node_are_told_when_they_change_and_those_of_older_pods_first() {
+    let book = book(None);
+    let mut told = book.host_ports();
+    let asking = |created, port| Pod {
+        created,
+        host_ports: HostPort::new(None, Some(port), None, 80).into_iter().collect(),
+        ..pod("u")
+    };
+    book.apply("default/plain".into(), pod("u"));
+    assert!(!told.has_changed().unwrap());
+    book.apply("default/a".into(), Pod { network: None, ..asking(2, 2) });
+    assert!(!told.has_changed().unwrap(), "it has no address yet");
+    book.apply("default/a".into(), asking(2, 2));
+    book.apply("default/b".into(), asking(1, 1));
+    let ports = |all: &[HostPorts]| all.iter().flat_map(|pod| &pod.ports).map(|p| p.port).collect::<Vec<_>>();
+    assert_eq!(ports(&told.borrow_and_update()), [1, 2]);
+    book.delete("default/b");
+    assert_eq!(ports(&told.borrow_and_update()), [2]);
+}

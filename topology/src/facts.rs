@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ovenbird_api::service::parse_weight;
 use ovenbird_api::{AnnotationError, L3Gateway, Mac, PodNetwork, annotation, name, node};
+pub use ovenbird_api::{HostPort, Protocol};
 use ovsdb::Str;
 
 use crate::intern::Interner;
@@ -19,8 +20,7 @@ mod host_port;
 mod service;
 mod slice;
 
-pub use host_port::HostPort;
-pub use service::{Protocol, ServiceFact, ServicePort};
+pub use service::{ServiceFact, ServicePort};
 pub use slice::{Conditions, Endpoint, EndpointSliceFact, Hints, SlicePort};
 
 /// Label of a Node: the zone that it stands in.

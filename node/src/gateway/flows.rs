@@ -243,7 +243,8 @@ fn host_and_services(flows: &mut Flows, p: &Ports, facts: &Facts<'_>, family: Fa
 
 /// What comes from the wire to a Service goes to the gateway router, which balances it.
 fn services_from_wire(flows: &mut Flows, p: &Ports, facts: &Facts<'_>) {
-    let mut entries: BTreeSet<(IpAddr, Protocol, u16)> = facts.served.vips.keys().copied().collect();
+    let outside = facts.served.vips.keys().filter(|(address, ..)| !address.is_loopback());
+    let mut entries: BTreeSet<(IpAddr, Protocol, u16)> = outside.copied().collect();
     if facts.gateway.l3.node_port {
         let own = facts.gateway.l3.addresses.iter().map(IpNet::addr);
         let chosen = facts.node_port_addresses;

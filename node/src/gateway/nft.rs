@@ -24,6 +24,10 @@ pub const TABLE: &str = "inet ovenbird";
 /// Longest part of the tool's complaint that is repeated.
 const COMPLAINT: usize = 400;
 
+/// Where 127.0.0.1 leads to pods, it must not be reached from outside.
+const LOOPBACK: &str = "\tchain loopback {\n\t\ttype filter hook prerouting priority -300\n\
+    \t\tiifname != \"lo\" ip daddr 127.0.0.0/8 drop\n\t}\n";
+
 /// All that the table depends on.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
@@ -77,9 +81,17 @@ pub fn ruleset(facts: &Facts<'_>) -> String {
             rules.push_str(&format!("\t\tfib daddr type local {which} dnat {ip} to {key} map @node_ports_{suffix}\n"));
         }
     }
+    if serves_loopback(facts.served) {
+        text.push_str(LOOPBACK);
+    }
     chains(&mut text, &rules, &local_pods(facts));
     text.push_str("}\n");
     text
+}
+
+/// True when a loopback address leads to a pod.
+pub fn serves_loopback(served: &Served) -> bool {
+    served.vips.keys().any(|(address, ..)| address.is_loopback())
 }
 
 /// A file for nft(8) that removes the table, be it there or not.

@@ -1,7 +1,10 @@
 //! Golden tables, which the real nft must accept.
 
+use ovenbird_api::HostPort;
+
 use super::super::flows::tests::{check, served};
 use super::*;
+use crate::pods::HostPorts;
 
 fn facts(served: &Served) -> Facts<'_> {
     Facts { served, node_port: true, node_port_addresses: &[], local_pods: &[], cluster_subnets: &[] }
@@ -15,15 +18,32 @@ fn dual() -> Served {
     served
 }
 
-fn all() -> [(&'static str, String); 3] {
-    let (none, dual) = (Served::default(), dual());
+/// A pod that asks for a port at all addresses, and a later one that asks for the same at one.
+fn host_ports() -> Served {
+    let pod = |address: Option<&str>, target: i32, own: [&str; 2]| HostPorts {
+        ports: HostPort::new(address, Some(8080), None, target).into_iter().collect(),
+        addresses: own.iter().map(|a| a.parse().unwrap()).collect(),
+    };
+    let pods = [pod(None, 80, ["10.128.0.3", "fd01::3"]), pod(Some("172.30.0.11"), 81, ["10.128.0.4", "fd01::4"])];
+    let mut served = Served::default();
+    served.add_host_ports(&pods, &["172.30.0.11", "fd30::11", "127.0.0.1"].map(|a| a.parse().unwrap()));
+    served
+}
+
+fn all() -> [(&'static str, String); 4] {
+    let (none, dual, ports) = (Served::default(), dual(), host_ports());
     let local = Facts {
         local_pods: &["10.128.0.0/24".parse().unwrap(), "fd01::/64".parse().unwrap()],
         cluster_subnets: &["10.128.0.0/14".parse().unwrap(), "fd01::/48".parse().unwrap()],
         node_port_addresses: &["172.30.0.0/24".parse().unwrap()],
         ..facts(&dual)
     };
-    [("none.nft", ruleset(&facts(&none))), ("services.nft", ruleset(&facts(&dual))), ("local.nft", ruleset(&local))]
+    [
+        ("none.nft", ruleset(&facts(&none))),
+        ("services.nft", ruleset(&facts(&dual))),
+        ("local.nft", ruleset(&local)),
+        ("host-ports.nft", ruleset(&facts(&ports))),
+    ]
 }
 
 #[test]
@@ -52,7 +72,7 @@ async fn nft_accepts_them_and_replaces_one_by_the_next() {
     for (name, text) in all() {
         replace(&text).await.unwrap_or_else(|e| panic!("{name}: {e}\n{text}"));
         replace(&text).await.unwrap();
-        assert_eq!(shown().contains("fd96::8"), name != "none.nft", "{name}");
+        assert_eq!(shown().contains("map vips_v6"), name != "none.nft", "{name}");
     }
     let error = replace("table inet ovenbird { nonsense }").await.unwrap_err().to_string();
     assert!(error.contains("nonsense"), "{error}");

@@ -16,6 +16,7 @@ use super::task::Task;
 use crate::cluster::NodeFact;
 use crate::config::{Config, Settings};
 use crate::net::netns;
+use crate::pods::HostPorts;
 use crate::real_ovn_tests::{Host, Node, Sandbox, TURN, ping};
 
 const MAC: &str = "02:00:ac:1e:00:0b";
@@ -123,6 +124,7 @@ fn gateway_rows(host: &Host) {
 struct Daemon {
     services: watch::Sender<Option<Services>>,
     _node: watch::Sender<NodeFact>,
+    _host_ports: watch::Sender<Vec<HostPorts>>,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
@@ -145,6 +147,7 @@ impl Daemon {
         };
         let (node_tx, node_rx) = watch::channel(fact);
         let (services_tx, services_rx) = watch::channel(Some(services));
+        let (host_ports_tx, host_ports_rx) = watch::channel(Vec::new());
         let task = Task {
             config: config(world),
             mtu: 1400,
@@ -153,8 +156,9 @@ impl Daemon {
             node: node_rx,
             host_changes: node.net.changes().unwrap(),
             services: services_rx,
+            host_ports: host_ports_rx,
         };
-        Daemon { services: services_tx, _node: node_tx, task: tokio::spawn(task.run()) }
+        Daemon { services: services_tx, _node: node_tx, _host_ports: host_ports_tx, task: tokio::spawn(task.run()) }
     }
 }
 

@@ -14,21 +14,13 @@ use k8s_openapi::api::core::v1::{Service as KubeService, ServiceSpec, ServiceSta
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
+pub use ovenbird_api::Protocol;
 use ovenbird_api::name;
 use ovenbird_daemon::{access, rights};
 use tokio::sync::watch;
 use tracing::warn;
 
-/// Transport of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
-}
+use crate::pods::HostPorts;
 
 /// A port of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,37 +56,17 @@ pub type Services = BTreeMap<String, Service>;
 pub struct Served {
     /// NodePorts.
     pub node_ports: BTreeMap<(Protocol, u16), Targets>,
-    /// External and load-balancer addresses.
+    /// External and load-balancer addresses; ports of the node that lead to pods, at its own.
     pub vips: BTreeMap<(IpAddr, Protocol, u16), Targets>,
 }
 
-/// Cluster addresses of a Service, at most one of each family, and a port of it.
+/// Cluster addresses of a Service, or addresses of a pod, at most one of each family, and a port of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Targets {
     /// `clusterIPs`.
     pub addresses: Vec<IpAddr>,
     /// `port`.
     pub port: u16,
-}
-
-impl Protocol {
-    /// As ovs-ofctl and nft spell it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-            Protocol::Sctp => "sctp",
-        }
-    }
-
-    fn parse(text: Option<&str>) -> Option<Protocol> {
-        match text {
-            None | Some("TCP") => Some(Protocol::Tcp),
-            Some("UDP") => Some(Protocol::Udp),
-            Some("SCTP") => Some(Protocol::Sctp),
-            Some(_) => None,
-        }
-    }
 }
 
 impl Targets {
@@ -120,6 +92,18 @@ impl Served {
             }
         }
         served
+    }
+
+    /// Adds ports of the node that lead to pods, at these addresses of it. Of two pods that ask for one, the first has it.
+    pub fn add_host_ports(&mut self, pods: &[HostPorts], own: &[IpAddr]) {
+        for pod in pods {
+            for wanted in &pod.ports {
+                for address in own.iter().filter(|address| wanted.covers(**address)) {
+                    let targets = || Targets { addresses: pod.addresses.clone(), port: wanted.target };
+                    self.vips.entry((*address, wanted.protocol, wanted.port)).or_insert_with(targets);
+                }
+            }
+        }
     }
 }
 

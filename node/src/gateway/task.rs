@@ -11,10 +11,12 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use ovenbird_api::GatewayMode;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -27,10 +29,14 @@ use super::{host, nft};
 use crate::cluster::NodeFact;
 use crate::config::Config;
 use crate::net::{NetOps, causes};
+use crate::pods::HostPorts;
 use crate::vswitch::Vswitch;
 
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Lets packets from 127.0.0.1 leave by the management port, where they are masqueraded.
+const ROUTE_LOCALNET: &str = "/proc/sys/net/ipv4/conf/ovn-k8s-mp0/route_localnet";
 
 /// What the task works with.
 pub struct Task<N> {
@@ -48,6 +54,8 @@ pub struct Task<N> {
     pub host_changes: watch::Receiver<u64>,
     /// Services, once they are listed.
     pub services: watch::Receiver<Option<Services>>,
+    /// Ports of the node that pods ask for.
+    pub host_ports: watch::Receiver<Vec<HostPorts>>,
 }
 
 /// The bridge's switch, and the flows that were last written to it.
@@ -75,7 +83,7 @@ impl<N: NetOps> Task<N> {
         loop {
             state.wait_for(|s| s.synced).await?;
             let gateway = self.gateway().await;
-            let served = self.services.borrow_and_update().as_ref().map(Served::of).unwrap_or_default();
+            let served = self.served(gateway.as_ref());
             let mut done = self.write_table(&mut table, gateway.as_ref(), &served).await;
             if let Some(gateway) = &gateway {
                 let flows = write(&mut bridge, &socket, self.flows(gateway, &served)).await;
@@ -88,6 +96,7 @@ impl<N: NetOps> Task<N> {
                 changed = self.node.changed() => changed?,
                 changed = self.host_changes.changed() => changed?,
                 changed = self.services.changed() => changed?,
+                changed = self.host_ports.changed() => changed?,
                 changed = state.changed() => changed?,
                 () = ended(bridge.as_mut()) => {
                     info!("ovs-vswitchd has closed the session with the external bridge");
@@ -101,6 +110,15 @@ impl<N: NetOps> Task<N> {
                 }
             }
         }
+    }
+
+    fn served(&mut self, gateway: Option<&Gateway>) -> Served {
+        let mut served = self.services.borrow_and_update().as_ref().map(Served::of).unwrap_or_default();
+        let addresses = gateway.iter().flat_map(|g| &g.l3.addresses).map(IpNet::addr);
+        // The host's own way to a pod's port; of IPv6 the kernel lets no loopback address leave.
+        let own: Vec<IpAddr> = addresses.chain([Ipv4Addr::LOCALHOST.into()]).collect();
+        served.add_host_ports(&self.host_ports.borrow_and_update(), &own);
+        served
     }
 
     /// The gateway, when there is one; one that lacks something for a while leaves the flows as they are.
@@ -143,7 +161,10 @@ impl<N: NetOps> Task<N> {
         if written.as_ref() == Some(&want) {
             return true;
         }
-        let done = told("nftables", &nft::replace(&want).await);
+        let mut done = told("nftables", &nft::replace(&want).await);
+        if nft::serves_loopback(served) {
+            done &= told("pods' ports at 127.0.0.1", &tokio::fs::write(ROUTE_LOCALNET, "1").await);
+        }
         *written = done.then_some(want);
         done
     }

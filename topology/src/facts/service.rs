@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use ovenbird_api::annotation;
 use ovenbird_api::service::{Scheduler, parse_scheduler};
+use ovenbird_api::{Protocol, annotation};
 use ovsdb::Str;
 
 use super::{Annotated, annotated, created, key};
@@ -60,37 +60,6 @@ pub struct ServicePort {
     pub port: u16,
     /// `nodePort`, 0 without.
     pub node_port: u16,
-}
-
-/// A transport.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
-}
-
-impl Protocol {
-    /// All there are.
-    pub const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-
-    /// From the text of a `protocol` field; absent is TCP.
-    pub fn parse(text: Option<&str>) -> Option<Protocol> {
-        let known = |p: &Protocol| p.as_str() == text.unwrap_or("TCP");
-        Protocol::ALL.into_iter().find(known)
-    }
-
-    /// As Kubernetes writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Protocol::Tcp => "TCP",
-            Protocol::Udp => "UDP",
-            Protocol::Sctp => "SCTP",
-        }
-    }
 }
 
 impl ServiceFact {
