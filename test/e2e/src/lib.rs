@@ -4,6 +4,7 @@
 
 pub mod master;
 pub mod northbound;
+pub mod oracle;
 pub mod pods;
 pub mod real;
 pub mod service;
