@@ -124,6 +124,11 @@ pub struct Settings {
     #[arg(long, env = "OVENBIRD_NODEPORT_ADDRESSES", value_name = "CIDR,...")]
     pub nodeport_addresses: Option<String>,
 
+    /// Whether this node answers ARP and neighbour discovery for external and load-balancer addresses of Services; on a link, one
+    /// node should [default: false].
+    #[arg(long, env = "OVENBIRD_ANSWER_EXTERNAL_ADDRESSES", value_name = "BOOL")]
+    pub answer_external_addresses: Option<bool>,
+
     /// Whether ovn-controller replicates the whole Southbound: quicker, at the price of memory [default: true].
     #[arg(long, env = "OVENBIRD_MONITOR_ALL", value_name = "BOOL")]
     pub monitor_all: Option<bool>,
@@ -255,7 +260,7 @@ impl Settings {
             Settings, self, under,
             kubeconfig node_name ovs_address sb_address encap_type encap_ip mtu cluster_subnets k8s_service_cidrs bridge_mappings
             gateway_mode gateway_interface gateway_nexthop gateway_vlanid gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet
-            nodeport nodeport_addresses monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel
+            nodeport nodeport_addresses answer_external_addresses monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel
         }
     }
 }

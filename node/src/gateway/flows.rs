@@ -49,6 +49,8 @@ pub struct Facts<'a> {
     pub tunnel_port: u16,
     /// NodePorts are served on addresses in these; empty for all.
     pub node_port_addresses: &'a [IpNet],
+    /// ARP and neighbour discovery are answered for the external addresses of Services.
+    pub answer_external: bool,
     /// What Services are entered by.
     pub served: &'a Served,
 }
@@ -179,10 +181,41 @@ fn answer_neighbours(flows: &mut Flows, p: &Ports, facts: &Facts<'_>) {
         };
         flows.add(0, 51, format!("{},{about}", p.from_wire), p.host);
     }
+    let vips: BTreeSet<IpAddr> =
+        facts.served.vips.keys().map(|(vip, ..)| *vip).filter(|_| facts.answer_external).collect();
+    for vip in vips {
+        let (about, answer) = answer_for(vip, mac);
+        let answer = format!("move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],set_field:{mac}->eth_src,{answer}");
+        flows.add(0, 51, format!("{},{about}", p.from_wire), answer);
+    }
+    if facts.answer_external {
+        flows.add(6, 100, "icmp6,icmp_type=136", format!("set_field:{mac}->nd_tll,IN_PORT"));
+    }
     // Router and neighbour advertisements.
     for kind in [134, 136] {
         let of = format!("{},dl_dst={mac},icmp6,icmp_type={kind}", p.from_wire);
         flows.add(0, 51, of, format!("{},{}", p.patch, p.host));
+    }
+}
+
+/// Who asks for an address, and how the question is made its answer (RFC 826; RFC 4861 section 4.4, solicited and override).
+fn answer_for(address: IpAddr, mac: &str) -> (String, String) {
+    match address {
+        IpAddr::V4(v4) => (
+            format!("arp,arp_op=1,arp_tpa={v4}"),
+            format!(
+                "set_field:2->arp_op,move:NXM_NX_ARP_SHA[]->NXM_NX_ARP_THA[],set_field:{mac}->arp_sha,\
+                 move:NXM_OF_ARP_SPA[]->NXM_OF_ARP_TPA[],set_field:{v4}->arp_spa,IN_PORT"
+            ),
+        ),
+        IpAddr::V6(v6) => (
+            format!("icmp6,icmp_type=135,icmp_code=0,nd_target={v6}"),
+            // The option with the asker's MAC becomes one for ours, which table 6 writes: only an answer has it.
+            format!(
+                "move:NXM_NX_IPV6_SRC[]->NXM_NX_IPV6_DST[],set_field:{v6}->ipv6_src,\
+                 set_field:2->nd_options_type,set_field:0x60000000->nd_reserved,set_field:136->icmpv6_type,resubmit(,6)"
+            ),
+        ),
     }
 }
 

@@ -29,7 +29,7 @@ pub(in crate::gateway) fn served() -> Served {
     let targets = || Targets { addresses: vec!["10.96.0.7".parse().unwrap()], port: 80 };
     Served {
         node_ports: [((Protocol::Tcp, 30080), targets()), ((Protocol::Udp, 30053), targets())].into(),
-        vips: [(("192.0.2.1".parse().unwrap(), Protocol::Sctp, 132), targets())].into(),
+        vips: ["192.0.2.1", "2001:db8::9"].map(|vip| ((vip.parse().unwrap(), Protocol::Sctp, 132), targets())).into(),
     }
 }
 
@@ -41,6 +41,7 @@ fn of(gateway: &Gateway, served: &Served, node_port_addresses: &[IpNet]) -> BTre
         node_subnets: &["10.128.0.0/23".parse().unwrap(), "fd01::/64".parse().unwrap()],
         tunnel_port: 6081,
         node_port_addresses,
+        answer_external: true,
         served,
     })
 }

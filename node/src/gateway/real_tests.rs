@@ -134,6 +134,7 @@ fn config(world: &World) -> Config {
         ovs_address: Some(world.host.unix("conf")),
         cluster_subnets: Some("10.128.0.0/14/24,fd01::/48/64".into()),
         k8s_service_cidrs: Some("10.96.0.0/16,fd96::/112".into()),
+        answer_external_addresses: Some(true),
         ..Settings::default()
     })
     .unwrap()
@@ -254,6 +255,16 @@ async fn the_host_reaches_services(world: &World, daemon: &Daemon, pods: &std::s
         let seen = pods.recv().unwrap().to_string();
         let join = if seen.contains(':') { "fd98::2" } else { "100.64.0.2" };
         assert_eq!(seen, join, "{target} is balanced by the gateway router");
+    }
+    // The outside asks on its link for external addresses, which no host has.
+    world.host.nbctl("--wait=hv --timeout=30 lb-add ext 192.0.2.1:80 10.128.0.3:8080 tcp -- lb-add ext [2001:db8::1]:80 [fd01::3]:8080 tcp -- lr-lb-add GR_n1 ext");
+    for (route, target) in
+        [("ip route add 192.0.2.1 dev eth0", "192.0.2.1:80"), ("ip route add 2001:db8::1 dev eth0", "[2001:db8::1]:80")]
+    {
+        assert!(world.outside.run(route), "{route}");
+        let mut stream = Stream::open(Some(&world.outside), target).await.unwrap();
+        stream.works().unwrap_or_else(|e| panic!("{target}: {e}"));
+        pods.recv().unwrap();
     }
     // A Service whose endpoint is the host itself, from a pod by way of the gateway router and from the host.
     let here = echo_server(None, 9090).await;

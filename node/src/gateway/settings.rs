@@ -30,6 +30,8 @@ pub struct GatewaySettings {
     pub node_port: bool,
     /// NodePorts are served on the host's addresses in these networks; empty for all.
     pub node_port_addresses: Vec<IpNet>,
+    /// The node answers ARP and neighbour discovery for external addresses of Services.
+    pub answer_external: bool,
     /// Addresses for the link between host and OVN.
     pub masquerade: Masquerade,
 }
@@ -65,6 +67,7 @@ impl GatewaySettings {
             node_port_addresses: list(s.nodeport_addresses.as_deref())
                 .map(|t| parse("nodeport-addresses", t, "write networks such as 172.18.0.0/16"))
                 .collect::<Result<_, _>>()?,
+            answer_external: s.answer_external_addresses.unwrap_or(false),
             masquerade: masquerade(s)?,
         })
     }

@@ -178,6 +178,7 @@ impl<N: NetOps> Task<N> {
             node_subnets: &subnets,
             tunnel_port: self.config.encap.port(),
             node_port_addresses: &self.config.gateway.node_port_addresses,
+            answer_external: self.config.gateway.answer_external,
             served,
         })
     }
