@@ -5,14 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use ovenbird_api::L3Gateway;
 use ovenbird_api::node;
 use ovenbird_api::pod::PodNetwork;
-use ovenbird_topology::{Change, Config, Engine, Fact, Interner, NamespaceFact, NodeFact, PodFact, config};
+use ovenbird_topology::{
+    Change, Config, EndpointSliceFact, Engine, Fact, Interner, NamespaceFact, NodeFact, PodFact, ServiceFact, config,
+};
 use serde_json::Value;
 
-/// Nodes, pods and a namespace, some in conflict, one deleted.
+/// Nodes, pods, a namespace, a Service with its endpoints; some in conflict, one deleted.
 pub const SEEDS: &[&[u8]] = &[include_bytes!("../seeds/objects.json")];
 
 const CLUSTER_SUBNETS: &str = "10.128.0.0/14/23,fd00:10:128::/48/64";
@@ -78,6 +81,14 @@ fn fact(value: Value, interner: &mut Interner) -> Option<Fact> {
             let namespace = serde_json::from_value::<Namespace>(value).ok()?;
             Some(Fact::Namespace(NamespaceFact::from_k8s(&namespace, interner)))
         }
+        "Service" => {
+            let service = serde_json::from_value::<Service>(value).ok()?;
+            Some(Fact::Service(ServiceFact::from_k8s(&service, interner)))
+        }
+        "EndpointSlice" => {
+            let slice = serde_json::from_value::<EndpointSlice>(value).ok()?;
+            Some(Fact::EndpointSlice(EndpointSliceFact::from_k8s(&slice, interner)))
+        }
         _ => None,
     }
 }
@@ -118,7 +129,9 @@ mod tests {
     fn the_seed_goes_all_the_way() {
         let owners = follow(SEEDS[0]);
         assert!(
-            owners.contains(&"Node node-1".to_owned()) && owners.contains(&"Pod default/web-1".to_owned()),
+            owners.contains(&"Node node-1".to_owned())
+                && owners.contains(&"Pod default/web-1".to_owned())
+                && owners.contains(&"Service default/web".to_owned()),
             "{owners:?}"
         );
     }
