@@ -1,4 +1,4 @@
-//! The node daemon: chassis settings, management port, pod ports.
+//! The node daemon: chassis settings, management port, pod ports, gateway.
 //!
 //! ```text
 //! kubelet -> ovenbird-cni (shim) -> [cni-server] -> [plug] -> desired {veth in the pod's netns, Port, Interface}

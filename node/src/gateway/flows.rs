@@ -181,9 +181,10 @@ fn answer_neighbours(flows: &mut Flows, p: &Ports, facts: &Facts<'_>) {
         };
         flows.add(0, 51, format!("{},{about}", p.from_wire), p.host);
     }
-    let vips: BTreeSet<IpAddr> =
-        facts.served.vips.keys().map(|(vip, ..)| *vip).filter(|_| facts.answer_external).collect();
-    for vip in vips {
+    // Ports of pods are served at the host's own addresses, for which the host answers.
+    let own = |vip: &IpAddr| vip.is_loopback() || facts.gateway.l3.addresses.iter().any(|a| a.addr() == *vip);
+    let vips = facts.served.vips.keys().map(|(vip, ..)| *vip).filter(|vip| facts.answer_external && !own(vip));
+    for vip in vips.collect::<BTreeSet<_>>() {
         let (about, answer) = answer_for(vip, mac);
         let answer = format!("move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],set_field:{mac}->eth_src,{answer}");
         flows.add(0, 51, format!("{},{about}", p.from_wire), answer);

@@ -86,3 +86,17 @@ fn node_ports_are_served_where_the_operator_wants() {
     off.l3.node_port = false;
     assert_eq!(count(&of(&off, &served, &[])), 0);
 }
+
+#[test]
+fn no_two_flows_match_the_same() {
+    let dual = gateway(&["172.30.0.11/24", "fd30::11/64"], None);
+    let mut all = served();
+    // Host ports at the node's own addresses.
+    for address in ["172.30.0.11", "fd30::11", "127.0.0.1"] {
+        let targets = Targets { addresses: vec!["10.128.0.3".parse().unwrap()], port: 80 };
+        all.vips.insert((address.parse().unwrap(), Protocol::Tcp, 8080), targets);
+    }
+    let flows = of(&dual, &all, &[]);
+    let matches: BTreeSet<_> = flows.iter().map(|flow| flow.split(" actions=").next().unwrap()).collect();
+    assert_eq!(matches.len(), flows.len());
+}
