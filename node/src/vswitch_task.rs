@@ -195,7 +195,8 @@ impl Task {
         let root = self.replica.rows(&open_vswitch::TABLE).next().map(|(_, row)| open_vswitch::Ref(row));
         Known {
             mappings: root.and_then(|r| r.external_ids().get(BRIDGE_MAPPINGS)).map(str::to_owned),
-            fragile: root.and_then(|r| r.ovs_version()).is_some_and(is_fragile)
+            // A version that nobody told may be an old one.
+            fragile: is_fragile(root.and_then(|r| r.ovs_version()).unwrap_or_default())
                 && self.replica.rows(&datapath::TABLE).count() == 1,
         }
     }
