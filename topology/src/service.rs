@@ -127,7 +127,8 @@ fn row(view: &View<'_>, owner: &Owner, part: &Part<'_>, settings: &Settings, var
         ("hairpin_snat_ip", shared(&settings.hairpin)),
         ("neighbor_responder", shared("none")),
         ("reject", flag(balanced.reject)),
-        ("skip_snat", flag(layer.skip_snat)),
+        // A router gives its own address to what it refuses with, too, unless told to skip that: the host would not know it again.
+        ("skip_snat", flag(layer.skip_snat || balanced.empty)),
         ("affinity_timeout", settings.timeout(layer).map(|seconds| Atom::String(view.text(&seconds.to_string())))),
     ];
     if let Some(family) = family {

@@ -158,6 +158,8 @@ pub(super) struct Balanced {
     pub vips: Vec<(Atom, Atom)>,
     /// `options:reject`: whoever calls an address without endpoints is told so. Not where only this node has none: there, it is silence.
     pub reject: bool,
+    /// Nobody answers at any address.
+    pub empty: bool,
 }
 
 /// What a row of a layer holds for those who answer. `weight` tells how often an endpoint is named.
@@ -168,9 +170,10 @@ pub(super) fn balance(
     answer: Answer<'_>,
     weight: impl Fn(&Backend<'_>) -> u8,
 ) -> Balanced {
-    let mut balanced = Balanced { vips: Vec::new(), reject: true };
+    let mut balanced = Balanced { vips: Vec::new(), reject: true, empty: true };
     for port in ports {
         let answering = answering(layer, port, answer);
+        balanced.empty &= answering.is_empty();
         if answering.is_empty() && port.is_served() {
             balanced.reject = false;
         }
