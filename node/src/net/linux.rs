@@ -208,7 +208,11 @@ impl NetOps for Linux {
         let have = all_addresses(&self.host).await?;
         let have: Vec<_> = have.iter().filter_map(message::any_address).collect();
         for address in want.addresses.iter().filter(|a| !have.contains(&(index, **a))) {
-            add_address(&self.host, index, *address).await?;
+            // Beside the host's own addresses: what leaves for elsewhere must not have one that nobody can answer.
+            let mut add = self.host.address().add(index, address.addr(), address.prefix_len()).replace();
+            message::without_dad(add.message_mut());
+            message::only_when_named(add.message_mut());
+            request(add.execute().await, || format!("adding address {address}"))?;
             changed = true;
         }
         let have: Result<Vec<_>, _> = self.host.neighbours().get().execute().try_collect().await;

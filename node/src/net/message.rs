@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo};
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -83,6 +83,16 @@ pub fn any_address(message: &AddressMessage) -> Option<(u32, IpNet)> {
 pub fn without_dad(message: &mut AddressMessage) {
     if message.header.family == AddressFamily::Inet6 {
         message.header.flags |= AddressHeaderFlags::Nodad;
+    }
+}
+
+/// Makes an IPv6 address one that the kernel never chooses as a source by itself (RFC 4862 calls it deprecated): only routes that
+/// name it and sockets bound to it use it.
+pub fn only_when_named(message: &mut AddressMessage) {
+    if message.header.family == AddressFamily::Inet6 {
+        let mut lifetime = CacheInfo::default();
+        (lifetime.ifa_preferred, lifetime.ifa_valid) = (0, u32::MAX);
+        message.attributes.push(AddressAttribute::CacheInfo(lifetime));
     }
 }
 

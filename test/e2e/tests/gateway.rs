@@ -21,7 +21,7 @@ struct Pod {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_leave_with_their_nodes_address() -> Result<()> {
-    let Some(lab) = lab("e2e-gw-shared", &[]).await? else { return Ok(()) };
+    let Some(lab) = lab("e2e-gw-shared", &[], &[]).await? else { return Ok(()) };
     let pods = one_pod_on_each_node(&lab).await?;
     let outside = everywhere_outside(&lab)?;
     for pod in &pods {
@@ -50,7 +50,7 @@ async fn pods_leave_with_their_nodes_address() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_keep_their_address_where_the_operator_excludes_it() -> Result<()> {
     let excluded = "--non-masquerade-cidrs=203.0.113.0/24,2001:db8::/32";
-    let Some(lab) = lab("e2e-gw-own", &[excluded]).await? else { return Ok(()) };
+    let Some(lab) = lab("e2e-gw-own", &[excluded], &[]).await? else { return Ok(()) };
     let pods = one_pod_on_each_node(&lab).await?;
     everywhere_outside(&lab)?;
     route_to_pods(&lab, &pods)?;
@@ -66,9 +66,23 @@ async fn pods_keep_their_address_where_the_operator_excludes_it() -> Result<()> 
     Ok(())
 }
 
-async fn lab(name: &str, master_args: &[&str]) -> Result<Option<Lab>> {
-    let master_args = master_args.iter().map(|arg| (*arg).to_owned()).collect();
-    testing::lab(name, Options { nodes: 2, master_args, ..Options::default() }).await
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_leave_through_the_host_in_local_mode() -> Result<()> {
+    let Some(lab) = lab("e2e-gw-local", &[], &["--gateway-mode=local"]).await? else { return Ok(()) };
+    let pods = one_pod_on_each_node(&lab).await?;
+    let outside = everywhere_outside(&lab)?;
+    for pod in &pods {
+        let own = node_addresses(&lab, &pod.node)?;
+        for to in &outside {
+            reaches(pod, "outside", *to, &own)?;
+        }
+    }
+    Ok(())
+}
+
+async fn lab(name: &str, master_args: &[&str], node_args: &[&str]) -> Result<Option<Lab>> {
+    let [master_args, node_args] = [master_args, node_args].map(|args| args.iter().map(|arg| (*arg).into()).collect());
+    testing::lab(name, Options { nodes: 2, master_args, node_args, ..Options::default() }).await
 }
 
 async fn one_pod_on_each_node(lab: &Lab) -> Result<Vec<Pod>> {
