@@ -71,14 +71,16 @@ async fn record(server: &Server) -> anyhow::Result<Vec<Vec<u8>>> {
             _ => {}
         }
     }
-    let columns = |table: &'static ovsdb::TableDesc, row: &ovsdb::Row, without: ovsdb::ColumnId| {
-        let set = row.iter().filter(|(c, _)| *c != without).map(|(c, d)| (table.column(c).name, d.clone()));
+    let columns = |table: &'static ovsdb::TableDesc, row: &ovsdb::Row, without: &[ovsdb::ColumnId]| {
+        let set = row.iter().filter(|(c, _)| !without.contains(c)).map(|(c, d)| (table.column(c).name, d.clone()));
         set.collect::<Vec<_>>()
     };
     let insert = |table: &'static ovsdb::TableDesc, uuid, row| Op::Insert { table: table.name, uuid: Some(uuid), row };
     let switches: Vec<(Uuid, &ovsdb::Row)> = replica.rows(&ls::TABLE).collect();
+    // Ports come later; groups of load balancers are rows of a table that is not replayed.
+    let left = [ls::PORTS, ls::LOAD_BALANCER_GROUP];
     let mut messages =
-        vec![transact(switches.iter().map(|(u, r)| insert(&ls::TABLE, *u, columns(&ls::TABLE, r, ls::PORTS))))];
+        vec![transact(switches.iter().map(|(u, r)| insert(&ls::TABLE, *u, columns(&ls::TABLE, r, &left))))];
     let ports = switches.iter().flat_map(|(switch, row)| {
         let members = row.get(ls::PORTS).map(Datum::atoms).unwrap_or_default();
         members.iter().filter_map(|m| m.as_uuid()).map(|port| (*switch, port))
@@ -86,7 +88,7 @@ async fn record(server: &Server) -> anyhow::Result<Vec<Vec<u8>>> {
     let ports: Vec<(Uuid, Uuid)> = ports.collect();
     for chunk in ports.chunks(BATCH) {
         let rows = chunk.iter().filter_map(|(_, port)| Some((*port, replica.row(&lsp::TABLE, port)?)));
-        let mut ops: Vec<Op> = rows.map(|(u, r)| insert(&lsp::TABLE, u, columns(&lsp::TABLE, r, lsp::UP))).collect();
+        let mut ops: Vec<Op> = rows.map(|(u, r)| insert(&lsp::TABLE, u, columns(&lsp::TABLE, r, &[lsp::UP]))).collect();
         let mut members: BTreeMap<Uuid, Vec<ovsdb::Atom>> = BTreeMap::new();
         for (switch, port) in chunk {
             members.entry(*switch).or_default().push((*port).into());
