@@ -2,12 +2,11 @@
 //!
 //! Must not: know Services.
 
-use ipnet::IpNet;
+use std::net::IpAddr;
+
 use ovsdb::Str;
 
-use crate::Config;
 use crate::facts::NodeFact;
-use crate::gateway::{self, GatewayError};
 
 /// A node that has a switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,20 +31,16 @@ pub(crate) struct Common {
 }
 
 impl Place {
-    /// The place of a node, `None` without a switch. `subnets` are those that the node may use, `refused` what is wrong with its gateway.
-    pub fn of(config: &Config, node: &NodeFact, subnets: &[IpNet], refused: &[GatewayError]) -> Option<Place> {
-        if subnets.is_empty() {
-            return None;
-        }
-        let addresses = gateway::node_addresses(config, node, subnets, refused);
-        let count = |v4: bool| addresses.iter().flatten().filter(|address| address.is_ipv4() == v4).count();
+    /// The place of a node that has a switch. `addresses` are those by which others reach it, `None` without a gateway router.
+    pub fn of(node: &NodeFact, addresses: Option<&[IpAddr]>) -> Place {
+        let count = |v4: bool| addresses.into_iter().flatten().filter(|address| address.is_ipv4() == v4).count();
         let serves = node.gateway.as_ref().and_then(|l3| l3.as_ref().ok()).is_some_and(|l3| l3.node_port);
-        Some(Place {
+        Place {
             node: node.name.clone(),
             zone: node.zone.clone(),
             router: addresses.is_some(),
             node_addresses: if serves { [count(true), count(false)] } else { [0, 0] },
-        })
+        }
     }
 }
 

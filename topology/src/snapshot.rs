@@ -178,12 +178,6 @@ impl Snapshot {
             buckets.extend(replace(&mut self.gateways, gateways).iter().map(|n| Bucket::gateway(n)));
         }
         if std::mem::take(&mut self.displaced) {
-            let place = |node: &NodeFact| {
-                let subnets = &self.subnets(&node.name)?.usable;
-                Place::of(config, node, subnets, self.gateway_errors(&node.name))
-            };
-            let places: Vec<Place> = self.nodes.values().filter_map(place).collect();
-            let common = Common::of(self.nodes.values(), &places);
             let host = |node: &NodeFact| {
                 let subnets = &self.subnets(&node.name)?.usable;
                 let addresses = gateway::node_addresses(config, node, subnets, self.gateway_errors(&node.name))?;
@@ -191,6 +185,10 @@ impl Snapshot {
             };
             let hosts = self.nodes.values().filter_map(host).collect();
             buckets.extend(replace(&mut self.hosts, hosts).iter().map(|n| Bucket::host(n)));
+            let with_switch = |node: &&NodeFact| self.subnets(&node.name).is_some_and(|s| !s.usable.is_empty());
+            let place = |node: &NodeFact| Place::of(node, self.hosts.get(&node.name).map(Vec::as_slice));
+            let places: Vec<Place> = self.nodes.values().filter(with_switch).map(place).collect();
+            let common = Common::of(self.nodes.values(), &places);
             if self.places != places {
                 buckets.push(Bucket::places());
             }
