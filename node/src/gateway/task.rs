@@ -81,7 +81,7 @@ impl<N: NetOps> Task<N> {
         let mut table = None;
         let mut state = self.vswitch.state();
         loop {
-            state.wait_for(|s| s.synced).await?;
+            let bridges = state.wait_for(|s| s.synced).await?.bridges.clone();
             let gateway = self.gateway().await;
             let served = self.served(gateway.as_ref());
             let mut done = self.write_table(&mut table, gateway.as_ref(), &served).await;
@@ -97,7 +97,8 @@ impl<N: NetOps> Task<N> {
                 changed = self.host_changes.changed() => changed?,
                 changed = self.services.changed() => changed?,
                 changed = self.host_ports.changed() => changed?,
-                changed = state.changed() => changed?,
+                // Ports of pods come and go on br-int, which is none of these.
+                changed = async { state.wait_for(|s| !s.synced || s.bridges != bridges).await.map(drop) } => changed?,
                 () = ended(bridge.as_mut()) => {
                     info!("ovs-vswitchd has closed the session with the external bridge");
                     bridge = None;
