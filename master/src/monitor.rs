@@ -1,7 +1,7 @@
 //! What is replicated of the Northbound: the tables that translation writes, without the columns that others fill.
 //!
 //! Every column left out saves the server's and our own work on each of its changes (`up` changes for every pod). Must not:
-//! leave out a column that a translation writes, or the differ would write it for ever (a test compares).
+//! leave out a table or column that a translation writes, or the differ would write it for ever: a new table is added here by hand.
 
 use ovenbird_schema::northbound::{
     acl, address_set, chassis_template_var, gateway_chassis, load_balancer, load_balancer_group, logical_router,

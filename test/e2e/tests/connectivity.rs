@@ -1,7 +1,7 @@
 //! Every kind of client asks every kind of Service by every door, in both families and protocols: who answers, and whom the
 //! answerer sees, is what `oracle` says. One row per combination, all in one lab; `missing` names what does not work yet.
 //!
-//! One question at a time: under many at once ovs-vswitchd 3.1.0 ends in an assertion of its userspace conntrack.
+//! One question at a time: many at once failed as when ovs-vswitchd 3.1.0 ends in its userspace conntrack; the cause was not looked up.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
