@@ -13,7 +13,7 @@ use ovsdb::{Atom, Datum, Str};
 
 use crate::build::{RowBuilder, contribution};
 use crate::facts::{HostPort, PodAddresses, PodFact, Protocol};
-use crate::service::{bracketed, protocol_of};
+use crate::service::{bracketed, forget_gone, protocol_of};
 use crate::view::View;
 use crate::{gateway, node};
 
@@ -82,6 +82,7 @@ fn row(view: &View<'_>, owner: &Owner, pod: &PodFact, protocol: Protocol, vips: 
         ("neighbor_responder", shared("none")),
         ("reject", shared("false")),
         ("skip_snat", shared("true")),
+        ("ct_flush", forget_gone(protocol).and_then(shared)),
     ];
     let role = format!("hostport_{}", protocol.as_str());
     RowBuilder::new(view, &lb::TABLE, owner, &role, lb::EXTERNAL_IDS, &[])

@@ -130,6 +130,7 @@ fn row(view: &View<'_>, owner: &Owner, part: &Part<'_>, settings: &Settings, var
         // A router gives its own address to what it refuses with, too, unless told to skip that: the host would not know it again.
         ("skip_snat", flag(layer.skip_snat || balanced.empty)),
         ("affinity_timeout", settings.timeout(layer).map(|seconds| Atom::String(view.text(&seconds.to_string())))),
+        ("ct_flush", forget_gone(*protocol).and_then(shared)),
     ];
     if let Some(family) = family {
         options.extend([("template", flag(true)), ("address-family", shared(family))]);
@@ -141,6 +142,12 @@ fn row(view: &View<'_>, owner: &Owner, part: &Part<'_>, settings: &Settings, var
         .exactly((lb::VIPS, Datum::map(balanced.vips)))
         .keys(lb::OPTIONS, options)
         .build()
+}
+
+/// `options:ct_flush`: a client of UDP that goes on sending from its port would be led to an endpoint that is gone for as long as it sends.
+/// Connections of the other protocols end by themselves, and an endpoint that shuts down may end those it has.
+pub(crate) fn forget_gone(protocol: Protocol) -> Option<&'static str> {
+    (protocol == Protocol::Udp).then_some("true")
 }
 
 pub(crate) fn protocol_of(protocol: Protocol) -> lb::Protocol {
