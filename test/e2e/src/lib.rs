@@ -6,6 +6,7 @@ pub mod master;
 pub mod northbound;
 pub mod oracle;
 pub mod pods;
+pub mod pulse;
 pub mod real;
 pub mod service;
 pub mod stream;

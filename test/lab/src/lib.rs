@@ -32,7 +32,7 @@ mod progress;
 pub mod real;
 pub mod scheduler;
 mod status;
-mod table;
+pub mod table;
 pub mod testing;
 mod up;
 
