@@ -62,7 +62,9 @@ impl Masquerade {
         self.nth(v4, 2)
     }
 
-    /// The host as a target that must see the client's own address (externalTrafficPolicy Local).
+    /// Whom the host asks by its node ports where a Service's cluster address will not do: on a gateway router it leads to all
+    /// endpoints (internalTrafficPolicy Local is not about node ports), on a node switch to the node's own, with the client's address
+    /// (externalTrafficPolicy Local).
     pub fn host_etp_local(&self, v4: bool) -> IpAddr {
         self.nth(v4, 3)
     }

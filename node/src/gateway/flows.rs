@@ -7,8 +7,8 @@
 //!   LOCAL <--- br-ex ---> patch port      from OVN: ct_mark 1, to the wire     new: LOCAL
 //!   (host)               (GR_node)        from the host: ct_mark 2, to the wire
 //!
-//!   host -> Service:  LOCAL -> SNAT .2 (64001) -> 2: to OVN      OVN -> own host: .2 is its address, SNAT .1 (64002) -> 3: LOCAL
-//!   its replies:      OVN -> unSNAT (64001) -> 3: to LOCAL       its replies: LOCAL -> unSNAT (64002) -> 4: from .2, to OVN
+//!   host (as .2, nftables sees to it) -> Service: to OVN         OVN -> own host: .2 is its address, SNAT .1 (64002) -> 3: LOCAL
+//!   its replies: OVN -> .2: to LOCAL                             its replies: LOCAL -> unSNAT (64002) -> 4: from .2, to OVN
 //! ```
 //!
 //! Zones, marks and cookie are those of ovn-kubernetes. While there is no patch port, the bridge is a plain switch.
@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use ovenbird_api::Masquerade;
+use ovenbird_api::{Mac, Masquerade};
 
 use super::discover::Gateway;
 use super::services::{Protocol, Served};
@@ -27,8 +27,6 @@ use super::services::{Protocol, Served};
 const COOKIE: &str = "0xdeff105";
 /// Zone of connections over the wire.
 const ZONE_WIRE: u16 = 64000;
-/// Zone in which the host is masqueraded towards OVN.
-const ZONE_HOST: u16 = 64001;
 /// Zone in which OVN is masqueraded towards the host.
 const ZONE_OVN: u16 = 64002;
 /// Zone in which fragments are put together.
@@ -239,39 +237,35 @@ fn dispatch(flows: &mut Flows, p: &Ports, facts: &Facts<'_>, family: Family) {
 }
 
 /// Between the host and OVN: the host to Services, and Services to the host. Both have the same address, so each is masqueraded.
+///
+/// What ovn-controller answers itself (that a Service has no endpoint) Open vSwitch does not look up anew once it has crossed a patch port:
+/// the way back to the host is a flow without conntrack.
 fn host_and_services(flows: &mut Flows, p: &Ports, facts: &Facts<'_>, family: Family) {
-    let (v4, ip, src, dst) = (family.0, family.ip(), family.src(), family.dst());
+    let (v4, ip, src, dst, mac) = (family.0, family.ip(), family.src(), family.dst(), &p.mac);
     let (host, ovn) = (facts.masquerade.host(v4), facts.masquerade.ovn(v4));
-    let text = Family::text;
-    for cidr in family.own(facts.service_cidrs) {
-        let cidr = cidr.trunc();
-        flows.add(
-            0,
-            500,
-            format!("in_port=LOCAL,{ip},{dst}={cidr}"),
-            format!("ct(commit,zone={ZONE_HOST},nat(src={}),table=2)", text(host)),
-        );
-        // What has the masquerade address already needs no tracking; the datapath in user space looks at a packet only so many times.
-        let masked = format!("in_port=LOCAL,{ip},{src}={host},{dst}={cidr}");
-        flows.add(0, 550, masked, format!("set_field:{}->eth_dst,{}", p.mac, p.patch_from_host));
-        let reply = format!("{},{ip},{src}={cidr},{dst}={host}", p.from_patch);
-        flows.add(0, 500, reply, format!("ct(zone={ZONE_HOST},nat,table=3)"));
+    // The host sends with the MAC that the router has too. What the router refuses goes back to the MAC that it came from, and would be
+    // taken for its own: so it comes from the next hop that nobody has.
+    let nobody = Mac::of(facts.masquerade.dummy_next_hop(v4));
+    let to_ovn = format!("set_field:{nobody}->eth_src,set_field:{mac}->eth_dst,{}", p.patch_from_host);
+    let to_host = format!("move:NXM_OF_ETH_DST[]->NXM_OF_ETH_SRC[],set_field:{mac}->eth_dst,{}", p.host);
+    let all_endpoints = IpNet::from(facts.masquerade.host_etp_local(v4));
+    for net in family.own(facts.service_cidrs).chain([&all_endpoints]) {
+        let net = net.trunc();
+        flows.add(0, 550, format!("in_port=LOCAL,{ip},{src}={host},{dst}={net}"), &to_ovn);
+        flows.add(0, 500, format!("in_port=LOCAL,{ip},{dst}={net}"), "drop");
+        flows.add(0, 500, format!("{},{ip},{src}={net},{dst}={host}", p.from_patch), &to_host);
         // What OVN has no Service for would otherwise go round and round between the next hop and us.
-        flows.add(0, 115, format!("{},{ip},{dst}={cidr}", p.from_patch), "drop");
+        flows.add(0, 115, format!("{},{ip},{dst}={net}", p.from_patch), "drop");
     }
     // A Service whose endpoint is the host. Its address is written without tracking, as it is the same for all.
     if let Some(own) = facts.gateway.l3.address(v4) {
         let of = format!("{},{ip},{dst}={host}", p.from_patch);
-        let masked = format!("ct(commit,zone={ZONE_OVN},nat(src={}),table=3)", text(ovn));
-        flows.add(0, 450, of, format!("set_field:{}->{}_dst,{masked}", own.addr(), family.ip()));
+        let masked = format!("ct(commit,zone={ZONE_OVN},nat(src={}),table=3)", Family::text(ovn));
+        flows.add(0, 450, of, format!("set_field:{}->{ip}_dst,{masked}", own.addr()));
     }
     let reply = format!("in_port=LOCAL,{ip},{dst}={ovn}");
     flows.add(0, 500, reply, format!("ct(zone={ZONE_OVN},nat,table=4)"));
-    let mac = &p.mac;
-    let to_ovn = format!("set_field:{mac}->eth_dst,{}", p.patch_from_host);
-    flows.add(2, 100, ip, &to_ovn);
-    let turned = format!("move:NXM_OF_ETH_DST[]->NXM_OF_ETH_SRC[],set_field:{mac}->eth_dst,{}", p.host);
-    flows.add(3, 100, format!("{ip}{}", p.tagged), turned);
+    flows.add(3, 100, format!("{ip}{}", p.tagged), to_host);
     flows.add(4, 100, ip, format!("set_field:{host}->{ip}_src,{to_ovn}"));
 }
 

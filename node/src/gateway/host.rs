@@ -42,11 +42,11 @@ fn empty(bridge: &str) -> SharedLink {
 }
 
 fn add_masquerade(link: &mut SharedLink, masquerade: &Masquerade, v4: bool) {
-    let (next_hop, ovn, subnet) = (masquerade.dummy_next_hop(v4), masquerade.ovn(v4), masquerade.subnet(v4));
+    let (next_hop, subnet) = (masquerade.dummy_next_hop(v4), masquerade.subnet(v4));
     link.addresses.extend(IpNet::new(masquerade.host(v4), subnet.prefix_len()).ok());
     // The flows write the MAC that is meant.
-    let mac = Mac::of_any([next_hop]);
-    link.neighbours.extend([ovn, next_hop].into_iter().filter_map(|ip| Some((ip, mac?))));
+    let others = [masquerade.ovn(v4), masquerade.host_etp_local(v4), next_hop];
+    link.neighbours.extend(others.map(|ip| (ip, Mac::of(next_hop))));
 }
 
 #[cfg(test)]
@@ -62,8 +62,9 @@ mod tests {
         let whole = of(&dual);
         assert_eq!(whole.addresses, ["169.254.169.2/29".parse().unwrap(), "fd69::2/125".parse().unwrap()]);
         let neighbours: Vec<_> = whole.neighbours.iter().map(|(ip, mac)| format!("{ip} {mac}")).collect();
-        assert_eq!(neighbours[..2], ["169.254.169.1 0a:58:a9:fe:a9:04", "169.254.169.4 0a:58:a9:fe:a9:04"]);
-        assert_eq!(neighbours.len(), 4);
+        let of_nobody = ["1", "3", "4"].map(|last| format!("169.254.169.{last} 0a:58:a9:fe:a9:04"));
+        assert_eq!(neighbours[..3], of_nobody);
+        assert_eq!(neighbours.len(), 6);
         let routes: Vec<_> =
             whole.routes.iter().map(|r| (r.dst.to_string(), r.via.unwrap().to_string(), r.mtu)).collect();
         assert_eq!(

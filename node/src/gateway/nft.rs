@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! output, prerouting:  a Service's external address or NodePort --> DNAT to its cluster address --> route to OVN
-//! postrouting:         Services over the management port, and in mode local pods to the outside --> masquerade
+//! postrouting:         Services over the external bridge or the management port --> masquerade; in mode local pods to the outside, too
 //! ```
 //!
 //! From the wire Services are reached by flows before the host sees them; this is for the host's own processes and its other links.
@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::process::Stdio;
 
 use ipnet::IpNet;
+use ovenbird_api::Masquerade;
 use ovenbird_api::name::MANAGEMENT_INTERFACE;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -41,6 +42,19 @@ pub struct Facts<'a> {
     pub local_pods: &'a [IpNet],
     /// All pod networks.
     pub cluster_subnets: &'a [IpNet],
+    /// The way to Services over the external bridge, when there is one.
+    pub link: Option<Link<'a>>,
+}
+
+/// How the host's packets go to Services over the external bridge.
+#[derive(Clone, Copy, Debug)]
+pub struct Link<'a> {
+    /// The bridge.
+    pub bridge: &'a str,
+    /// Whom the host is taken for.
+    pub masquerade: &'a Masquerade,
+    /// Service networks.
+    pub service_cidrs: &'a [IpNet],
 }
 
 /// A step with nftables that failed.
@@ -84,7 +98,7 @@ pub fn ruleset(facts: &Facts<'_>) -> String {
     if serves_loopback(facts.served) {
         text.push_str(LOOPBACK);
     }
-    chains(&mut text, &rules, &local_pods(facts));
+    chains(&mut text, &rules, &(as_host(facts.link) + &local_pods(facts)));
     text.push_str("}\n");
     text
 }
@@ -117,15 +131,31 @@ fn map(text: &mut String, name: &str, kind: &str, elements: &[String]) {
     text.push_str("\t\t}\n\t}\n");
 }
 
-fn chains(text: &mut String, services: &str, local_pods: &str) {
+fn chains(text: &mut String, services: &str, masquerade: &str) {
     let _ = write!(
         text,
         "\tchain services {{\n{services}\t}}\n\
          \tchain output {{\n\t\ttype nat hook output priority -100\n\t\tjump services\n\t}}\n\
          \tchain prerouting {{\n\t\ttype nat hook prerouting priority -100\n\t\tjump services\n\t}}\n\
          \tchain postrouting {{\n\t\ttype nat hook postrouting priority 100\n\
-         \t\toifname \"{MANAGEMENT_INTERFACE}\" ct status dnat masquerade\n{local_pods}\t}}\n",
+         \t\toifname \"{MANAGEMENT_INTERFACE}\" ct status dnat masquerade\n{masquerade}\t}}\n",
     );
+}
+
+/// What does not have the host's masquerade address yet gets it: a socket that was bound to another, or what is forwarded here.
+fn as_host(link: Option<Link<'_>>) -> String {
+    let mut rules = String::new();
+    for (Link { bridge, masquerade, service_cidrs }, v4) in
+        link.into_iter().flat_map(|link| [(link, true), (link, false)])
+    {
+        let ip = if v4 { "ip" } else { "ip6" };
+        let services = service_cidrs.iter().filter(|net| net.addr().is_ipv4() == v4).map(|net| net.trunc().to_string());
+        let to: Vec<_> = services.chain([masquerade.host_etp_local(v4).to_string()]).collect();
+        let (to, host) = (to.join(", "), masquerade.host(v4));
+        let _ =
+            writeln!(rules, "\t\toifname \"{bridge}\" {ip} daddr {{ {to} }} {ip} saddr != {host} snat {ip} to {host}");
+    }
+    rules
 }
 
 fn local_pods(facts: &Facts<'_>) -> String {

@@ -15,7 +15,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 pub use ovenbird_api::Protocol;
-use ovenbird_api::name;
+use ovenbird_api::{Masquerade, name};
 use ovenbird_daemon::{access, rights};
 use tokio::sync::watch;
 use tracing::warn;
@@ -44,6 +44,8 @@ pub struct Service {
     pub vips: BTreeSet<IpAddr>,
     /// `externalTrafficPolicy` is Local.
     pub local: bool,
+    /// `internalTrafficPolicy` is Local.
+    pub internal_local: bool,
     /// `healthCheckNodePort`.
     pub health_port: Option<u16>,
 }
@@ -51,7 +53,7 @@ pub struct Service {
 /// All Services that are entered from outside pods, by namespace/name.
 pub type Services = BTreeMap<String, Service>;
 
-/// What Services are entered by, beside their cluster addresses, and the cluster address and port that each stands for.
+/// What Services are entered by, beside their cluster addresses, and the address and port in OVN that each stands for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// NodePorts.
@@ -60,29 +62,42 @@ pub struct Served {
     pub vips: BTreeMap<(IpAddr, Protocol, u16), Targets>,
 }
 
-/// Cluster addresses of a Service, or addresses of a pod, at most one of each family, and a port of it.
+/// Where the host's own packets go: addresses, at most one of each family, and a port of a Service or of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Targets {
-    /// `clusterIPs`.
+    /// `clusterIPs`; a pod's addresses; or the masquerade address behind which a gateway router has all endpoints.
     pub addresses: Vec<IpAddr>,
-    /// `port`.
+    /// `port`, or at the masquerade address `nodePort`.
     pub port: u16,
 }
 
 impl Targets {
-    /// The cluster address of a family.
+    /// The address of a family.
     pub fn of_family(&self, v4: bool) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|a| a.is_ipv4() == v4)
+    }
+
+    /// Of a port by which a Service is entered from outside. internalTrafficPolicy Local is not about that, so its cluster address is the
+    /// wrong one, where there is a gateway router (`all_endpoints`) and a node port to tell Services apart by.
+    fn from_outside(service: &Service, port: &Port, all_endpoints: Option<&Masquerade>) -> Targets {
+        let addresses = &service.cluster_ips;
+        match (all_endpoints, port.node_port) {
+            (Some(masquerade), Some(node_port)) if service.internal_local => {
+                let behind = |ip: &IpAddr| masquerade.host_etp_local(ip.is_ipv4());
+                Targets { addresses: addresses.iter().map(behind).collect(), port: node_port }
+            }
+            _ => Targets { addresses: addresses.clone(), port: port.port },
+        }
     }
 }
 
 impl Served {
     /// What these Services are entered by. Two that claim one address and port (nothing in the API forbids it) are served by name.
-    pub fn of(services: &Services) -> Served {
+    pub fn of(services: &Services, all_endpoints: Option<&Masquerade>) -> Served {
         let mut served = Served::default();
         for service in services.values() {
             for port in &service.ports {
-                let targets = || Targets { addresses: service.cluster_ips.clone(), port: port.port };
+                let targets = || Targets::from_outside(service, port, all_endpoints);
                 if let Some(node_port) = port.node_port {
                     served.node_ports.entry((port.protocol, node_port)).or_insert_with(targets);
                 }
@@ -124,6 +139,7 @@ pub fn slim(service: &KubeService) -> Option<Service> {
         cluster_ips,
         vips: vips(spec, service.status.as_ref()),
         local,
+        internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         health_port: spec.health_check_node_port.filter(|_| local).and_then(number),
     })
 }

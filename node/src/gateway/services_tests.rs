@@ -26,7 +26,7 @@ fn ports_addresses_and_policies_are_kept() {
     assert_eq!(slim.cluster_ips.len(), 2);
     let vips: Vec<_> = slim.vips.iter().map(ToString::to_string).collect();
     assert_eq!(vips, ["192.0.2.1", "198.51.100.1"]);
-    assert!(slim.local);
+    assert!(slim.local && !slim.internal_local);
     assert_eq!(slim.health_port, Some(31000));
 }
 
@@ -49,8 +49,30 @@ fn two_services_on_one_external_address_are_served_by_name() {
         ..Service::default()
     };
     let services = [("b/b".to_owned(), of("10.96.0.2")), ("a/a".to_owned(), of("10.96.0.1"))].into();
-    let served = Served::of(&services);
+    let served = Served::of(&services, None);
     let targets = &served.vips[&("192.0.2.1".parse().unwrap(), Protocol::Tcp, 80)];
     assert_eq!(targets.of_family(true), Some("10.96.0.1".parse().unwrap()));
     assert_eq!(targets.of_family(false), None);
+}
+
+#[test]
+fn internal_traffic_policy_is_not_about_the_ways_from_outside() {
+    let service = Service {
+        ports: vec![Port { protocol: Protocol::Tcp, port: 80, node_port: Some(30080) }],
+        cluster_ips: vec!["10.96.0.2".parse().unwrap(), "fd96::2".parse().unwrap()],
+        vips: ["192.0.2.1".parse().unwrap()].into(),
+        internal_local: true,
+        ..Service::default()
+    };
+    let without_port = Service { ports: vec![Port { node_port: None, ..service.ports[0] }], ..service.clone() };
+    let target = |service: &Service, masquerade: Option<&Masquerade>| {
+        let served = Served::of(&[("a/a".to_owned(), service.clone())].into(), masquerade);
+        let targets = &served.vips[&("192.0.2.1".parse().unwrap(), Protocol::Tcp, 80)];
+        assert!(served.node_ports.values().all(|at_node_port| at_node_port == targets));
+        (targets.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), targets.port)
+    };
+    let masquerade = Masquerade::default();
+    assert_eq!(target(&service, Some(&masquerade)), ("169.254.169.3 fd69::3".into(), 30080));
+    assert_eq!(target(&service, None), ("10.96.0.2 fd96::2".into(), 80));
+    assert_eq!(target(&without_port, Some(&masquerade)), ("10.96.0.2 fd96::2".into(), 80));
 }

@@ -114,7 +114,9 @@ impl<N: NetOps> Task<N> {
     }
 
     fn served(&mut self, gateway: Option<&Gateway>) -> Served {
-        let mut served = self.services.borrow_and_update().as_ref().map(Served::of).unwrap_or_default();
+        let all_endpoints = gateway.map(|_| &self.config.gateway.masquerade);
+        let mut served =
+            self.services.borrow_and_update().as_ref().map(|s| Served::of(s, all_endpoints)).unwrap_or_default();
         let addresses = gateway.iter().flat_map(|g| &g.l3.addresses).map(IpNet::addr);
         // The host's own way to a pod's port; of IPv6 the kernel lets no loopback address leave.
         let own: Vec<IpAddr> = addresses.chain([Ipv4Addr::LOCALHOST.into()]).collect();
@@ -158,6 +160,11 @@ impl<N: NetOps> Task<N> {
             node_port_addresses: &self.config.gateway.node_port_addresses,
             local_pods: if local { &subnets } else { &[] },
             cluster_subnets: &self.config.cluster_subnets,
+            link: gateway.filter(|g| g.patch.is_some()).map(|g| nft::Link {
+                bridge: &g.l3.bridge,
+                masquerade: &self.config.gateway.masquerade,
+                service_cidrs: &self.config.service_cidrs,
+            }),
         });
         if written.as_ref() == Some(&want) {
             return true;

@@ -113,6 +113,20 @@ fn node_ports(view: &View<'_>, service: &ServiceFact, layers: &mut Vec<Layer>) {
         let addresses = || (0..count).map(|i| Address::variable(v4, i)).collect();
         let name = |both: [&'static str; 2]| both[usize::from(!v4)];
         let template = Some(v4);
+        let behind = || {
+            let address = view.config().masquerade().host_etp_local(v4);
+            vec![Address { node_port: true, ..Address::of(address) }]
+        };
+        if service.internal_local {
+            // The host's own way to a node port: its cluster address is for the node's own endpoints only.
+            layers.push(Layer {
+                stem: name(["node_host_IPv4", "node_host_IPv6"]),
+                shared: name(["host_IPv4", "host_IPv6"]),
+                addresses: behind(),
+                switches: false,
+                ..CLUSTER
+            });
+        }
         if !service.external_local {
             layers.push(Layer {
                 stem: name(["node_template_IPv4", "node_template_IPv6"]),
@@ -142,11 +156,10 @@ fn node_ports(view: &View<'_>, service: &ServiceFact, layers: &mut Vec<Layer>) {
             ..CLUSTER
         });
         // Where the host hands traffic from outside over to OVN by the management port.
-        let handed = view.config().masquerade().host_etp_local(v4);
         layers.push(Layer {
             stem: name(["node_masquerade_IPv4", "node_masquerade_IPv6"]),
             shared: name(["masquerade_IPv4", "masquerade_IPv6"]),
-            addresses: vec![Address { node_port: true, ..Address::of(handed) }],
+            addresses: behind(),
             local: true,
             routers: false,
             skip_snat: true,
