@@ -29,6 +29,7 @@ pub fn status(pipeline: &Pipeline, now: Duration) -> Status {
             age_seconds: northbound.age(now).as_secs_f64(),
             rows: northbound.desired().row_count(),
             transactions: counters.transactions - counters.errors,
+            bytes: counters.bytes,
             settled: northbound.is_settled(),
         },
         nodes: pipeline.allocator.nodes(),

@@ -63,6 +63,8 @@ pub struct Northbound {
     pub rows: usize,
     /// Transactions committed since the start.
     pub transactions: u64,
+    /// About the bytes that they sent.
+    pub bytes: u64,
     /// We lead, are connected, and the database is as it should be.
     pub settled: bool,
 }

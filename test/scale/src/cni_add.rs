@@ -10,22 +10,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
-use kube::{Client as KubeClient, ResourceExt};
-use ovenbird_api::annotation::POD_NETWORKS;
-use ovenbird_api::name::lsp_name;
 use ovenbird_lab::place::{create_netns, delete_netns, netns_path};
 use ovenbird_lab::{Family, Lab, Options, Place, testing};
-use ovenbird_schema::vswitch::{DATABASE, bridge, interface};
-use ovsdb::{
-    Atom, Client, Condition, Config, Datum, Endpoint, Event, Handle, MonitorSpec, Mutation, Mutator, Op, Replica,
-    TableSpec, Uuid,
-};
+use ovsdb::Endpoint;
 use serde_json::{Value, json};
 
+use crate::installed::{Unattached, await_addresses, installed, milliseconds};
 use crate::outcome::Stopwatch;
 use crate::{Context, Outcome, median};
 
@@ -50,7 +45,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Outcome> {
     let measured = populate(&lab).await?;
     let bench = Bench::new(&lab, &context.dir)?;
     let mut pods = measured.iter();
-    let mut take = |count: usize| -> Vec<&Measured> { pods.by_ref().take(count).collect() };
+    let mut take = |count: usize| -> Vec<&Unattached> { pods.by_ref().take(count).collect() };
 
     bench.serial(&take(WARM_UP), Bench::ours)?;
     let watch = Stopwatch::start()?;
@@ -61,7 +56,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Outcome> {
     let floors = take(SERIAL);
     let plugin = bench.serial(&floors, Bench::bridge)?;
     let plugin_at_once = bench.at_once(&floors, Bench::bridge)?;
-    let installed = bench.installed(&take(SERIAL)).await?;
+    let installed = installed(&bench.node, bench.ovs.clone(), NAMESPACE, &take(SERIAL)).await?;
 
     let rounded = |ms: f64| Value::from((ms * 100.0).round() / 100.0);
     Ok(Outcome {
@@ -83,14 +78,8 @@ pub async fn run(context: &Context) -> anyhow::Result<Outcome> {
     })
 }
 
-/// A pod of the real node that nobody has attached.
-struct Measured {
-    name: String,
-    uid: String,
-}
-
 /// Fills the API: the other nodes, all pods. Returns the real node's once every pod has its addresses.
-async fn populate(lab: &Lab) -> anyhow::Result<Vec<Measured>> {
+async fn populate(lab: &Lab) -> anyhow::Result<Vec<Unattached>> {
     let client = lab.client().await?;
     create::<Namespace>(&Api::all(client.clone()), vec![json!({"metadata": {"name": NAMESPACE}})]).await?;
     let others = 2..=NODES;
@@ -114,11 +103,11 @@ async fn populate(lab: &Lab) -> anyhow::Result<Vec<Measured>> {
     };
     let bodies: Vec<Value> = (0..PODS).map(pod).chain((0..mine).map(on_node1)).collect();
     create::<Pod>(&Api::namespaced(client.clone(), NAMESPACE), bodies).await?;
-    await_addresses(&client).await?;
+    await_addresses(&Api::namespaced(client.clone(), NAMESPACE)).await?;
     lab.scene("central")?.checked(&["ovn-nbctl", "--wait=sb", "--timeout=120", "sync"])?;
     let pods = Api::<Pod>::namespaced(client, NAMESPACE).list(&ListParams::default()).await?;
     let measured = pods.into_iter().filter(|p| p.name_any().starts_with('m'));
-    Ok(measured.map(|p| Measured { name: p.name_any(), uid: p.uid().unwrap_or_default() }).collect())
+    Ok(measured.map(|p| Unattached { name: p.name_any(), uid: p.uid().unwrap_or_default() }).collect())
 }
 
 async fn create<K>(api: &Api<K>, bodies: Vec<Value>) -> anyhow::Result<()>
@@ -129,29 +118,6 @@ where
     let params = PostParams::default();
     let requests = stream::iter(&objects).map(|object| api.create(&params, object));
     requests.buffer_unordered(24).try_for_each(|_| std::future::ready(Ok(()))).await.context("filling the API")
-}
-
-async fn await_addresses(client: &KubeClient) -> anyhow::Result<()> {
-    let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
-    let mut waiting: std::collections::BTreeSet<String> =
-        pods.list(&ListParams::default()).await?.iter().filter(|p| !has_addresses(p)).map(|p| p.name_any()).collect();
-    let changes = kube::runtime::watcher(pods, kube::runtime::watcher::Config::default());
-    let mut changes = std::pin::pin!(changes);
-    while !waiting.is_empty() {
-        use kube::runtime::watcher::Event::{Apply, InitApply};
-        let next = tokio::time::timeout(Duration::from_secs(120), changes.try_next()).await;
-        let next = next.with_context(|| format!("{} pods have no address after two minutes", waiting.len()))?;
-        if let Some(Apply(pod) | InitApply(pod)) = next?
-            && has_addresses(&pod)
-        {
-            waiting.remove(&pod.name_any());
-        }
-    }
-    Ok(())
-}
-
-fn has_addresses(pod: &Pod) -> bool {
-    pod.annotations().contains_key(POD_NETWORKS)
 }
 
 /// Runs plugins on the real node.
@@ -182,7 +148,7 @@ impl Drop for Sandbox {
     }
 }
 
-type Plugin = fn(&Bench, command: &str, pod: &Measured, sandbox: &Sandbox) -> anyhow::Result<Duration>;
+type Plugin = fn(&Bench, command: &str, pod: &Unattached, sandbox: &Sandbox) -> anyhow::Result<Duration>;
 
 impl Bench {
     fn new(lab: &Lab, dir: &Path) -> anyhow::Result<Bench> {
@@ -202,12 +168,12 @@ impl Bench {
         Ok(Bench { node: lab.scene("node1")?.place().clone(), shim, shim_conf, bridge_conf, ovs })
     }
 
-    fn ours(&self, command: &str, pod: &Measured, sandbox: &Sandbox) -> anyhow::Result<Duration> {
+    fn ours(&self, command: &str, pod: &Unattached, sandbox: &Sandbox) -> anyhow::Result<Duration> {
         let args = format!("K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={};K8S_POD_UID={}", pod.name, pod.uid);
         self.call(&self.shim, command, &self.shim_conf, &args, pod, sandbox)
     }
 
-    fn bridge(&self, command: &str, pod: &Measured, sandbox: &Sandbox) -> anyhow::Result<Duration> {
+    fn bridge(&self, command: &str, pod: &Unattached, sandbox: &Sandbox) -> anyhow::Result<Duration> {
         self.call(Path::new("/usr/lib/cni/bridge"), command, &self.bridge_conf, "", pod, sandbox)
     }
 
@@ -218,7 +184,7 @@ impl Bench {
         action: &str,
         conf: &Value,
         args: &str,
-        pod: &Measured,
+        pod: &Unattached,
         sandbox: &Sandbox,
     ) -> anyhow::Result<Duration> {
         let mut command = Command::new(plugin);
@@ -236,7 +202,7 @@ impl Bench {
     }
 
     /// Median milliseconds of ADDs, one after another.
-    fn serial(&self, pods: &[&Measured], plugin: Plugin) -> anyhow::Result<f64> {
+    fn serial(&self, pods: &[&Unattached], plugin: Plugin) -> anyhow::Result<f64> {
         let mut times = Vec::new();
         for pod in pods {
             let sandbox = Sandbox::new(&pod.name)?;
@@ -247,7 +213,7 @@ impl Bench {
     }
 
     /// Milliseconds from the first ADD's start to the last one's end, all started together.
-    fn at_once(&self, pods: &[&Measured], plugin: Plugin) -> anyhow::Result<f64> {
+    fn at_once(&self, pods: &[&Unattached], plugin: Plugin) -> anyhow::Result<f64> {
         let sandboxes = pods.iter().map(|pod| Sandbox::new(&pod.name)).collect::<Result<Vec<_>, _>>()?;
         let run = |action: &str| -> anyhow::Result<f64> {
             let began = Instant::now();
@@ -276,101 +242,4 @@ impl Bench {
         });
         Ok(median(times.collect::<anyhow::Result<_>>()?))
     }
-
-    /// Median milliseconds from the insertion of a port to `ovn-installed`, over a plain session with Open_vSwitch.
-    async fn installed(&self, pods: &[&Measured]) -> anyhow::Result<f64> {
-        let mut raw = RawSwitch::connect(self.ovs.clone()).await?;
-        let mut times = Vec::new();
-        for (i, pod) in pods.iter().enumerate() {
-            let link = format!("raw{i}");
-            self.node.output(&["ip", "link", "add", &link, "type", "veth", "peer", "name", &format!("rawp{i}")])?;
-            self.node.output(&["ip", "link", "set", &link, "up"])?;
-            times.push(milliseconds(raw.plug(i, &link, pod).await?));
-            raw.unplug(i).await?;
-            self.node.output(&["ip", "link", "del", &link])?;
-        }
-        Ok(median(times))
-    }
-}
-
-/// A session with Open_vSwitch that inserts ports and watches them.
-struct RawSwitch {
-    handle: Handle,
-    events: tokio::sync::mpsc::UnboundedReceiver<Event>,
-    replica: Replica,
-}
-
-impl RawSwitch {
-    async fn connect(endpoint: Endpoint) -> anyhow::Result<RawSwitch> {
-        let spec = MonitorSpec::new()
-            .with(TableSpec::columns(&bridge::TABLE, [bridge::NAME]))
-            .with(TableSpec::columns(&interface::TABLE, [interface::NAME, interface::EXTERNAL_IDS]));
-        let (handle, events) = Client::spawn(Config::new(vec![endpoint]), &DATABASE, spec.clone());
-        let mut raw = RawSwitch { handle, events, replica: Replica::new(&DATABASE, &spec) };
-        raw.until(|replica| !replica.is_empty(&bridge::TABLE)).await?;
-        Ok(raw)
-    }
-
-    /// Takes events until the replica passes a test.
-    async fn until(&mut self, test: impl Fn(&Replica) -> bool) -> anyhow::Result<()> {
-        let mut changes = Vec::new();
-        while !test(&self.replica) {
-            match self.events.recv().await.context("the client ended")? {
-                Event::Connected(info) => self.replica.set_server(&info),
-                Event::Update(update) => self.replica.apply(&update, &mut changes)?,
-                Event::Reply { result, .. } => {
-                    let reply = result?;
-                    ensure!(reply.is_committed(), "{:?}", reply.error());
-                }
-                other => bail!("unexpected: {other:?}"),
-            }
-        }
-        Ok(())
-    }
-
-    fn ids(i: usize) -> [Uuid; 2] {
-        [0xa, 0xb].map(|kind: u128| Uuid::from_u128((kind << 96) | i as u128))
-    }
-
-    fn in_bridge(mutator: Mutator, port: Uuid) -> Op {
-        let condition = Condition::Column { column: "name", function: ovsdb::Function::Equal, value: "br-int".into() };
-        let mutations = vec![Mutation::new("ports", mutator, Datum::Set(vec![Atom::from(port)]))];
-        Op::Mutate { table: "Bridge", conditions: vec![condition], mutations }
-    }
-
-    async fn plug(&mut self, i: usize, link: &str, pod: &Measured) -> anyhow::Result<Duration> {
-        let [port, interface_id] = RawSwitch::ids(i);
-        let ids = [("iface-id", lsp_name(NAMESPACE, &pod.name)), ("iface-id-ver", pod.uid.clone())];
-        let ids = Datum::map(ids.map(|(k, v)| (Atom::from(k), Atom::from(v))));
-        let began = Instant::now();
-        self.handle.transact(&[
-            Op::Insert {
-                table: "Interface",
-                uuid: Some(interface_id),
-                row: vec![("name", link.into()), ("external_ids", ids)],
-            },
-            Op::Insert {
-                table: "Port",
-                uuid: Some(port),
-                row: vec![("name", link.into()), ("interfaces", interface_id.into())],
-            },
-            RawSwitch::in_bridge(Mutator::Insert, port),
-        ]);
-        self.until(|replica| {
-            let row = replica.row(&interface::TABLE, &interface_id);
-            row.is_some_and(|row| interface::Ref(row).external_ids().get("ovn-installed") == Some("true"))
-        })
-        .await?;
-        Ok(began.elapsed())
-    }
-
-    async fn unplug(&mut self, i: usize) -> anyhow::Result<()> {
-        let [port, interface_id] = RawSwitch::ids(i);
-        self.handle.transact(&[RawSwitch::in_bridge(Mutator::Delete, port)]);
-        self.until(|replica| replica.row(&interface::TABLE, &interface_id).is_none()).await
-    }
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }

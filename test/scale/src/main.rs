@@ -5,6 +5,7 @@
 //! that its memory is its own. To add one: a module with `pub async fn run(&Context) -> anyhow::Result<Outcome>` and a line in
 //! [`CASES`]. Those on real Kubernetes need the cache of `make kube-build`. Must not: assert times (a busy machine is no defect).
 
+mod balancers;
 mod churn;
 mod cluster;
 mod cni_add;
@@ -12,7 +13,10 @@ mod cold_start;
 mod cold_start_allocate;
 mod control_plane;
 mod density;
+mod endpoint_storm;
+mod first_packet;
 mod idle;
+mod installed;
 mod kubernetes;
 mod memory;
 mod node_scale;
@@ -64,6 +68,8 @@ const CASES: &[(&str, Run)] = &[
     ("services-cold", |context| Box::pin(services::cold(context))),
     ("services-memory", |context| Box::pin(services::memory(context))),
     ("endpoint", |context| Box::pin(services::endpoint(context))),
+    ("first-packet", |context| Box::pin(first_packet::run(context))),
+    ("endpoint-storm", |context| Box::pin(endpoint_storm::run(context))),
 ];
 
 /// Those on real Kubernetes.

@@ -4,20 +4,17 @@
 //! balancer in the database, with 500 and with 10,000 Services; against the PATCH's way to a watcher.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Service;
+use futures::TryStreamExt;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use ovenbird_schema::northbound::{DATABASE, load_balancer as lb, load_balancer_group as group};
-use ovsdb::{Client, Condition, Config, Datum, Event, Handle, MonitorSpec, Mutation, Mutator, Op, Replica, TableSpec};
-use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedReceiver;
+use kube::api::{WatchEvent, WatchParams};
+use ovenbird_schema::northbound::{load_balancer as lb, load_balancer_group as group};
+use ovsdb::{Condition, Datum, Mutation, Mutator, Op, Replica};
 
+use crate::balancers::{Balancers, endpoint_of, fill, members, name_of, patch, row_of};
 use crate::cluster::{ApiServer, Master, SELDOM, namespace_of};
 use crate::raw::{Raw, transact};
 use crate::server::Server;
@@ -27,14 +24,10 @@ use crate::{Context, Outcome, Usage, median, quantile};
 const SIZES: [usize; 2] = [1_000, 10_000];
 /// Services between which one changes, and how many endpoints it has left then: less than before.
 const AMONG: [(usize, usize); 2] = [(500, 4), (10_000, 2)];
-/// Endpoints of each.
-const ENDPOINTS: usize = 5;
 /// Changes that are timed.
 const CHANGES: usize = 300;
 /// Services in one transaction of the floor.
 const BATCH: usize = 100;
-/// After this a row counts as never written.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs `services-memory`.
 pub async fn memory(context: &Context) -> anyhow::Result<Outcome> {
@@ -79,11 +72,13 @@ pub async fn cold(context: &Context) -> anyhow::Result<Outcome> {
         let dir = context.dir.join(round.to_string());
         std::fs::create_dir_all(dir.join("raw")).context("make a folder")?;
         let server = Server::start(&dir)?;
-        let mut balancers = Balancers::watch(&server).await?;
+        let mut names = Balancers::names(&server).await?;
         let master = Master::start(&dir, &api, &server)?;
-        balancers.until(|replica| members(replica) == count).await?;
+        names.until(|replica| replica.len(&lb::TABLE) == count).await?;
         ours.push(master.began.elapsed().as_secs_f64());
         usage = master.usage()?;
+        let balancers = Balancers::watch(&server).await?;
+        ensure!(members(&balancers.replica) == count, "the last row came before its group had it");
         let (status, _) = master.settle(SELDOM)?;
         transactions = status["northbound"]["transactions"].as_u64().unwrap_or_default();
         master.stop()?;
@@ -152,81 +147,17 @@ pub async fn endpoint(context: &Context) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Creates Services, each with one slice.
-async fn fill(api: &ApiServer, services: Range<usize>) -> anyhow::Result<()> {
-    let client = api.client()?;
-    let create = |i: usize| {
-        let client = client.clone();
-        async move {
-            let (service, slice) = objects(i);
-            let service: Service = serde_json::from_value(service).context("make a Service")?;
-            let slice: EndpointSlice = serde_json::from_value(slice).context("make a slice")?;
-            let (namespace, now) = (namespace_of(i), PostParams::default());
-            let services = Api::<Service>::namespaced(client.clone(), &namespace);
-            services.create(&now, &service).await.context("create a Service")?;
-            Api::<EndpointSlice>::namespaced(client, &namespace)
-                .create(&now, &slice)
-                .await
-                .context("create a slice")?;
-            anyhow::Ok(())
-        }
-    };
-    futures::stream::iter(services).map(create).buffer_unordered(16).try_collect::<Vec<()>>().await?;
-    Ok(())
-}
-
-/// A Service of one port, and its slice as the EndpointSlice controller would write it.
-fn objects(i: usize) -> (Value, Value) {
-    let (name, ip) = (name_of(i), format!("10.96.{}.{}", i / 250 + 1, i % 250 + 1));
-    let labels = json!({"app": name, "team": format!("team-{}", i % 20)});
-    let fields = json!([{"manager": "kube-controller-manager", "operation": "Update", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
-        "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:ports": {}, "f:selector": {}, "f:sessionAffinity": {}}}}]);
-    let service = json!({
-        "metadata": {"name": name, "namespace": namespace_of(i), "labels": labels, "managedFields": fields},
-        "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
-            "ports": [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}], "selector": {"app": name},
-            "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"},
-    });
-    let mut labels = labels;
-    labels["kubernetes.io/service-name"] = name.clone().into();
-    labels["endpointslice.kubernetes.io/managed-by"] = "endpointslice-controller.k8s.io".into();
-    let slice = json!({
-        "metadata": {"name": name, "namespace": namespace_of(i), "labels": labels, "managedFields": fields},
-        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-        "endpoints": (0..ENDPOINTS).map(|n| endpoint_of(i, n)).collect::<Vec<_>>(),
-    });
-    (service, slice)
-}
-
-fn endpoint_of(i: usize, n: usize) -> Value {
-    let pod = i * ENDPOINTS + n;
-    json!({
-        "addresses": [format!("10.{}.{}.{}", 128 + pod / 62_500, pod / 250 % 250, pod % 250 + 3)],
-        "conditions": {"ready": true, "serving": true, "terminating": false}, "nodeName": format!("node-{}", pod % 100),
-        "targetRef": {"kind": "Pod", "name": format!("web-{pod}"), "namespace": namespace_of(i), "uid": "7b0d0a0e-0000-4000-8000-000000000000"},
-    })
-}
-
-fn name_of(i: usize) -> String {
-    format!("service-{i}")
-}
-
 /// Times from sending a PATCH that takes endpoints away, so that `most` or one less are left, to the row's being so.
 async fn changes(api: &ApiServer, balancers: &mut Balancers, most: usize) -> anyhow::Result<Vec<Duration>> {
     let client = api.client()?;
     let mut times = Vec::new();
     for i in 0..CHANGES {
         let count = most - i % 2;
-        let slices = Api::<EndpointSlice>::namespaced(client.clone(), &namespace_of(i));
-        let patch = Patch::Merge(json!({"endpoints": (0..count).map(|n| endpoint_of(i, n)).collect::<Vec<_>>()}));
-        let name = format!("Service_{}/{}_TCP_cluster", namespace_of(i), name_of(i));
-        let row = balancers.replica.rows(&lb::TABLE).find(|(_, row)| lb::Ref(row).name() == name);
-        let uuid = row.context("a Service without row")?.0;
+        let endpoints = (0..count).map(|n| endpoint_of(i, n)).collect();
+        let uuid = row_of(&balancers.replica, i)?;
+        let name = name_of(i);
         let began = Instant::now();
-        let patching = async {
-            let patched = slices.patch(&name_of(i), &PatchParams::default(), &patch).await;
-            patched.map(drop).context("patch a slice")
-        };
+        let patching = patch(&client, i, &name, endpoints);
         let seeing = balancers.until(|replica| {
             let row = replica.row(&lb::TABLE, &uuid);
             row.is_some_and(|row| lb::Ref(row).vips().iter().all(|(_, list)| list.split(',').count() == count))
@@ -239,18 +170,16 @@ async fn changes(api: &ApiServer, balancers: &mut Balancers, most: usize) -> any
 
 /// Times from sending such a PATCH to seeing it in a watch.
 async fn ways(api: &ApiServer) -> anyhow::Result<Vec<Duration>> {
-    let slices = Api::<EndpointSlice>::namespaced(api.client()?, &namespace_of(0));
+    let client = api.client()?;
+    let slices = Api::<EndpointSlice>::namespaced(client.clone(), &namespace_of(0));
     let version = slices.list(&Default::default()).await.context("list")?.metadata.resource_version.unwrap_or_default();
     let stream = slices.watch(&WatchParams::default(), &version).await.context("watch")?;
     tokio::pin!(stream);
     let mut times = Vec::new();
     for n in 0..CHANGES {
-        let patch = Patch::Merge(json!({"endpoints": (0..n % 2 + 1).map(|n| endpoint_of(0, n)).collect::<Vec<_>>()}));
+        let endpoints = (0..n % 2 + 1).map(|n| endpoint_of(0, n)).collect();
         let began = Instant::now();
-        let patching = async {
-            let patched = slices.patch("service-0", &PatchParams::default(), &patch).await;
-            patched.map(drop).context("patch a slice")
-        };
+        let patching = patch(&client, 0, "service-0", endpoints);
         let seeing = async {
             while let Some(event) = stream.try_next().await.context("watch")? {
                 if matches!(event, WatchEvent::Modified(_)) {
@@ -262,53 +191,6 @@ async fn ways(api: &ApiServer) -> anyhow::Result<Vec<Duration>> {
         times.push(futures::future::try_join(patching, seeing).await?.1);
     }
     Ok(times)
-}
-
-/// Load balancers and groups as they are in the database.
-struct Balancers {
-    events: UnboundedReceiver<Event>,
-    replica: Replica,
-    _handle: Handle,
-}
-
-impl Balancers {
-    async fn watch(northbound: &Server) -> anyhow::Result<Balancers> {
-        let spec = || MonitorSpec::new().with(TableSpec::all(&lb::TABLE)).with(TableSpec::all(&group::TABLE));
-        let replica = Replica::new(&DATABASE, &spec());
-        let (handle, events) = Client::spawn(Config::new(vec![northbound.endpoint()]), &DATABASE, spec());
-        let mut balancers = Balancers { events, replica, _handle: handle };
-        while !balancers.next().await? {}
-        Ok(balancers)
-    }
-
-    /// Takes in one event. True when it was an update.
-    async fn next(&mut self) -> anyhow::Result<bool> {
-        match self.events.recv().await.context("the client ended")? {
-            Event::Connected(info) => self.replica.set_server(&info),
-            Event::Update(update) => {
-                self.replica.apply(&update, &mut Vec::new())?;
-                return Ok(true);
-            }
-            Event::Disconnected(error) => bail!("lost the database: {error}"),
-            _ => {}
-        }
-        Ok(false)
-    }
-
-    async fn until(&mut self, met: impl Fn(&Replica) -> bool) -> anyhow::Result<()> {
-        let waiting = async {
-            while !met(&self.replica) {
-                self.next().await?;
-            }
-            Ok(())
-        };
-        tokio::time::timeout(PATIENCE, waiting).await.context("the rows never came")?
-    }
-}
-
-/// Members of the groups.
-fn members(replica: &Replica) -> usize {
-    replica.rows(&group::TABLE).map(|(_, row)| group::Ref(row).load_balancer().count()).sum()
 }
 
 /// The rows as transactions that write them anew, ready to be sent.
