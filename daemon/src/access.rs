@@ -12,7 +12,7 @@ use k8s_openapi as _;
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::ExponentialBackoff;
+use kube::runtime::watcher::{self, ExponentialBackoff};
 use tower::util::AndThenLayer;
 
 use crate::rights::Told;
@@ -78,9 +78,26 @@ fn passes(error: &kube::Error) -> bool {
     }
 }
 
+/// Whether a list or watch failed because the API server has no such kind: it is older than the kind, or the kind is switched off.
+pub fn is_unknown_kind(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    let (InitialListFailed(e) | WatchStartFailed(e) | WatchFailed(e)) = error else { return false };
+    matches!(e, kube::Error::Api(status) if status.code == 404)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kind_that_the_api_server_lacks_is_told_from_other_failures() {
+        let failed = |code| {
+            let status = kube::core::Status { code, ..kube::core::Status::default() };
+            watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
+        };
+        assert!(is_unknown_kind(&failed(404)));
+        assert!(!is_unknown_kind(&failed(403)) && !is_unknown_kind(&watcher::Error::NoResourceVersion));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn overload_passes_and_a_refusal_does_not() {

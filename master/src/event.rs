@@ -115,9 +115,9 @@ async fn publish(client: &kube::Client, identity: &str, subject: &Subject, diagn
 /// `kubectl describe` shows an Event only with the object's UID.
 async fn uid_of(client: &kube::Client, subject: &Subject) -> Result<Option<String>, kube::Error> {
     let resource = ApiResource {
-        group: String::new(),
+        group: subject.group().into(),
         version: "v1".into(),
-        api_version: "v1".into(),
+        api_version: subject.api_version(),
         kind: subject.kind.into(),
         plural: format!("{}s", subject.kind.to_lowercase()),
     };
@@ -130,6 +130,15 @@ async fn uid_of(client: &kube::Client, subject: &Subject) -> Result<Option<Strin
 }
 
 impl Subject {
+    fn group(&self) -> &'static str {
+        if self.kind == "ServiceCIDR" { "networking.k8s.io" } else { "" }
+    }
+
+    fn api_version(&self) -> String {
+        let group = self.group();
+        if group.is_empty() { "v1".into() } else { format!("{group}/v1") }
+    }
+
     fn split(&self) -> (Option<&str>, &str) {
         match self.key.split_once('/') {
             Some((namespace, name)) => (Some(namespace), name),
@@ -155,7 +164,7 @@ fn render(identity: &str, subject: &Subject, uid: String, diagnostic: &Diagnosti
             ..ObjectMeta::default()
         },
         regarding: Some(ObjectReference {
-            api_version: Some("v1".into()),
+            api_version: Some(subject.api_version()),
             kind: Some(subject.kind.into()),
             namespace: namespace.map(str::to_owned),
             name: Some(name.into()),

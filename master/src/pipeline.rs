@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use ovenbird_reconcile::{Outcome, Owner, Zone};
 use ovenbird_topology::{
-    Change as FactChange, EndpointSliceFact, Engine, Fact, FactKey, NamespaceFact, NodeFact, PodFact, ServiceFact,
-    kinds,
+    Change as FactChange, EndpointSliceFact, Engine, Fact, FactKey, NamespaceFact, NodeFact, PodFact, ServiceCidrFact,
+    ServiceFact, kinds,
 };
 use ovsdb::{Handle, Str};
 use tokio::sync::{mpsc, watch};
@@ -59,10 +59,14 @@ pub enum Seen {
     Services(Batch<ServiceFact>),
     /// Of EndpointSlices.
     EndpointSlices(Batch<EndpointSliceFact>),
+    /// Of ServiceCIDRs.
+    ServiceCidrs(Batch<ServiceCidrFact>),
 }
 
 /// Kinds that are watched.
-const KINDS: [&str; 5] = ["Node", "Pod", "Namespace", "Service", "EndpointSlice"];
+const KINDS: [&str; 6] = ["Node", "Pod", "Namespace", "Service", "EndpointSlice", "ServiceCIDR"];
+/// So many of them must be listed before anything is chosen or deleted. ServiceCIDRs yield no rows, and before Kubernetes 1.33 there are none.
+const NEEDED: usize = 5;
 
 /// The ends of all channels that lead here.
 #[derive(Debug)]
@@ -236,7 +240,7 @@ impl Pipeline {
 
     /// True when every list is complete.
     fn is_listed(&self) -> bool {
-        self.watches.iter().all(|watch| watch.complete)
+        self.watches[..NEEDED].iter().all(|watch| watch.complete)
     }
 
     /// Returns the number of changes.
@@ -261,6 +265,10 @@ impl Pipeline {
             Seen::EndpointSlices(batch) => {
                 let change = |this: &mut Self, fact| this.effects.facts.push(Fact::EndpointSlice(fact));
                 self.take(4, batch, FactKey::EndpointSlice, change)
+            }
+            Seen::ServiceCidrs(batch) => {
+                let change = |this: &mut Self, fact| this.effects.facts.push(Fact::ServiceCidr(fact));
+                self.take(5, batch, FactKey::ServiceCidr, change)
             }
         }
     }
@@ -320,7 +328,7 @@ impl Pipeline {
             self.out.generation.send_modify(|generation| *generation += 1);
         }
         let generation = *self.out.generation.borrow();
-        let current = !self.outdated && self.listed.iter().all(|listed| *listed == Some(generation));
+        let current = !self.outdated && self.listed[..NEEDED].iter().all(|listed| *listed == Some(generation));
         self.allocator.set_active(self.leading != Leading::No && current, &mut self.effects);
     }
 

@@ -16,7 +16,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Resource};
 use ovenbird_daemon::{access, rights};
-use ovenbird_topology::{EndpointSliceFact, NamespaceFact, NodeFact, PodFact, ServiceFact};
+use ovenbird_topology::{EndpointSliceFact, NamespaceFact, NodeFact, PodFact, ServiceCidrFact, ServiceFact};
 use ovsdb::Str;
 use rustc_hash::FxHashSet;
 use serde::de::DeserializeOwned;
@@ -82,6 +82,12 @@ impl Keyed for ServiceFact {
 impl Keyed for EndpointSliceFact {
     fn key(&self) -> &Str {
         &self.key
+    }
+}
+
+impl Keyed for ServiceCidrFact {
+    fn key(&self) -> &Str {
+        &self.name
     }
 }
 
@@ -154,8 +160,10 @@ async fn follow<O: Object, T: Keyed, E>(
                     batch.complete = Some(generation);
                 }
                 Err(error) => {
-                    if !rights::was_told(&error) {
-                        let kind = O::kind(&());
+                    let kind = O::kind(&());
+                    if access::is_unknown_kind(&error) {
+                        tracing::debug!(%kind, "the API server does not know this kind");
+                    } else if !rights::was_told(&error) {
                         tracing::warn!(%kind, %error, "watch failed; trying again");
                     }
                     batch.error = Some(error.to_string());

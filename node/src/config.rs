@@ -116,6 +116,15 @@ pub struct Settings {
     #[arg(long, env = "OVENBIRD_GATEWAY_V6_MASQUERADE_SUBNET", value_name = "CIDR")]
     pub gateway_v6_masquerade_subnet: Option<String>,
 
+    /// Pods keep their own address outside the cluster; as for the master, and of use in mode local.
+    #[arg(long, env = "OVENBIRD_DISABLE_SNAT", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub disable_snat: Option<bool>,
+
+    /// Networks outside the cluster to which pods keep their own address, separated by commas; as for the master, and of use in mode
+    /// local [default: none].
+    #[arg(long, env = "OVENBIRD_NON_MASQUERADE_CIDRS", value_name = "CIDR,...")]
+    pub non_masquerade_cidrs: Option<String>,
+
     /// Whether the node serves NodePorts [default: true].
     #[arg(long, env = "OVENBIRD_NODEPORT", value_name = "BOOL")]
     pub nodeport: Option<bool>,
@@ -260,7 +269,7 @@ impl Settings {
             Settings, self, under,
             kubeconfig node_name ovs_address sb_address encap_type encap_ip mtu cluster_subnets k8s_service_cidrs bridge_mappings
             gateway_mode gateway_interface gateway_nexthop gateway_vlanid gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet
-            nodeport nodeport_addresses answer_external_addresses monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel
+            disable_snat non_masquerade_cidrs nodeport nodeport_addresses answer_external_addresses monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel
         }
     }
 }

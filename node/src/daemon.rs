@@ -26,7 +26,7 @@ use crate::plug::{Parts, Plug};
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::{State, Vswitch};
-use crate::{chassis, cluster, cni_conf, gateway, restore, sweep};
+use crate::{chassis, cluster, cni_conf, gateway, restore, service_cidrs, sweep};
 
 /// Time that a stop gives to the CNI requests under way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -61,6 +61,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let server = Server::bind(ServerConfig { socket: config.cni_socket.clone(), deadline: config.cni_timeout })?;
     readiness.set(Part::Socket, true);
     let declared = CancellationToken::new();
+    let service_cidrs =
+        service_cidrs::watch_all(client.clone(), config.service_cidrs.clone(), config.cluster_subnets.clone());
     let management = Management {
         config: config.clone(),
         mtu,
@@ -68,6 +70,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         vswitch: vswitch.clone(),
         node: node.clone(),
         host_changes: host_changes.clone(),
+        service_cidrs: service_cidrs.clone(),
         readiness: readiness.clone(),
         metrics: metrics.clone(),
         declared: declared.clone(),
@@ -82,6 +85,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         node: node.clone(),
         host_changes: host_changes.clone(),
         services,
+        service_cidrs,
         host_ports: pods.host_ports(),
     };
     let shown = Shown { metrics, readiness: readiness.clone(), vswitch: vswitch.clone() };

@@ -23,8 +23,9 @@ pub mod readiness;
 mod real_ovn_tests;
 pub mod restore;
 pub mod rows;
+pub mod service_cidrs;
 pub mod step;
-pub mod sweep;
+mod sweep;
 #[cfg(test)]
 mod testing;
 pub mod vswitch;

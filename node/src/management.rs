@@ -46,6 +46,8 @@ pub struct Management<N> {
     pub node: watch::Receiver<NodeFact>,
     /// News of the kernel.
     pub host_changes: watch::Receiver<u64>,
+    /// Networks of Services, once they are known.
+    pub service_cidrs: watch::Receiver<Option<Vec<IpNet>>>,
     /// Told when the port serves.
     pub readiness: Arc<Readiness>,
     /// Counts what had to be healed.
@@ -55,7 +57,13 @@ pub struct Management<N> {
 }
 
 /// The interface as it should be; `None` when no subnet has room for it.
-pub fn host_link(config: &Config, mtu: u32, subnets: &[IpNet], userspace: bool) -> Option<HostLink> {
+pub fn host_link(
+    config: &Config,
+    mtu: u32,
+    subnets: &[IpNet],
+    service_cidrs: &[IpNet],
+    userspace: bool,
+) -> Option<HostLink> {
     let addresses = management_addresses(subnets);
     let mac = Mac::of_any(addresses.iter().map(|(own, _)| own.addr()))?;
     let mut routes: Vec<Route> = Vec::new();
@@ -65,7 +73,7 @@ pub fn host_link(config: &Config, mtu: u32, subnets: &[IpNet], userspace: bool) 
         routes.extend(config.cluster_subnets.iter().filter(same_family).map(route));
         // The gateway's routes win while it has them.
         let last = |dst| Route { metric: Some(LAST_RESORT), ..route(dst) };
-        routes.extend(config.service_cidrs.iter().filter(same_family).map(last));
+        routes.extend(service_cidrs.iter().filter(same_family).map(last));
     }
     Some(HostLink {
         name: name::MANAGEMENT_INTERFACE.into(),
@@ -89,7 +97,8 @@ impl<N: NetOps> Management<N> {
             let subnets = self.node.wait_for(|fact| !fact.subnets.is_empty()).await?.subnets.clone();
             self.readiness.set(Part::Subnets, true);
             let state = self.vswitch.until(|s| s.synced && s.bridge).await?;
-            let Some(want) = host_link(&self.config, self.mtu, &subnets, state.userspace) else {
+            let service_cidrs = self.service_cidrs.wait_for(Option::is_some).await?.clone().unwrap_or_default();
+            let Some(want) = host_link(&self.config, self.mtu, &subnets, &service_cidrs, state.userspace) else {
                 warn!("annotation k8s.ovn.org/node-subnets: no subnet has room for the management port");
                 self.node.changed().await?;
                 continue;
@@ -137,6 +146,7 @@ impl<N: NetOps> Management<N> {
             done = bound => done?,
             changed = self.node.changed() => changed?,
             changed = self.host_changes.changed() => changed?,
+            changed = self.service_cidrs.changed() => changed?,
             // vswitchd was restarted, or made the interface anew.
             another = self.vswitch.wait(owner, move |row| (device(row) != Some(index)).then_some(())) => another?,
         }
@@ -165,12 +175,12 @@ mod tests {
         let config = Config::new(Settings {
             node_name: Some("n1".into()),
             cluster_subnets: Some("10.128.0.0/14/23,fd00:10:128::/48/64".into()),
-            k8s_service_cidrs: Some("10.96.0.0/16".into()),
             ..Settings::default()
         })
         .unwrap();
         let subnets = ["10.128.2.0/23".parse().unwrap(), "fd00:10:128:1::/64".parse().unwrap()];
-        let link = host_link(&config, 1400, &subnets, true).unwrap();
+        let service_cidrs = ["10.96.0.0/16".parse().unwrap()];
+        let link = host_link(&config, 1400, &subnets, &service_cidrs, true).unwrap();
         let addresses: Vec<_> = link.addresses.iter().map(IpNet::to_string).collect();
         assert_eq!(addresses, ["10.128.2.2/23", "fd00:10:128:1::2/64"]);
         assert_eq!(link.mac.to_string(), "0a:58:0a:80:02:02");
@@ -184,6 +194,6 @@ mod tests {
                 "fd00:10:128::/48 via fd00:10:128:1::1 src fd00:10:128:1::2",
             ]
         );
-        assert_eq!(host_link(&config, 1400, &[], true), None);
+        assert_eq!(host_link(&config, 1400, &[], &service_cidrs, true), None);
     }
 }

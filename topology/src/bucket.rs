@@ -55,6 +55,11 @@ impl Bucket {
         Bucket::named(7, address)
     }
 
+    /// All ServiceCIDRs.
+    pub fn service_cidrs() -> Bucket {
+        Bucket::named(8, "")
+    }
+
     fn named(kind: u8, name: impl Hash) -> Bucket {
         let mut hasher = FxHasher::default();
         (kind, name).hash(&mut hasher);

@@ -17,7 +17,7 @@ use crate::facts::Change;
 use crate::reads::Reads;
 use crate::snapshot::Snapshot;
 use crate::view::View;
-use crate::{Config, Interner, cluster, kinds, node, pod, service};
+use crate::{Config, Interner, cluster, kinds, node, pod, service, service_cidr};
 
 /// Facts, and who read what of them.
 #[derive(Debug)]
@@ -74,6 +74,7 @@ impl Engine {
             kinds::NODE => node::translate(&view, owner),
             kinds::POD => pod::translate(&view, owner),
             kinds::SERVICE => service::translate(&view, owner),
+            kinds::SERVICE_CIDR => service_cidr::translate(&view, owner),
             _ => Output::default(),
         };
         let reads = view.into_reads();

@@ -18,9 +18,11 @@ use crate::intern::Interner;
 
 mod host_port;
 mod service;
+mod service_cidr;
 mod slice;
 
 pub use service::{ServiceFact, ServicePort};
+pub use service_cidr::ServiceCidrFact;
 pub use slice::{Conditions, Endpoint, EndpointSliceFact, Hints, SlicePort};
 
 /// Label of a Node: the zone that it stands in.
@@ -119,6 +121,8 @@ pub enum Fact {
     Service(ServiceFact),
     /// An EndpointSlice.
     EndpointSlice(EndpointSliceFact),
+    /// A ServiceCIDR.
+    ServiceCidr(ServiceCidrFact),
 }
 
 /// Name of a fact.
@@ -134,6 +138,8 @@ pub enum FactKey {
     Service(Str),
     /// An EndpointSlice by `namespace/name`.
     EndpointSlice(Str),
+    /// A ServiceCIDR by name.
+    ServiceCidr(Str),
 }
 
 /// An event.
@@ -154,6 +160,7 @@ impl Fact {
             Fact::Namespace(namespace) => FactKey::Namespace(namespace.name.clone()),
             Fact::Service(service) => FactKey::Service(service.key.clone()),
             Fact::EndpointSlice(slice) => FactKey::EndpointSlice(slice.key.clone()),
+            Fact::ServiceCidr(cidr) => FactKey::ServiceCidr(cidr.name.clone()),
         }
     }
 }

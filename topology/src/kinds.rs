@@ -4,6 +4,8 @@ use ovenbird_reconcile::{Owner, OwnerKind};
 
 /// The cluster as a whole; its key is empty.
 pub const CLUSTER: OwnerKind = OwnerKind { rank: 10, name: "Cluster" };
+/// A ServiceCIDR, by name.
+pub const SERVICE_CIDR: OwnerKind = OwnerKind { rank: 15, name: "ServiceCIDR" };
 /// A Node, by name.
 pub const NODE: OwnerKind = OwnerKind { rank: 20, name: "Node" };
 /// A Pod, by `namespace/name`.

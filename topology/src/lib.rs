@@ -22,6 +22,7 @@ mod places;
 mod pod;
 mod reads;
 mod service;
+mod service_cidr;
 mod snapshot;
 pub mod text;
 mod view;
@@ -29,6 +30,7 @@ mod view;
 pub use config::{Config, ConfigError};
 pub use engine::Engine;
 pub use facts::{
-    Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NodeFact, PodAddresses, PodFact, ServiceFact,
+    Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NodeFact, PodAddresses, PodFact,
+    ServiceCidrFact, ServiceFact,
 };
 pub use intern::Interner;

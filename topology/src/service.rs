@@ -16,6 +16,9 @@ mod settings;
 mod source_ranges;
 mod variants;
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use ovenbird_reconcile::{Contribution, DesiredRow, Diagnostic, Output, Owner, Severity};
 use ovenbird_schema::northbound::{
     load_balancer as lb, load_balancer_group as group, logical_router as lr, logical_switch as ls,
@@ -75,8 +78,8 @@ fn ports<'a>(service: &'a ServiceFact, protocol: Protocol, slices: &[&'a Endpoin
 /// Notes the addresses outside the cluster at which the port is not this Service's.
 fn refuse(view: &View<'_>, service: &ServiceFact, port: &mut Port<'_>, diagnostics: &mut Vec<Diagnostic>) {
     for ip in service.outside().filter(|ip| ip.is_ipv4() == port.v4) {
-        let problem = if let Some((setting, net)) = view.config().networks().find(|(_, net)| net.contains(&ip)) {
-            format!("{ip} is inside {setting} {net}, which is the cluster's own; use another address")
+        let problem = if let Some((whose, net)) = own_network(view, ip) {
+            format!("{ip} is inside {whose} {net}, which is the cluster's own; use another address")
         } else if let Some(holder) = view.outside_holder(ip, port.service).filter(|key| **key != service.key) {
             let ServicePort { port, protocol, .. } = port.service;
             format!("{ip} port {port} ({}) belongs to Service {holder}, which is older; use another", protocol.as_str())
@@ -91,6 +94,14 @@ fn refuse(view: &View<'_>, service: &ServiceFact, port: &mut Port<'_>, diagnosti
         }
         port.refused.push(ip);
     }
+}
+
+/// The network of the cluster that an address is inside of, and what names it.
+fn own_network(view: &View<'_>, ip: IpAddr) -> Option<(String, IpNet)> {
+    let settings = view.config().networks().map(|(setting, net)| (setting.to_owned(), net));
+    let added =
+        view.service_cidrs().flat_map(|fact| fact.cidrs.iter().map(|net| (format!("ServiceCIDR {}", fact.name), *net)));
+    settings.chain(added).find(|(_, net)| net.contains(&ip))
 }
 
 /// What a row is made of.

@@ -17,8 +17,8 @@ use rustc_hash::FxHashMap;
 use crate::allocate::{NodeSubnets, SubnetError};
 use crate::bucket::Bucket;
 use crate::facts::{
-    Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NodeFact, PodAddresses, PodFact, ServiceFact,
-    ServicePort,
+    Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NodeFact, PodAddresses, PodFact,
+    ServiceCidrFact, ServiceFact, ServicePort,
 };
 use crate::gateway::{self, GatewayError};
 use crate::places::{Common, Place};
@@ -32,6 +32,7 @@ pub(crate) struct Snapshot {
     namespaces: FxHashMap<Str, NamespaceFact>,
     services: FxHashMap<Str, Box<ServiceFact>>,
     slices: FxHashMap<Str, Box<EndpointSliceFact>>,
+    service_cidrs: BTreeMap<Str, ServiceCidrFact>,
     /// By address outside the cluster: keys of the Services that ask for it.
     outside: FxHashMap<IpAddr, BTreeSet<Str>>,
     /// By Service: keys of its slices, sorted.
@@ -97,6 +98,11 @@ impl Snapshot {
         keys.filter_map(|key| self.slices.get(key).map(|slice| &**slice)).collect()
     }
 
+    /// ServiceCIDRs by name.
+    pub fn service_cidrs(&self) -> &BTreeMap<Str, ServiceCidrFact> {
+        &self.service_cidrs
+    }
+
     /// The nodes that have a switch, by name.
     pub fn places(&self) -> &[Place] {
         &self.places
@@ -140,6 +146,7 @@ impl Snapshot {
         let mut owners = vec![kinds::cluster()];
         owners.extend(self.nodes.keys().map(|name| Owner::new(kinds::NODE, name.clone())));
         owners.extend(self.pods.keys().map(|key| Owner::new(kinds::POD, key.clone())));
+        owners.extend(self.service_cidrs.keys().map(|name| Owner::new(kinds::SERVICE_CIDR, name.clone())));
         owners.extend(self.services.keys().map(|key| Owner::new(kinds::SERVICE, key.clone())));
         owners.sort_unstable();
         owners
@@ -164,6 +171,8 @@ impl Snapshot {
             Change::Delete(FactKey::Service(key)) => self.set_service(&key, None),
             Change::Upsert(Fact::EndpointSlice(slice)) => self.set_slice(&slice.key.clone(), Some(slice)),
             Change::Delete(FactKey::EndpointSlice(key)) => self.set_slice(&key, None),
+            Change::Upsert(Fact::ServiceCidr(cidr)) => self.set_service_cidr(cidr.name.clone(), Some(cidr)),
+            Change::Delete(FactKey::ServiceCidr(name)) => self.set_service_cidr(name, None),
         }
     }
 
@@ -253,6 +262,18 @@ impl Snapshot {
             self.services.insert(service.key.clone(), Box::new(service));
         }
         Touched { owners: vec![Owner::new(kinds::SERVICE, key.clone())], buckets }
+    }
+
+    fn set_service_cidr(&mut self, name: Str, cidr: Option<ServiceCidrFact>) -> Touched {
+        if self.service_cidrs.get(&name) == cidr.as_ref() {
+            return Touched::default();
+        }
+        let owners = vec![Owner::new(kinds::SERVICE_CIDR, name.clone())];
+        match cidr {
+            Some(cidr) => self.service_cidrs.insert(name, cidr),
+            None => self.service_cidrs.remove(&name),
+        };
+        Touched { owners, buckets: vec![Bucket::service_cidrs()] }
     }
 
     fn set_slice(&mut self, key: &Str, slice: Option<EndpointSliceFact>) -> Touched {

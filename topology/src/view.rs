@@ -11,7 +11,7 @@ use ovenbird_reconcile::Owner;
 use ovsdb::Str;
 
 use crate::bucket::Bucket;
-use crate::facts::{EndpointSliceFact, HostPort, NodeFact, PodFact, ServiceFact, ServicePort};
+use crate::facts::{EndpointSliceFact, HostPort, NodeFact, PodFact, ServiceCidrFact, ServiceFact, ServicePort};
 use crate::gateway::GatewayError;
 use crate::places::{Common, Place};
 use crate::snapshot::{Snapshot, Subnets};
@@ -53,6 +53,17 @@ impl<'a> View<'a> {
     /// The owner's own Service. Not recorded, as above.
     pub fn own_service(&self, owner: &Owner) -> Option<&'a ServiceFact> {
         self.snapshot.service(&owner.key).filter(|_| owner.kind == kinds::SERVICE)
+    }
+
+    /// The owner's own ServiceCIDR. Not recorded, as above.
+    pub(crate) fn own_service_cidr(&self, owner: &Owner) -> Option<&'a ServiceCidrFact> {
+        self.snapshot.service_cidrs().get(&owner.key).filter(|_| owner.kind == kinds::SERVICE_CIDR)
+    }
+
+    /// All ServiceCIDRs, by name.
+    pub(crate) fn service_cidrs(&self) -> impl Iterator<Item = &'a ServiceCidrFact> {
+        self.read(Bucket::service_cidrs());
+        self.snapshot.service_cidrs().values()
     }
 
     /// The slices of the owner's own Service, by key. Not recorded: they are the Service's own facts.

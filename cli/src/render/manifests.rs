@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use ovenbird_topology::{EndpointSliceFact, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact, ServiceFact};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use ovenbird_topology::{
+    EndpointSliceFact, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact, ServiceCidrFact, ServiceFact,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -97,6 +100,7 @@ impl Reader {
                 &typed::<EndpointSlice>(object, &kind)?,
                 &mut self.interner,
             )),
+            "ServiceCIDR" => Fact::ServiceCidr(ServiceCidrFact::from_k8s(&typed::<ServiceCIDR>(object, &kind)?)),
             _ if kind.ends_with("List") && object["items"].is_array() => return self.list(object, &kind),
             _ => {
                 *self.ignored.entry(kind).or_default() += 1;

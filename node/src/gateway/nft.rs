@@ -38,10 +38,10 @@ pub struct Facts<'a> {
     pub node_port: bool,
     /// NodePorts are served on addresses in these; empty for all.
     pub node_port_addresses: &'a [IpNet],
-    /// In mode local: networks of this node's pods, whose way to anywhere but `cluster_subnets` is the host's.
+    /// In mode local: networks of this node's pods, who leave with the host's address for anywhere but `unmasked`.
     pub local_pods: &'a [IpNet],
-    /// All pod networks.
-    pub cluster_subnets: &'a [IpNet],
+    /// The pod networks, and what the operator excludes.
+    pub unmasked: &'a [IpNet],
     /// The way to Services over the external bridge, when there is one.
     pub link: Option<Link<'a>>,
 }
@@ -163,9 +163,9 @@ fn local_pods(facts: &Facts<'_>) -> String {
     for subnet in facts.local_pods {
         let v4 = subnet.addr().is_ipv4();
         let ip = if v4 { "ip" } else { "ip6" };
-        let cluster = facts.cluster_subnets.iter().filter(|net| net.addr().is_ipv4() == v4);
-        let cluster = cluster.map(|net| net.trunc().to_string()).collect::<Vec<_>>().join(", ");
-        let but = if cluster.is_empty() { String::new() } else { format!("{ip} daddr != {{ {cluster} }} ") };
+        let unmasked = facts.unmasked.iter().filter(|net| net.addr().is_ipv4() == v4);
+        let unmasked = unmasked.map(|net| net.trunc().to_string()).collect::<Vec<_>>().join(", ");
+        let but = if unmasked.is_empty() { String::new() } else { format!("{ip} daddr != {{ {unmasked} }} ") };
         let subnet = subnet.trunc();
         let _ = writeln!(rules, "\t\t{ip} saddr {subnet} {but}oifname != \"{MANAGEMENT_INTERFACE}\" masquerade");
     }

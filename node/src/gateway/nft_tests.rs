@@ -7,7 +7,7 @@ use super::*;
 use crate::pods::HostPorts;
 
 fn facts(served: &Served) -> Facts<'_> {
-    Facts { served, node_port: true, node_port_addresses: &[], local_pods: &[], cluster_subnets: &[], link: None }
+    Facts { served, node_port: true, node_port_addresses: &[], local_pods: &[], unmasked: &[], link: None }
 }
 
 fn dual() -> Served {
@@ -36,7 +36,7 @@ fn all() -> [(&'static str, String); 4] {
     let service_cidrs = &["10.96.0.0/16".parse().unwrap(), "fd96::/112".parse().unwrap()];
     let local = Facts {
         local_pods: &["10.128.0.0/24".parse().unwrap(), "fd01::/64".parse().unwrap()],
-        cluster_subnets: &["10.128.0.0/14".parse().unwrap(), "fd01::/48".parse().unwrap()],
+        unmasked: &["10.128.0.0/14".parse().unwrap(), "fd01::/48".parse().unwrap()],
         node_port_addresses: &["172.30.0.0/24".parse().unwrap()],
         link: Some(Link { bridge: "br-ex", masquerade: &masquerade, service_cidrs }),
         ..facts(&dual)

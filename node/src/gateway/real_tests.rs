@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::cleanup;
@@ -125,6 +126,7 @@ struct Daemon {
     services: watch::Sender<Option<Services>>,
     _node: watch::Sender<NodeFact>,
     _host_ports: watch::Sender<Vec<HostPorts>>,
+    _service_cidrs: watch::Sender<Option<Vec<IpNet>>>,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
@@ -149,6 +151,7 @@ impl Daemon {
         let (node_tx, node_rx) = watch::channel(fact);
         let (services_tx, services_rx) = watch::channel(Some(services));
         let (host_ports_tx, host_ports_rx) = watch::channel(Vec::new());
+        let (cidrs_tx, cidrs_rx) = watch::channel(Some(config(world).service_cidrs));
         let task = Task {
             config: config(world),
             mtu: 1400,
@@ -157,9 +160,16 @@ impl Daemon {
             node: node_rx,
             host_changes: node.net.changes().unwrap(),
             services: services_rx,
+            service_cidrs: cidrs_rx,
             host_ports: host_ports_rx,
         };
-        Daemon { services: services_tx, _node: node_tx, _host_ports: host_ports_tx, task: tokio::spawn(task.run()) }
+        Daemon {
+            services: services_tx,
+            _service_cidrs: cidrs_tx,
+            _node: node_tx,
+            _host_ports: host_ports_tx,
+            task: tokio::spawn(task.run()),
+        }
     }
 }
 

@@ -32,6 +32,10 @@ pub struct GatewaySettings {
     pub node_port_addresses: Vec<IpNet>,
     /// The node answers ARP and neighbour discovery for external addresses of Services.
     pub answer_external: bool,
+    /// Pods leave with the node's address. Of mode local it is the host who sees to it.
+    pub snat: bool,
+    /// Networks that pods reach with their own address all the same.
+    pub non_masquerade_cidrs: Vec<IpNet>,
     /// Addresses for the link between host and OVN.
     pub masquerade: Masquerade,
 }
@@ -68,6 +72,10 @@ impl GatewaySettings {
                 .map(|t| parse("nodeport-addresses", t, "write networks such as 172.18.0.0/16"))
                 .collect::<Result<_, _>>()?,
             answer_external: s.answer_external_addresses.unwrap_or(false),
+            snat: !s.disable_snat.unwrap_or(false),
+            non_masquerade_cidrs: list(s.non_masquerade_cidrs.as_deref())
+                .map(|t| parse("non-masquerade-cidrs", t, "write networks such as 192.168.0.0/16"))
+                .collect::<Result<_, _>>()?,
             masquerade: masquerade(s)?,
         })
     }
@@ -125,6 +133,7 @@ mod tests {
             (Settings { gateway_nexthop: some("gw"), ..s() }, "--gateway-nexthop: \"gw\""),
             (Settings { gateway_vlanid: Some(4095), ..s() }, "--gateway-vlanid: 4095 is out of range; choose 1"),
             (Settings { nodeport_addresses: some("x"), ..s() }, "--nodeport-addresses: \"x\""),
+            (Settings { non_masquerade_cidrs: some("x"), ..s() }, "--non-masquerade-cidrs: \"x\""),
             (
                 Settings { gateway_v4_masquerade_subnet: some("169.254.0.0/30"), ..s() },
                 "--gateway-v4-masquerade-subnet: 169.254.0.0/30 has no room",

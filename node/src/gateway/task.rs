@@ -54,6 +54,8 @@ pub struct Task<N> {
     pub host_changes: watch::Receiver<u64>,
     /// Services, once they are listed.
     pub services: watch::Receiver<Option<Services>>,
+    /// Networks of Services, once they are known.
+    pub service_cidrs: watch::Receiver<Option<Vec<IpNet>>>,
     /// Ports of the node that pods ask for.
     pub host_ports: watch::Receiver<Vec<HostPorts>>,
 }
@@ -77,6 +79,7 @@ impl<N: NetOps> Task<N> {
         };
         self.node.wait_for(|node| !node.subnets.is_empty()).await?;
         self.services.wait_for(Option::is_some).await?;
+        self.service_cidrs.wait_for(Option::is_some).await?;
         let mut bridge: Option<Bridge> = None;
         let mut table = None;
         let mut state = self.vswitch.state();
@@ -84,18 +87,20 @@ impl<N: NetOps> Task<N> {
             let bridges = state.wait_for(|s| s.synced).await?.bridges.clone();
             let gateway = self.gateway().await;
             let served = self.served(gateway.as_ref());
-            let mut done = self.write_table(&mut table, gateway.as_ref(), &served).await;
+            let cidrs = self.service_cidrs.borrow_and_update().clone().unwrap_or_default();
+            let mut done = self.write_table(&mut table, gateway.as_ref(), &served, &cidrs).await;
             if let Some(gateway) = &gateway {
-                let flows = write(&mut bridge, &socket, self.flows(gateway, &served)).await;
+                let flows = write(&mut bridge, &socket, self.flows(gateway, &served, &cidrs)).await;
                 done &= told("flows of the external bridge", &flows);
                 // Without flows the routes would lead nowhere.
-                done = done && self.write_host(gateway).await;
+                done = done && self.write_host(gateway, &cidrs).await;
             }
             let again = if done { self.config.audit_interval } else { RETRY };
             tokio::select! {
                 changed = self.node.changed() => changed?,
                 changed = self.host_changes.changed() => changed?,
                 changed = self.services.changed() => changed?,
+                changed = self.service_cidrs.changed() => changed?,
                 changed = self.host_ports.changed() => changed?,
                 // Ports of pods come and go on br-int, which is none of these.
                 changed = async { state.wait_for(|s| !s.synced || s.bridges != bridges).await.map(drop) } => changed?,
@@ -114,7 +119,7 @@ impl<N: NetOps> Task<N> {
     }
 
     fn served(&mut self, gateway: Option<&Gateway>) -> Served {
-        let all_endpoints = gateway.map(|_| &self.config.gateway.masquerade);
+        let all_endpoints = gateway.filter(|g| g.patch.is_some()).map(|_| &self.config.gateway.masquerade);
         let mut served =
             self.services.borrow_and_update().as_ref().map(|s| Served::of(s, all_endpoints)).unwrap_or_default();
         let addresses = gateway.iter().flat_map(|g| &g.l3.addresses).map(IpNet::addr);
@@ -140,9 +145,8 @@ impl<N: NetOps> Task<N> {
     }
 
     /// Addresses, neighbours and routes; true when they are as they should be.
-    async fn write_host(&self, gateway: &Gateway) -> bool {
-        let Config { gateway: settings, service_cidrs, .. } = &self.config;
-        let want = host::link(gateway, &settings.masquerade, service_cidrs, self.mtu);
+    async fn write_host(&self, gateway: &Gateway, service_cidrs: &[IpNet]) -> bool {
+        let want = host::link(gateway, &self.config.gateway.masquerade, service_cidrs, self.mtu);
         let changed = self.net.apply_shared_link(&want).await;
         if matches!(changed, Ok(true)) {
             info!(routes = want.routes.len(), "routes to Services over the external bridge are as they should be");
@@ -151,19 +155,26 @@ impl<N: NetOps> Task<N> {
     }
 
     /// Our table of nftables, unless it was written; true when it is as it should be.
-    async fn write_table(&mut self, written: &mut Option<String>, gateway: Option<&Gateway>, served: &Served) -> bool {
+    async fn write_table(
+        &mut self,
+        written: &mut Option<String>,
+        gateway: Option<&Gateway>,
+        served: &Served,
+        service_cidrs: &[IpNet],
+    ) -> bool {
         let subnets = self.node.borrow_and_update().subnets.clone();
-        let local = gateway.is_some_and(|g| g.l3.mode == GatewayMode::Local);
+        let settings = &self.config.gateway;
+        let masked = settings.snat && gateway.is_some_and(|g| g.l3.mode == GatewayMode::Local);
         let want = nft::ruleset(&nft::Facts {
             served,
-            node_port: self.config.gateway.node_port,
-            node_port_addresses: &self.config.gateway.node_port_addresses,
-            local_pods: if local { &subnets } else { &[] },
-            cluster_subnets: &self.config.cluster_subnets,
+            node_port: settings.node_port,
+            node_port_addresses: &settings.node_port_addresses,
+            local_pods: if masked { &subnets } else { &[] },
+            unmasked: &[&self.config.cluster_subnets[..], &settings.non_masquerade_cidrs].concat(),
             link: gateway.filter(|g| g.patch.is_some()).map(|g| nft::Link {
                 bridge: &g.l3.bridge,
-                masquerade: &self.config.gateway.masquerade,
-                service_cidrs: &self.config.service_cidrs,
+                masquerade: &settings.masquerade,
+                service_cidrs,
             }),
         });
         if written.as_ref() == Some(&want) {
@@ -177,12 +188,12 @@ impl<N: NetOps> Task<N> {
         done
     }
 
-    fn flows(&mut self, gateway: &Gateway, served: &Served) -> BTreeSet<String> {
+    fn flows(&mut self, gateway: &Gateway, served: &Served, service_cidrs: &[IpNet]) -> BTreeSet<String> {
         let subnets = self.node.borrow_and_update().subnets.clone();
         flows(&Facts {
             gateway,
             masquerade: &self.config.gateway.masquerade,
-            service_cidrs: &self.config.service_cidrs,
+            service_cidrs,
             node_subnets: &subnets,
             tunnel_port: self.config.encap.port(),
             node_port_addresses: &self.config.gateway.node_port_addresses,

@@ -29,6 +29,7 @@ async fn services_reach_their_endpoints() -> Result<()> {
     world.local_means_this_node().await.context("internalTrafficPolicy Local")?;
     world.clients_stay().await.context("session affinity")?;
     world.what_ovn_cannot_is_told().await.context("scheduler")?;
+    world.networks_come_and_go().await.context("ServiceCIDR")?;
     northbound::equals_from_scratch(&lab)
 }
 
@@ -74,8 +75,20 @@ impl World<'_> {
         spec: Value,
     ) -> Result<Vec<IpAddr>> {
         let ips = vec![format!("10.96.0.{index}").parse()?, format!("fd00:10:96::{index}").parse()?];
-        self.lab.apply(&(service(NAMESPACE, name, &ips, &annotations, spec) + &self.slices(name, endpoints))).await?;
+        self.serve_at(name, &ips, endpoints, annotations, spec).await?;
         Ok(ips)
+    }
+
+    async fn serve_at(
+        &self,
+        name: &str,
+        ips: &[IpAddr],
+        endpoints: &[&str],
+        annotations: Value,
+        spec: Value,
+    ) -> Result<()> {
+        self.lab.apply(&(service(NAMESPACE, name, ips, &annotations, spec) + &self.slices(name, endpoints))).await?;
+        Ok(())
     }
 
     fn slices(&self, service: &str, endpoints: &[&str]) -> String {
@@ -128,8 +141,7 @@ impl World<'_> {
 
     async fn without_endpoints_is_refused(&self) -> Result<()> {
         let ips = self.serve("empty", 12, &[], json!({}), json!({})).await?;
-        // Not yet from hosts: the bridge does not hand them what the gateway router refuses with.
-        for from in ["one", "two"] {
+        for from in ["one", "two", "node1"] {
             self.meets(from, &ips, &["refused"])?;
         }
         Ok(())
@@ -183,15 +195,45 @@ impl World<'_> {
     async fn what_ovn_cannot_is_told(&self) -> Result<()> {
         let ips = self.serve("least", 16, &["one", "two"], json!({"ovenbird.io/scheduler": "lc"}), json!({})).await?;
         self.meets("one", &ips, &["one", "two"])?;
-        let events = Api::<Event>::namespaced(self.lab.client().await?, NAMESPACE);
+        self.told("SchedulerRefused", "least").await
+    }
+
+    /// Networks of Services that are added while the cluster runs serve hosts as well as pods, and leave nothing.
+    async fn networks_come_and_go(&self) -> Result<()> {
+        let cidr = |name: &str, cidrs: [&str; 2]| {
+            json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": name},
+                   "spec": {"cidrs": cidrs}})
+            .to_string()
+        };
+        let more = cidr("more", ["10.97.0.0/24", "fd00:10:97::/112"]);
+        self.lab.apply(&more).await?;
+        let ips = ["10.97.0.9".parse()?, "fd00:10:97::9".parse()?];
+        self.serve_at("elsewhere", &ips, &["one", "two"], json!({}), json!({})).await?;
+        for from in ["one", "node1", "node2"] {
+            self.meets(from, &ips, &["one", "two"])?;
+        }
+        self.lab.apply(&cidr("wrong", ["10.244.9.0/24", "fd00:10:98::/112"])).await?;
+        self.told("NetworksOverlap", "wrong").await?;
+        self.lab.delete(&more).await?;
+        let routes = || {
+            let of = |family| self.lab.exec_node("node1", &["ip", family, "route", "show"]);
+            Ok::<_, anyhow::Error>(of("-4")? + &of("-6")?)
+        };
+        let gone = || routes().is_ok_and(|text| !text.contains("10.97.0.0/24") && !text.contains("fd00:10:97::/112"));
+        wait_for("the routes to go", LIMIT, gone).with_context(|| routes().unwrap_or_default())
+    }
+
+    /// Waits for an Event of this reason about an object of this name.
+    async fn told(&self, reason: &str, name: &str) -> Result<()> {
+        let events = Api::<Event>::all(self.lab.client().await?);
         let told = |event: &Event| {
-            event.reason.as_deref() == Some("SchedulerRefused")
-                && event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some("least")
+            event.reason.as_deref() == Some(reason)
+                && event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(name)
         };
         let deadline = tokio::time::Instant::now() + LIMIT;
         while !events.list(&ListParams::default()).await?.iter().any(told) {
             if tokio::time::Instant::now() > deadline {
-                bail!("no Event about the scheduler");
+                bail!("no Event {reason} about {name}");
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }

@@ -15,6 +15,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::{Api as KubeApi, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::conditions::is_pod_running;
 use kube::{Client, ResourceExt};
@@ -34,6 +35,8 @@ const SCHEDULER: &str = "ovenbird.io/scheduler";
 const NETWORKS: &str = "k8s.ovn.org/pod-networks";
 const CIDRS: &str = "k8s.ovn.org/host-cidrs";
 /// How often a condition is looked at that nothing announces.
+/// How the addresses of pods begin.
+const POD_NETWORK: &str = "10.244";
 const PERIOD: Duration = Duration::from_millis(50);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,11 +170,11 @@ impl World<'_> {
         match (&*right.account, &*right.resource, &*right.verb) {
             (
                 "ovenbird-master",
-                "nodes" | "pods" | "namespaces" | "services" | "endpointslices" | "leases",
+                "nodes" | "pods" | "namespaces" | "services" | "endpointslices" | "servicecidrs" | "leases",
                 "list" | "watch",
             )
             | ("ovenbird-master", "leases", "get")
-            | ("ovenbird-node", "nodes" | "pods" | "services", "list" | "watch") => {
+            | ("ovenbird-node", "nodes" | "pods" | "services" | "servicecidrs", "list" | "watch") => {
                 self.lab.stop(right.component())?;
                 self.lab.start(right.component())
             }
@@ -185,6 +188,7 @@ impl World<'_> {
             ("ovenbird-master", "pods", "patch") => self.pod("unnamed", GHOST, json!({})).await,
             ("ovenbird-master", "nodes", "get") => self.node(&self.name(), json!({SUBNETS: "nonsense"})).await,
             ("ovenbird-master", "services", "get") => self.service(&self.name(), json!({SCHEDULER: "nonsense"})).await,
+            ("ovenbird-master", "servicecidrs", "get") => self.cidr(POD_NETWORK).await.map(drop),
             ("ovenbird-master", "pods", "get") | ("ovenbird-master", "events", "create") => {
                 self.pod(&self.name(), GHOST, json!({NETWORKS: "nonsense"})).await
             }
@@ -211,9 +215,11 @@ impl World<'_> {
     async fn mended(&self, right: &Right) -> Result<()> {
         let (nodes, pods) = (KubeApi::<Node>::all(self.client.clone()), self.pods());
         match (&*right.account, &*right.resource, &*right.verb) {
-            ("ovenbird-master", "nodes" | "pods" | "namespaces" | "services" | "endpointslices", "list" | "watch") => {
-                self.master_sees(right).await
-            }
+            (
+                "ovenbird-master",
+                "nodes" | "pods" | "namespaces" | "services" | "endpointslices" | "servicecidrs",
+                "list" | "watch",
+            ) => self.master_sees(right).await,
             ("ovenbird-master", "leases", _) => {
                 let leads = async || Ok(master::status(self.lab, "master1").is_ok_and(|s| s["leader"] == true));
                 self.until("the master to lead", leads).await
@@ -226,6 +232,7 @@ impl World<'_> {
                 self.node(&name, json!({SUBNETS: "nonsense"})).await?;
                 self.told(&name).await
             }
+            ("ovenbird-master", "servicecidrs", "get") => self.told(&self.cidr(POD_NETWORK).await?.0).await,
             ("ovenbird-master", "services", "get") => {
                 let name = self.name();
                 self.service(&name, json!({SCHEDULER: "nonsense"})).await?;
@@ -248,6 +255,11 @@ impl World<'_> {
             }
             ("ovenbird-node", "endpointslices", "list" | "watch") => self.health_is_answered().await,
             ("ovenbird-node", "services", "list" | "watch") => self.node_port_is_served().await,
+            ("ovenbird-node", "servicecidrs", "list" | "watch") => {
+                let (_, net) = self.cidr("10.200").await?;
+                let routes = async || Ok(self.lab.exec_node("node1", &["ip", "route", "show"])?.contains(&net));
+                self.until("a route to the network", routes).await
+            }
             ("ovenbird-node", "pods", "get") => {
                 let said = self.attach_unknown()?;
                 ensure!(said.contains("does not exist"), "{said}");
@@ -304,6 +316,7 @@ impl World<'_> {
             "pods" => self.pod(&name, GHOST, json!({})).await.map(|()| "Pod")?,
             "services" => self.service(&name, json!({})).await.map(|()| "Service")?,
             "endpointslices" => self.slice(&name).await.map(|()| "EndpointSlice")?,
+            "servicecidrs" => self.cidr("10.200").await.map(|_| "ServiceCIDR")?,
             _ => self.lab.namespace(&name).await.map(|()| "Namespace")?,
         };
         self.until("the master to have seen all", async || {
@@ -313,6 +326,7 @@ impl World<'_> {
                 "Pod" => KubeApi::<Pod>::all(client).list_metadata(&all).await?.items.len(),
                 "Service" => KubeApi::<Service>::all(client).list_metadata(&all).await?.items.len(),
                 "EndpointSlice" => KubeApi::<EndpointSlice>::all(client).list_metadata(&all).await?.items.len(),
+                "ServiceCIDR" => KubeApi::<ServiceCIDR>::all(client).list_metadata(&all).await?.items.len(),
                 _ => KubeApi::<Namespace>::all(client).list_metadata(&all).await?.items.len(),
             };
             let Ok(status) = master::status(self.lab, "master1") else { return Ok(false) };
@@ -437,6 +451,17 @@ impl World<'_> {
             "metadata": {"name": name, "namespace": NAMESPACE}, "addressType": "IPv4", "endpoints": [],
         });
         self.lab.apply(&slice.to_string()).await.map(drop)
+    }
+
+    /// Makes a ServiceCIDR with one of the networks that begin so. Returns its name and the network.
+    async fn cidr(&self, first: &str) -> Result<(String, String)> {
+        let name = self.name();
+        let net = format!("{first}.{}.0/24", name.trim_start_matches("made-"));
+        let cidr = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": name}, "spec": {"cidrs": [net]},
+        });
+        self.lab.apply(&cidr.to_string()).await?;
+        Ok((name, net))
     }
 
     async fn annotated<K>(&self, api: &KubeApi<K>, name: &str, key: &str) -> Result<()>
