@@ -39,8 +39,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let client = access::connect(config.kubeconfig.as_deref()).await?;
     let net = Arc::new(Linux::new().context("reaching the kernel's network")?);
     let host_changes = net.changes().context("watching the kernel's network")?;
-    let host = net.host_network().await.context("reading the host's network")?;
-    let mtu = chassis::pod_mtu(&config, chassis::encap_ip(&config, &host)?, &host)?;
+    let mtu = pod_mtu(&config, &*net).await?;
     info!(node = config.node, mtu, "starting");
 
     let (readiness, metrics) = (Arc::new(Readiness::default()), Arc::new(Metrics::default()));
@@ -61,8 +60,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let server = Server::bind(ServerConfig { socket: config.cni_socket.clone(), deadline: config.cni_timeout })?;
     readiness.set(Part::Socket, true);
     let declared = CancellationToken::new();
-    let service_cidrs =
-        service_cidrs::watch_all(client.clone(), config.service_cidrs.clone(), config.cluster_subnets.clone());
+    let service_cidrs = service_cidrs::watch_all(client.clone(), &config);
     let management = Management {
         config: config.clone(),
         mtu,
@@ -116,6 +114,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         served = serving => served,
         () = out_of_patience(&stop) => Ok(()),
     }
+}
+
+/// MTU of pods: what the host's way to other nodes leaves.
+async fn pod_mtu(config: &Config, net: &Linux) -> anyhow::Result<u32> {
+    let host = net.host_network().await.context("reading the host's network")?;
+    Ok(chassis::pod_mtu(config, chassis::encap_ip(config, &host)?, &host)?)
 }
 
 /// Returns some time after a stop.

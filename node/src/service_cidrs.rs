@@ -20,10 +20,13 @@ use ovenbird_daemon::{access, rights};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::config::Config;
+
 /// Watches ServiceCIDRs. The receiver holds `None` until they are listed or it is clear that they will not be, then the networks of
-/// `settings` followed by others, each once, but for those that overlap `pods`: the master tells of these.
-pub fn watch_all(client: Client, settings: Vec<IpNet>, pods: Vec<IpNet>) -> watch::Receiver<Option<Vec<IpNet>>> {
+/// the settings followed by others, each once, but for those that overlap the pods': the master tells of these.
+pub fn watch_all(client: Client, config: &Config) -> watch::Receiver<Option<Vec<IpNet>>> {
     let (tx, rx) = watch::channel(None);
+    let (settings, pods) = (config.service_cidrs.clone(), config.cluster_subnets.clone());
     tokio::spawn(async move {
         let all = watcher(Api::<ServiceCIDR>::all(client), watcher::Config::default());
         let mut all = std::pin::pin!(all.backoff(access::watch_backoff()));
