@@ -8,6 +8,7 @@ pub mod oracle;
 pub mod pods;
 pub mod pulse;
 pub mod real;
+pub mod sctp;
 pub mod service;
 pub mod stream;
 pub mod wire;
