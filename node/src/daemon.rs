@@ -39,7 +39,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let client = access::connect(config.kubeconfig.as_deref()).await?;
     let net = Arc::new(Linux::new().context("reaching the kernel's network")?);
     let host_changes = net.changes().context("watching the kernel's network")?;
-    let mtu = pod_mtu(&config, &*net).await?;
+    let mtu = pod_mtu(&config, &net).await?;
     info!(node = config.node, mtu, "starting");
 
     let (readiness, metrics) = (Arc::new(Readiness::default()), Arc::new(Metrics::default()));
