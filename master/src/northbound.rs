@@ -218,7 +218,7 @@ impl Northbound {
             self.audit = Audit::Expected;
         } else {
             for change in &self.changes {
-                self.desired.mark(change);
+                self.desired.mark(change, &self.replica);
             }
         }
         if let Link::Syncing(server) = &self.link {

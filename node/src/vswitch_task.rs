@@ -236,7 +236,7 @@ impl Task {
     }
 
     fn on_change(&mut self, change: &RowChange) {
-        self.desired.mark(change);
+        self.desired.mark(change, &self.replica);
         if change.table != &interface::TABLE {
             return;
         }

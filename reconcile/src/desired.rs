@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use ovsdb::{Atom, ChangeKind, ColumnId, DatabaseDesc, Datum, RowChange, TableDesc, Uuid};
+use ovsdb::{Atom, ChangeKind, ColumnId, DatabaseDesc, Datum, Replica, Row, RowChange, TableDesc, Uuid};
 use rustc_hash::FxHashMap;
 
 use crate::dirty::{Cause, Dirt, Dirty, Item};
@@ -160,9 +160,9 @@ impl Desired {
         self.set(owner, Output::default());
     }
 
-    /// Notes a change of the replica: items that it touches are compared at the next plan, so that hand edits are healed. Call it
-    /// after the replica has applied the change.
-    pub fn mark(&mut self, change: &RowChange) {
+    /// Notes a change of the replica: what it touches and is not as wanted is compared again at the next plan, so that hand edits are
+    /// healed; the echo of our own transaction is as wanted. Call it after the replica has applied the change.
+    pub fn mark(&mut self, change: &RowChange, replica: &Replica) {
         let key = self.adopted.desired(change.uuid);
         if matches!(change.kind, ChangeKind::Inserted) {
             self.mark_special(change.table);
@@ -170,47 +170,53 @@ impl Desired {
         if !matches!(change.kind, ChangeKind::Modified(_)) {
             self.unpark(key);
         }
-        let Desired { rows, dirty, adopted, unwanted, .. } = self;
-        let entry = rows.get(&key);
-        let Some((entry, claim)) = entry.and_then(|e| e.winner().map(|c| (e, c))) else {
-            match change.kind {
-                ChangeKind::Deleted => drop(unwanted.remove(&key)),
-                _ if is_ours(&key) && !unwanted.contains_key(&key) => {
-                    let owner = orphan(change.table, key);
-                    dirty.push(&owner, false, Item::Row(key), Cause::Database);
-                    unwanted.insert(key, (owner, change.table));
-                }
-                _ => {}
+        let Some(claim) = self.rows.get(&key).and_then(|e| e.winner()) else { return self.mark_unclaimed(change, key) };
+        let (owner, sets) = (claim.owner.clone(), claim.has_members());
+        let located = !matches!(claim.id, RowId::Ours(_));
+        let row = replica.row(change.table, &change.uuid);
+        if let ChangeKind::Modified(columns) = &change.kind {
+            self.mark_members(key, columns, row);
+            let claim = self.rows.get(&key).and_then(|e| e.winner());
+            let compared = |(column, _): &(ColumnId, Datum)| {
+                claim.and_then(|c| c.want(*column)).is_some_and(|want| !matches!(want, Want::Members))
+            };
+            if !columns.iter().any(compared) {
+                return;
             }
-            return;
-        };
-        match &change.kind {
-            ChangeKind::Deleted => dirty.push(&claim.owner, true, Item::Row(key), Cause::Database),
-            ChangeKind::Inserted => {
-                dirty.push(&claim.owner, true, Item::Row(key), Cause::Database);
-                if claim.has_members() {
-                    dirty.push(&claim.owner, true, Item::Sets(key), Cause::Database);
-                }
+        }
+        if located || row.is_none_or(|row| self.differs(replica, key, row)) {
+            self.dirty.push(&owner, true, Item::Row(key), Cause::Database);
+        }
+        if sets && matches!(change.kind, ChangeKind::Inserted) {
+            self.dirty.push(&owner, true, Item::Sets(key), Cause::Database);
+        }
+    }
+
+    /// A row changed that nobody wants.
+    fn mark_unclaimed(&mut self, change: &RowChange, key: Uuid) {
+        match change.kind {
+            ChangeKind::Deleted => drop(self.unwanted.remove(&key)),
+            _ if is_ours(&key) && !self.unwanted.contains_key(&key) => {
+                let owner = orphan(change.table, key);
+                self.dirty.push(&owner, false, Item::Row(key), Cause::Database);
+                self.unwanted.insert(key, (owner, change.table));
             }
-            ChangeKind::Modified(columns) => {
-                let mut compared = false;
-                for (column, difference) in columns {
-                    match claim.want(*column) {
-                        Some(Want::Members) => {
-                            for atom in difference.atoms() {
-                                let atom = adopted.desired_atom(atom);
-                                let contributor = entry.contributor(*column, &atom);
-                                let owner = contributor.unwrap_or(&claim.owner);
-                                let item = Item::Member(key, *column, atom);
-                                dirty.push(owner, contributor.is_some(), item, Cause::Database);
-                            }
-                        }
-                        Some(_) if !compared => {
-                            compared = true;
-                            dirty.push(&claim.owner, true, Item::Row(key), Cause::Database);
-                        }
-                        _ => {}
-                    }
+            _ => {}
+        }
+    }
+
+    /// Queues the members of a row's contributed sets that came or went, unless that is as wanted.
+    fn mark_members(&mut self, key: Uuid, columns: &[(ColumnId, Datum)], row: Option<&Row>) {
+        let Desired { rows, dirty, adopted, .. } = self;
+        let Some((entry, claim)) = rows.get(&key).and_then(|e| Some((e, e.winner()?))) else { return };
+        for (column, difference) in columns.iter().filter(|(c, _)| matches!(claim.want(*c), Some(Want::Members))) {
+            let there = row.and_then(|r| r.get(*column));
+            for actual in difference.atoms() {
+                let atom = adopted.desired_atom(actual);
+                let contributor = entry.contributor(*column, &atom);
+                if contributor.is_some() != there.is_some_and(|set| set.contains(actual)) {
+                    let item = Item::Member(key, *column, atom);
+                    dirty.push(contributor.unwrap_or(&claim.owner), contributor.is_some(), item, Cause::Database);
                 }
             }
         }

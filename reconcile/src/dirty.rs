@@ -52,6 +52,9 @@ pub(crate) enum Cause {
     Again,
 }
 
+/// So many items are looked through for one that is queued already.
+const SHORT: usize = 16;
+
 /// An item with its cause.
 pub(crate) type Dirt = (Item, Cause);
 
@@ -70,13 +73,18 @@ pub(crate) struct Dirty {
 }
 
 impl Dirty {
-    /// Queues an item; `wanted` tells which queue.
+    /// Queues an item; `wanted` tells which queue. What an audit finds may well be queued already.
     pub(crate) fn push(&mut self, owner: &Arc<Owner>, wanted: bool, item: Item, cause: Cause) {
+        let queue = if wanted { &mut self.adds } else { &mut self.removes };
+        let queued = queue.get_mut(owner);
+        let known = |items: &Vec<Dirt>| items.len() <= SHORT && items.iter().any(|(i, _)| *i == item);
+        if cause == Cause::Audit && queued.as_deref().is_some_and(known) {
+            return;
+        }
         if let Some(row) = item.set().filter(|_| wanted) {
             self.near.entry(row).or_default().push_back(owner.clone());
         }
-        let queue = if wanted { &mut self.adds } else { &mut self.removes };
-        match queue.get_mut(owner) {
+        match queued {
             Some(items) => items.push((item, cause)),
             None => drop(queue.insert(owner.clone(), vec![(item, cause)])),
         }

@@ -119,7 +119,7 @@ impl<D: Database> World<D> {
         }
         let mut changes = Vec::new();
         self.replica.apply_json(update, &mut changes).unwrap();
-        changes.iter().for_each(|c| self.desired.mark(c));
+        changes.iter().for_each(|c| self.desired.mark(c, &self.replica));
     }
 
     /// One turn of the loop: at most one transaction. `None` when there is nothing to do.
@@ -179,7 +179,7 @@ impl<D: Database> World<D> {
         let contents = if contents.is_empty() { "{}".into() } else { contents };
         let mut changes = Vec::new();
         self.replica.apply(&Update::from_text(&contents).into_reset(), &mut changes).unwrap();
-        changes.iter().for_each(|c| self.desired.mark(c));
+        changes.iter().for_each(|c| self.desired.mark(c, &self.replica));
         self.committer.reset(&mut self.desired);
     }
 
