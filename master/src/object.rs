@@ -195,11 +195,28 @@ impl<'de> Deserialize<'de> for SlimSlice {
         struct Wire {
             metadata: Meta,
             ports: Option<Vec<discovery::EndpointPort>>,
-            endpoints: Option<Vec<discovery::Endpoint>>,
+            endpoints: Option<Vec<SlimEndpoint>>,
         }
         let Wire { metadata, ports, endpoints } = Wire::deserialize(deserializer)?;
-        let (ports, endpoints) = (ports.unwrap_or_default(), endpoints.unwrap_or_default());
-        Ok(SlimSlice { meta: metadata.into(), ports, endpoints })
+        let endpoints = endpoints.into_iter().flatten().map(Into::into).collect();
+        Ok(SlimSlice { meta: metadata.into(), ports: ports.unwrap_or_default(), endpoints })
+    }
+}
+
+/// Part of an endpoint: without the pod it is, which is most of its text.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SlimEndpoint {
+    addresses: Vec<String>,
+    conditions: Option<discovery::EndpointConditions>,
+    node_name: Option<String>,
+    hints: Option<discovery::EndpointHints>,
+}
+
+impl From<SlimEndpoint> for discovery::Endpoint {
+    fn from(slim: SlimEndpoint) -> discovery::Endpoint {
+        let SlimEndpoint { addresses, conditions, node_name, hints } = slim;
+        discovery::Endpoint { addresses, conditions, node_name, hints, ..discovery::Endpoint::default() }
     }
 }
 
