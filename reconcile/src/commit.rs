@@ -53,7 +53,7 @@ impl Default for CommitConfig {
     fn default() -> Self {
         CommitConfig {
             rows: 100,
-            bytes: 64 << 10,
+            bytes: 128 << 10,
             brake_percent: 30,
             brake_rows: 50,
             retry_first: Duration::from_secs(1),
