@@ -3,7 +3,7 @@
 //! In: a name, options. Out: a lab, or nothing where there is no root. It must not hide a failure as a skip.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use ovenbird_kube::Cache;
@@ -14,6 +14,8 @@ use crate::progress::Progress;
 
 /// Set in the environment, it says that tests on real Kubernetes are wanted.
 const ASKED_FOR: &str = "OVENBIRD_TEST_REAL";
+/// Set in the environment, it is the tree that tests take OVN from (`ovenbird-lab up --ovn`), where they do not choose one themselves.
+const OVN: &str = "OVENBIRD_TEST_OVN";
 
 /// Builds a lab below `/run/NAME-PID`. Without root it says SKIP and returns `None`; where `CI` is `true`, that is an error. A real
 /// lab is asked for apart, by `make test-real`, as Kubernetes takes minutes to build: without [`ASKED_FOR`] it is skipped.
@@ -37,7 +39,8 @@ pub async fn lab(name: &str, options: Options) -> Result<Option<Lab>> {
         Cache::ready()?;
     }
     let dir = Path::new("/run").join(format!("{name}-{}", std::process::id()));
-    let outcome = Lab::up(Options { dir: dir.clone(), ..options }, Progress::shown()).await;
+    let ovn = options.ovn.clone().or_else(|| std::env::var_os(OVN).map(PathBuf::from));
+    let outcome = Lab::up(Options { dir: dir.clone(), ovn, ..options }, Progress::shown()).await;
     outcome.map(Some).or_else(|error| {
         let logs = complaints(&dir);
         keep_logs(&dir).context("keeping the logs of a lab that did not come up")?;
