@@ -11,3 +11,5 @@ pub const CNI_PLUGIN: &str = "ovenbird-cni";
 pub const CNI_NETWORK: &str = "ovenbird";
 /// Open_vSwitch database of the host.
 pub const OVS_SOCKET: &str = "unix:/run/openvswitch/db.sock";
+/// Folder of the node daemon for what must outlast a reboot.
+pub const STATE_DIR: &str = "/var/lib/ovenbird";

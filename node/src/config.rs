@@ -38,9 +38,16 @@ pub struct Args {
     /// YAML file with settings; its keys are the names of the flags.
     #[arg(long, env = "OVENBIRD_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Remove flows, routes, addresses, nftables rules and bridge mapping of the gateway, and end. Stop the daemon first.
+    /// Remove flows, routes, addresses, nftables rules and bridge mapping of the gateway, give an uplink that was taken over back, and
+    /// end. Stop the daemon first.
     #[arg(long)]
     pub cleanup: bool,
+    /// Print the steps by which the NIC of --gateway-interface would be taken over (with --cleanup: given back), and end.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// At boot: put addresses and routes of an uplink that was taken over onto its bridge again, and end.
+    #[arg(long, conflicts_with_all = ["cleanup", "dry_run"])]
+    pub restore_uplink: bool,
     /// All other settings.
     #[command(flatten)]
     pub settings: Settings,
@@ -96,9 +103,18 @@ pub struct Settings {
     #[arg(long, env = "OVENBIRD_GATEWAY_MODE", value_name = "MODE")]
     pub gateway_mode: Option<String>,
 
-    /// External bridge: an OVS bridge with the uplink inside and the host's addresses on it [default: br-ex].
-    #[arg(long, env = "OVENBIRD_GATEWAY_INTERFACE", value_name = "BRIDGE")]
+    /// External bridge: an OVS bridge with the uplink inside and the host's addresses on it; or the uplink's NIC, which is taken over
+    /// into a bridge brNIC [default: br-ex].
+    #[arg(long, env = "OVENBIRD_GATEWAY_INTERFACE", value_name = "BRIDGE|NIC")]
     pub gateway_interface: Option<String>,
+
+    /// Seconds in which the API server must answer after the NIC was taken over; else it is moved back [default: 60].
+    #[arg(long, env = "OVENBIRD_TAKEOVER_TIMEOUT", value_name = "SECONDS")]
+    pub takeover_timeout: Option<u32>,
+
+    /// Folder for what must outlast a reboot: what was taken over [default: /var/lib/ovenbird].
+    #[arg(long, env = "OVENBIRD_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
 
     /// Next hops of the gateway, separated by commas [default: those of the host's default routes over the bridge].
     #[arg(long, env = "OVENBIRD_GATEWAY_NEXTHOP", value_name = "IP,...")]
@@ -205,6 +221,10 @@ pub struct Config {
     pub bridge_mappings: Option<String>,
     /// The way out.
     pub gateway: GatewaySettings,
+    /// Time in which the API server must answer after a take-over.
+    pub takeover_timeout: Duration,
+    /// Folder of the journal of take-overs.
+    pub state_dir: PathBuf,
     /// `ovn-monitor-all`.
     pub monitor_all: bool,
     /// CNI socket.
@@ -268,7 +288,7 @@ impl Settings {
         merge! {
             Settings, self, under,
             kubeconfig node_name ovs_address sb_address encap_type encap_ip mtu cluster_subnets k8s_service_cidrs bridge_mappings
-            gateway_mode gateway_interface gateway_nexthop gateway_vlanid gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet
+            gateway_mode gateway_interface takeover_timeout state_dir gateway_nexthop gateway_vlanid gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet
             disable_snat non_masquerade_cidrs nodeport nodeport_addresses answer_external_addresses monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel
         }
     }
@@ -317,6 +337,8 @@ impl Config {
                 .collect::<Result<_, _>>()?,
             bridge_mappings: s.bridge_mappings,
             gateway,
+            takeover_timeout: seconds("takeover-timeout", s.takeover_timeout.unwrap_or(60))?,
+            state_dir: s.state_dir.unwrap_or_else(|| path::STATE_DIR.into()),
             monitor_all: s.monitor_all.unwrap_or(true),
             cni_socket: s.cni_socket.unwrap_or_else(|| path::CNI_SOCKET.into()),
             cni_conf: s.cni_conf_dir.unwrap_or_else(|| path::CNI_CONF_DIR.into()).join(conf_name),

@@ -26,7 +26,7 @@ use crate::plug::{Parts, Plug};
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::{State, Vswitch};
-use crate::{chassis, cluster, cni_conf, gateway, restore, service_cidrs, sweep};
+use crate::{chassis, cluster, cni_conf, gateway, restore, service_cidrs, sweep, uplink};
 
 /// Time that a stop gives to the CNI requests under way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,8 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When the host cannot be a node as configured, or a part fails for good.
-pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let client = access::connect(config.kubeconfig.as_deref()).await?;
+pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let client = connect(&mut config, &stop).await?;
     let net = Arc::new(Linux::new().context("reaching the kernel's network")?);
     let host_changes = net.changes().context("watching the kernel's network")?;
     let mtu = pod_mtu(&config, &net).await?;
@@ -120,6 +120,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 async fn pod_mtu(config: &Config, net: &Linux) -> anyhow::Result<u32> {
     let host = net.host_network().await.context("reading the host's network")?;
     Ok(chassis::pod_mtu(config, chassis::encap_ip(config, &host)?, &host)?)
+}
+
+/// Access to the API server. Where `--gateway-interface` names a NIC, the external bridge is from here on the one that it is in.
+async fn connect(config: &mut Config, stop: &CancellationToken) -> anyhow::Result<kube::Client> {
+    let client = access::connect(config.kubeconfig.as_deref()).await?;
+    if config.gateway.named && config.gateway.mode.is_some() {
+        let answers = || uplink::task::answers(client.clone());
+        let bridge = uplink::Task::new(config).start(&config.gateway.bridge, answers, stop).await;
+        config.gateway.bridge = bridge.context("taking over the uplink")?;
+    }
+    Ok(client)
 }
 
 /// Returns some time after a stop.

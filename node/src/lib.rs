@@ -28,5 +28,6 @@ pub mod step;
 mod sweep;
 #[cfg(test)]
 mod testing;
+pub mod uplink;
 pub mod vswitch;
 mod vswitch_task;

@@ -1,16 +1,28 @@
 //! `ovenbird-node`: reads the configuration and runs the daemon.
 
+use std::io::Write as _;
+
 use clap::Parser;
 use ovenbird_daemon::process;
 use ovenbird_node::config::Args;
 use ovenbird_node::daemon;
 use ovenbird_node::gateway::cleanup;
+use ovenbird_node::uplink;
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let cleanup = args.cleanup;
+    let (cleanup, dry_run, restore) = (args.cleanup, args.dry_run, args.restore_uplink);
     let config = args.resolve()?;
     let loglevel = config.loglevel.clone();
+    if dry_run {
+        return process::run(&loglevel, |_| async move {
+            let steps = uplink::Task::new(&config).show(&config.gateway.bridge, cleanup).await?;
+            Ok(std::io::stdout().write_all(steps.as_bytes())?)
+        });
+    }
+    if restore {
+        return process::run(&loglevel, |_| async move { uplink::Task::new(&config).restore().await });
+    }
     if cleanup {
         return process::run(&loglevel, |_| async move { cleanup::run(&config).await });
     }

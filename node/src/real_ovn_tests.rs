@@ -32,6 +32,19 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn start() -> Option<Host> {
+        let mut host = Host::switch()?;
+        for (db, schema) in [("nb", "/usr/share/ovn/ovn-nb.ovsschema"), ("sb", "/usr/share/ovn/ovn-sb.ovsschema")] {
+            host.database(db, schema);
+        }
+        host.nbctl("init");
+        let (nb, sb, ovs) = (host.unix("nb"), host.unix("sb"), host.unix("conf"));
+        host.daemon(&format!("ovn-northd --ovnnb-db={nb} --ovnsb-db={sb}"));
+        host.daemon(&format!("ovn-controller {ovs}"));
+        Some(host)
+    }
+
+    /// OVS alone.
+    pub(crate) fn switch() -> Option<Host> {
         if !nix::unistd::geteuid().is_root() || Command::new("ovn-controller").arg("--version").output().is_err() {
             assert!(std::env::var_os("CI").is_none(), "no root, or no OVN, in CI");
             eprintln!("SKIP: needs root and OVN");
@@ -40,32 +53,32 @@ impl Host {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         let mut host = Host { dir: tempfile::tempdir().unwrap(), daemons: Vec::new() };
         host.run("ip link set lo up");
-        for (db, schema) in [
-            ("conf", "/usr/share/openvswitch/vswitch.ovsschema"),
-            ("nb", "/usr/share/ovn/ovn-nb.ovsschema"),
-            ("sb", "/usr/share/ovn/ovn-sb.ovsschema"),
-        ] {
-            host.run(&format!("ovsdb-tool create {db}.db {schema}"));
-            host.daemon(&format!("ovsdb-server {db}.db --remote=punix:{db}.sock --unixctl={db}.ctl"));
-            while std::os::unix::net::UnixStream::connect(host.path(&format!("{db}.sock"))).is_err() {
-                std::thread::yield_now();
-            }
-        }
+        host.database("conf", "/usr/share/openvswitch/vswitch.ovsschema");
         host.vsctl("--no-wait init -- set Open_vSwitch . external_ids:ovn-bridge-datapath-type=netdev");
-        host.nbctl("init");
-        let (nb, sb, ovs) = (host.unix("nb"), host.unix("sb"), host.unix("conf"));
-        host.daemon(&format!("ovn-northd --ovnnb-db={nb} --ovnsb-db={sb}"));
-        host.daemon(&format!("ovs-vswitchd --disable-system {ovs}"));
-        host.daemon(&format!("ovn-controller {ovs}"));
+        host.daemon(&format!("ovs-vswitchd --disable-system {}", host.unix("conf")));
         Some(host)
+    }
+
+    fn database(&mut self, db: &str, schema: &str) {
+        self.run(&format!("ovsdb-tool create {db}.db {schema}"));
+        self.daemon(&format!("ovsdb-server {db}.db --remote=punix:{db}.sock --unixctl={db}.ctl"));
+        while std::os::unix::net::UnixStream::connect(self.path(&format!("{db}.sock"))).is_err() {
+            std::thread::yield_now();
+        }
     }
 
     /// Kills a daemon and starts it again.
     pub(crate) fn restart(&mut self, program: &str) {
+        self.restart_after(program, |_| ());
+    }
+
+    /// Kills a daemon, and starts it again after something else was done.
+    pub(crate) fn restart_after(&mut self, program: &str, and_then: impl FnOnce(&Host)) {
         let at = self.daemons.iter().position(|(line, _)| line.starts_with(program)).unwrap();
         let line = self.daemons[at].0.clone();
         self.daemons[at].1.kill().unwrap();
         self.daemons[at].1.wait().unwrap();
+        and_then(self);
         let child = self.command(&line).stderr(Stdio::null()).spawn().unwrap();
         self.daemons[at].1 = child;
     }

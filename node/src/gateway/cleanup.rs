@@ -1,7 +1,8 @@
 //! `ovenbird-node --cleanup`: takes back what the gateway has put on the host. The daemon must not run, or it puts it there again.
 //!
 //! ```text
-//! flows of the external bridge -> NORMAL; our routes, masquerade addresses and neighbours; nftables; our bridge mapping
+//! flows of the external bridge -> NORMAL; our routes, masquerade addresses and neighbours; nftables; our bridge mapping;
+//! a NIC that we took over gets back what it had, and its bridge goes (`uplink`)
 //! ```
 //!
 //! Every step is tried, whatever became of the others. Annotations of the Node are left to the master and whoever deletes the Node,
@@ -20,13 +21,16 @@ use crate::config::Config;
 use crate::net::causes;
 use crate::net::linux::Linux;
 use crate::rows::BRIDGE_MAPPINGS;
+use crate::uplink;
 
 /// Takes everything back.
 ///
 /// # Errors
 /// When a step failed; the log says which.
 pub async fn run(config: &Config) -> anyhow::Result<()> {
-    let bridge = &config.gateway.bridge;
+    let (uplink, mut config) = (uplink::Task::new(config), config.clone());
+    config.gateway.bridge = uplink.bridge(&config.gateway)?;
+    let (config, bridge) = (&config, &config.gateway.bridge);
     let mut failed = 0;
     let mut told = |what: &str, done: Result<(), String>| match done {
         Ok(()) => info!("{what}: removed"),
@@ -39,6 +43,8 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     told("flows", flows(config).await);
     told("routes, addresses and neighbours", links(config).await);
     told("nftables", nft::replace(&nft::delete()).await.map_err(text));
+    // Last: what is left on the bridge is the host's own.
+    told("uplink", uplink.give_back().await.map_err(|e| format!("{e:#}")));
     info!("annotations of the Node are left to the master; ports of {bridge} and br-int to Open_vSwitch");
     if failed > 0 { bail!("{failed} steps of the clean-up failed") } else { Ok(()) }
 }

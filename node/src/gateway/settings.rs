@@ -20,8 +20,10 @@ pub struct GatewaySettings {
     pub mode: Option<GatewayMode>,
     /// Somebody asked for a gateway, so that its absence is a fault.
     pub asked: bool,
-    /// External bridge.
+    /// External bridge; as it is given it may be a NIC that is taken over into one (`uplink`).
     pub bridge: String,
+    /// It was given.
+    pub named: bool,
     /// Next hops, instead of those of the host's default routes.
     pub next_hops: Vec<IpAddr>,
     /// VLAN of the uplink, instead of the one that the bridge's own port is in.
@@ -56,13 +58,15 @@ impl GatewaySettings {
         };
         let bridge = s.gateway_interface.clone().unwrap_or_else(|| DEFAULT_BRIDGE.into());
         if bridge.is_empty() || bridge.chars().any(|c| c.is_whitespace() || c == '/' || c == ',' || c == ':') {
-            let problem = format!("{bridge:?} is no name of a bridge");
-            return Err(wrong("gateway-interface", problem, "name the OVS bridge with the uplink inside, e.g. br-ex"));
+            let problem = format!("{bridge:?} is no name of a bridge or NIC");
+            let advice = "name the OVS bridge with the uplink inside, e.g. br-ex, or the uplink, e.g. eth0";
+            return Err(wrong("gateway-interface", problem, advice));
         }
         Ok(GatewaySettings {
             mode,
             asked: mode.is_some() && (s.gateway_mode.is_some() || s.gateway_interface.is_some()),
             bridge,
+            named: s.gateway_interface.is_some(),
             next_hops: list(s.gateway_nexthop.as_deref())
                 .map(|t| parse("gateway-nexthop", t, "write addresses such as 172.18.0.1"))
                 .collect::<Result<_, _>>()?,
