@@ -74,7 +74,8 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         declared: declared.clone(),
     };
     let services = gateway::services::watch_services(client.clone());
-    let health = gateway::health::run(client.clone(), config.node.clone(), services.clone());
+    let local = gateway::endpoints::watch_local(client.clone(), config.node.clone(), services.clone());
+    let health = gateway::health::serve(services.clone(), local.clone());
     let gateway = gateway::task::Task {
         config: config.clone(),
         mtu,
@@ -83,6 +84,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         node: node.clone(),
         host_changes: host_changes.clone(),
         services,
+        local,
         service_cidrs,
         host_ports: pods.host_ports(),
     };

@@ -271,14 +271,17 @@ fn host_and_services(flows: &mut Flows, p: &Ports, facts: &Facts<'_>, family: Fa
 
 /// What comes from the wire to a Service goes to the gateway router, which balances it.
 fn services_from_wire(flows: &mut Flows, p: &Ports, facts: &Facts<'_>) {
-    let outside = facts.served.vips.keys().filter(|(address, ..)| !address.is_loopback());
+    // What no flow is there for goes to the host, whose nftables does the rest.
+    let direct = &facts.served.direct;
+    let outside = facts.served.vips.keys().filter(|vip| !vip.0.is_loopback() && !direct.vips.contains_key(vip));
     let mut entries: BTreeSet<(IpAddr, Protocol, u16)> = outside.copied().collect();
     if facts.gateway.l3.node_port {
         let own = facts.gateway.l3.addresses.iter().map(IpNet::addr);
         let chosen = facts.node_port_addresses;
         let serving: Vec<_> = own.filter(|a| chosen.is_empty() || chosen.iter().any(|net| net.contains(a))).collect();
         for (protocol, port) in facts.served.node_ports.keys() {
-            entries.extend(serving.iter().map(|address| (*address, *protocol, *port)));
+            let by_ovn = serving.iter().filter(|address| !direct.has_node_port(*protocol, *port, address.is_ipv4()));
+            entries.extend(by_ovn.map(|address| (*address, *protocol, *port)));
         }
     }
     for (address, protocol, port) in &entries {

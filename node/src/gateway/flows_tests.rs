@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ovenbird_api::{GatewayMode, L3Gateway};
 
-use super::super::services::Targets;
+use super::super::services::{Direct, Targets};
 use super::*;
 
 pub(in crate::gateway) fn gateway(addresses: &[&str], vlan: Option<u16>) -> Gateway {
@@ -30,6 +30,7 @@ pub(in crate::gateway) fn served() -> Served {
     Served {
         node_ports: [((Protocol::Tcp, 30080), targets()), ((Protocol::Udp, 30053), targets())].into(),
         vips: ["192.0.2.1", "2001:db8::9"].map(|vip| ((vip.parse().unwrap(), Protocol::Sctp, 132), targets())).into(),
+        direct: Direct::default(),
     }
 }
 
@@ -85,6 +86,21 @@ fn node_ports_are_served_where_the_operator_wants() {
     let mut off = dual;
     off.l3.node_port = false;
     assert_eq!(count(&of(&off, &served, &[])), 0);
+}
+
+#[test]
+fn what_the_host_answers_itself_is_not_for_the_gateway_router() {
+    let dual = gateway(&["172.30.0.11/24", "fd30::11/64"], None);
+    let mut served = served();
+    served.direct.node_ports.insert((Protocol::Tcp, 30080), vec!["172.30.0.11:8080".parse().unwrap()]);
+    served
+        .direct
+        .vips
+        .insert(("192.0.2.1".parse().unwrap(), Protocol::Sctp, 132), vec!["172.30.0.11:1".parse().unwrap()]);
+    let flows = of(&dual, &served, &[]);
+    let has = |text: &str| flows.iter().any(|flow| flow.contains(text));
+    assert!(has("tcp6,ipv6_dst=fd30::11,tp_dst=30080") && !has("tcp,nw_dst=172.30.0.11,tp_dst=30080"));
+    assert!(has("sctp6,ipv6_dst=2001:db8::9,tp_dst=132") && !has("sctp,nw_dst=192.0.2.1,tp_dst=132"));
 }
 
 #[test]

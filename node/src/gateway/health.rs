@@ -2,11 +2,11 @@
 //! Local, in the form of kube-proxy.
 //!
 //! ```text
-//! Services --> port and Service of each listener          watch EndpointSlices --> ready endpoints here
+//! Services --> port and Service of each listener          [endpoints] --> ready endpoints here
 //!                       GET / --> 200 or 503, {"service":{...},"localEndpoints":N,"serviceProxyHealthy":true}
 //! ```
 //!
-//! EndpointSlices are watched from the first Service on that needs it: most nodes never do. Must not: choose endpoints (the master does).
+//! Must not: choose endpoints (the master does).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,35 +16,16 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, ResourceExt};
-use ovenbird_api::name;
-use ovenbird_daemon::{access, rights};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
+use super::endpoints::Local;
 use super::services::Services;
 
 /// Pause before a port that somebody else has is tried again.
 const RETRY: Duration = Duration::from_secs(5);
-
-/// Ready endpoints on this node: by slice, the Service (namespace/name) and who they are.
-pub type Local = BTreeMap<String, (String, BTreeSet<String>)>;
-
-/// Watches what is needed and serves, until the daemon stops.
-///
-/// # Errors
-/// When one of the daemon's other parts has ended.
-pub async fn run(client: Client, node: String, mut services: watch::Receiver<Option<Services>>) -> anyhow::Result<()> {
-    services.wait_for(|s| s.as_ref().is_some_and(|s| !wanted(s).is_empty())).await?;
-    let local = watch_slices(client, node);
-    serve(services, local).await
-}
 
 /// Port and Service of each listener. Ports are unique in the API; of two Services with one, the first by name has it.
 fn wanted(services: &Services) -> BTreeMap<u16, String> {
@@ -52,55 +33,21 @@ fn wanted(services: &Services) -> BTreeMap<u16, String> {
     ports.collect()
 }
 
-/// The Service of a slice and its ready endpoints on this node, one for each pod; `None` without any.
-fn local(slice: &EndpointSlice, node: &str) -> Option<(String, BTreeSet<String>)> {
-    let service = slice.labels().get("kubernetes.io/service-name")?;
-    let here = slice.endpoints.iter().filter(|endpoint| {
-        let ready = endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
-        ready && endpoint.node_name.as_deref() == Some(node)
-    });
-    let who = here.filter_map(|endpoint| {
-        let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.clone());
-        pod.or_else(|| endpoint.addresses.first().cloned())
-    });
-    let who: BTreeSet<String> = who.collect();
-    (!who.is_empty()).then(|| (name::key(&slice.namespace().unwrap_or_default(), service), who))
-}
-
-fn watch_slices(client: Client, node: String) -> watch::Receiver<Local> {
-    let (tx, rx) = watch::channel(Local::new());
-    tokio::spawn(async move {
-        let all = watcher(Api::<EndpointSlice>::all(client), watcher::Config::default());
-        let mut all = std::pin::pin!(all.backoff(access::watch_backoff()));
-        let mut listing = Local::new();
-        while let Some(event) = all.next().await {
-            let key = |s: &EndpointSlice| name::key(&s.namespace().unwrap_or_default(), &s.name_any());
-            match event {
-                Ok(Event::Init) => listing.clear(),
-                Ok(Event::InitApply(slice)) => listing.extend(local(&slice, &node).map(|of| (key(&slice), of))),
-                Ok(Event::InitDone) => drop(tx.send_replace(std::mem::take(&mut listing))),
-                Ok(Event::Apply(slice)) => tx.send_modify(|all| match local(&slice, &node) {
-                    Some(of) => drop(all.insert(key(&slice), of)),
-                    None => drop(all.remove(&key(&slice))),
-                }),
-                Ok(Event::Delete(slice)) => tx.send_modify(|all| drop(all.remove(&key(&slice)))),
-                Err(e) if rights::was_told(&e) => {}
-                Err(e) => warn!("watching EndpointSlices: {e}"),
-            }
-        }
-    });
-    rx
-}
-
 /// What a listener answers from.
 #[derive(Clone)]
 struct Answer {
     service: String,
-    local: watch::Receiver<Local>,
+    local: watch::Receiver<Option<Local>>,
 }
 
 /// Keeps one listener for each Service that wants it.
-async fn serve(mut services: watch::Receiver<Option<Services>>, local: watch::Receiver<Local>) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When one of the daemon's other parts has ended.
+pub async fn serve(
+    mut services: watch::Receiver<Option<Services>>,
+    local: watch::Receiver<Option<Local>>,
+) -> anyhow::Result<()> {
     let mut listeners: BTreeMap<u16, (String, DropGuard)> = BTreeMap::new();
     loop {
         let wanted = services.borrow_and_update().as_ref().map(wanted).unwrap_or_default();
@@ -149,7 +96,8 @@ async fn listen(port: u16, answer: Answer) -> io::Result<DropGuard> {
 async fn respond(State(answer): State<Answer>) -> Response {
     let here: BTreeSet<String> = {
         let local = answer.local.borrow();
-        local.values().filter(|(service, _)| *service == answer.service).flat_map(|(_, who)| who).cloned().collect()
+        let of_service = local.iter().flatten().filter(|(_, here)| here.service == answer.service);
+        of_service.flat_map(|(_, here)| &here.ready).cloned().collect()
     };
     let status = if here.is_empty() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let (namespace, name) = answer.service.split_once('/').unwrap_or_default();

@@ -1,34 +1,12 @@
-//! Health checks: who counts as a local endpoint, and listeners that come and go with the policy.
+//! Health checks: listeners that come and go with the policy.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::super::endpoints::Here;
 use super::super::services::Service;
 use super::*;
-
-#[test]
-fn ready_endpoints_on_this_node_count_once() {
-    let endpoint = |address: &str, node: &str, ready: Option<bool>, pod: Option<&str>| {
-        json!({"addresses": [address], "nodeName": node, "conditions": {"ready": ready},
-               "targetRef": pod.map(|name| json!({"kind": "Pod", "name": name}))})
-    };
-    let slice = json!({
-        "metadata": {"name": "web-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
-        "addressType": "IPv4",
-        "endpoints": [
-            endpoint("10.128.0.3", "node1", Some(true), Some("a")),
-            endpoint("10.128.0.4", "node1", None, Some("a")),
-            endpoint("10.128.0.5", "node1", Some(false), Some("b")),
-            endpoint("10.128.1.3", "node2", Some(true), Some("c")),
-            endpoint("192.0.2.1", "node1", Some(true), None),
-        ],
-    });
-    let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
-    let who = ["192.0.2.1", "a"].map(str::to_owned).into();
-    assert_eq!(local(&slice, "node1"), Some(("default/web".into(), who)));
-    assert_eq!(local(&slice, "node3"), None);
-}
 
 /// Status line and body of an answer; `None` when nobody listens.
 async fn get(port: u16) -> Option<(String, serde_json::Value)> {
@@ -58,19 +36,23 @@ async fn listeners_follow_the_policy_back_and_forth() {
     let with =
         |port| Some(Services::from([("default/web".into(), Service { health_port: port, ..Service::default() })]));
     let (services, services_rx) = watch::channel(with(Some(port)));
-    let (endpoints, local) = watch::channel(Local::new());
+    let (endpoints, local) = watch::channel(Some(Local::new()));
     let task = tokio::spawn(serve(services_rx, local));
     let (status, body) = until_listening(port, true).await.unwrap();
     assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
     let service = json!({"namespace": "default", "name": "web"});
     assert_eq!(body, json!({"service": service, "localEndpoints": 0, "serviceProxyHealthy": true}));
 
-    let who = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
-    endpoints.send_modify(|all| {
-        all.insert("default/web-4".into(), ("default/web".into(), who(&["a", "b"])));
-        all.insert("default/web-6".into(), ("default/web".into(), who(&["b"])));
-        all.insert("default/other".into(), ("default/other".into(), who(&["c"])));
-    });
+    let who = |service: &str, names: &[&str]| {
+        let ready = names.iter().map(|n| (*n).to_owned()).collect();
+        Here { service: service.into(), ready, ..Here::default() }
+    };
+    let slices = [
+        ("default/web-4".into(), who("default/web", &["a", "b"])),
+        ("default/web-6".into(), who("default/web", &["b"])),
+        ("default/other".into(), who("default/other", &["c"])),
+    ];
+    endpoints.send_replace(Some(slices.into()));
     let (status, body) = get(port).await.unwrap();
     assert_eq!((status.as_str(), &body["localEndpoints"]), ("HTTP/1.1 200 OK", &json!(2)));
 

@@ -12,6 +12,7 @@
 pub mod bridge;
 pub mod cleanup;
 pub mod discover;
+pub mod endpoints;
 pub mod flows;
 pub mod health;
 pub mod host;

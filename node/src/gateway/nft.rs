@@ -1,6 +1,7 @@
 //! The host's nftables: one table of ours, `inet ovenbird`. Pure, but for [`replace`], which hands the text to nft(8).
 //!
 //! ```text
+//! prerouting:          from the wire, where the host is a Service's endpoint with policy Local --> DNAT to its own address
 //! output, prerouting:  a Service's external address or NodePort --> DNAT to its cluster address --> route to OVN
 //! postrouting:         Services over the external bridge or the management port --> masquerade; in mode local pods to the outside, too
 //! ```
@@ -9,7 +10,7 @@
 //! Must not: touch another table.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
 
 use ipnet::IpNet;
@@ -71,36 +72,78 @@ pub enum NftError {
 /// A file for nft(8) that replaces the table as a whole, in one transaction.
 pub fn ruleset(facts: &Facts<'_>) -> String {
     let mut text = format!("{}table {TABLE} {{\n", delete());
-    let mut rules = String::new();
+    let (mut rules, mut direct) = (String::new(), String::new());
+    let Served { vips, node_ports, direct: own } = facts.served;
+    let vip = |(vip, protocol, port): &(IpAddr, Protocol, u16)| format!("{vip} . {} . {port}", protocol.name());
+    let node_port = |(protocol, port): &(Protocol, u16)| format!("{} . {port}", protocol.name());
     for v4 in [true, false] {
-        let (ip, kind, suffix) = if v4 { ("ip", "ipv4_addr", "v4") } else { ("ip6", "ipv6_addr", "v6") };
-        let vips: Vec<_> = facts.served.vips.iter().filter(|((vip, ..), _)| vip.is_ipv4() == v4).collect();
-        let vips = elements(&vips, v4, |(vip, protocol, port)| format!("{vip} . {} . {port}", protocol.name()));
-        if !vips.is_empty() {
-            map(&mut text, &format!("vips_{suffix}"), &format!("{kind} . inet_proto . inet_service : {kind}"), &vips);
-            let key = format!("{ip} daddr . meta l4proto . th dport");
-            rules.push_str(&format!("\t\tdnat {ip} to {key} map @vips_{suffix}\n"));
-        }
-        let ports: Vec<_> = facts.served.node_ports.iter().filter(|_| facts.node_port).collect();
-        let ports = elements(&ports, v4, |(protocol, port): &(Protocol, u16)| format!("{} . {port}", protocol.name()));
-        let own: Vec<_> = facts.node_port_addresses.iter().filter(|net| net.addr().is_ipv4() == v4).collect();
-        if !ports.is_empty() && (facts.node_port_addresses.is_empty() || !own.is_empty()) {
-            map(&mut text, &format!("node_ports_{suffix}"), &format!("inet_proto . inet_service : {kind}"), &ports);
-            let which = if own.is_empty() {
-                format!("{ip} daddr != {}", if v4 { "127.0.0.0/8" } else { "::1" })
-            } else {
-                format!("{ip} daddr {{ {} }}", own.iter().map(|n| n.trunc().to_string()).collect::<Vec<_>>().join(", "))
-            };
-            let key = "meta l4proto . th dport";
-            rules.push_str(&format!("\t\tfib daddr type local {which} dnat {ip} to {key} map @node_ports_{suffix}\n"));
-        }
+        let of_family = |targets: &Targets| Some(SocketAddr::new(targets.of_family(v4)?, targets.port));
+        let first = |targets: &Vec<SocketAddr>| targets.iter().find(|to| to.is_ipv4() == v4).copied();
+        let ways = Ways { facts, v4, prefix: "" };
+        ways.add_vips(
+            &mut text,
+            &mut rules,
+            &elements(vips.iter().filter(|(key, _)| key.0.is_ipv4() == v4), vip, of_family),
+        );
+        ways.add_node_ports(&mut text, &mut rules, &elements(node_ports, node_port, of_family));
+        let ways = Ways { prefix: "direct_", ..ways };
+        ways.add_vips(&mut text, &mut direct, &elements(&own.vips, vip, first));
+        ways.add_node_ports(&mut text, &mut direct, &elements(&own.node_ports, node_port, first));
     }
     if serves_loopback(facts.served) {
         text.push_str(LOOPBACK);
     }
-    chains(&mut text, &rules, &(as_host(facts.link) + &local_pods(facts)));
+    let direct = match facts.link {
+        Some(link) if !direct.is_empty() => {
+            let _ = write!(text, "\tchain direct {{\n{direct}\t}}\n");
+            format!("\t\tiifname \"{}\" jump direct\n", link.bridge)
+        }
+        _ => String::new(),
+    };
+    chains(&mut text, &rules, &direct, &(as_host(facts.link) + &local_pods(facts)));
     text.push_str("}\n");
     text
+}
+
+/// Maps from where packets are addressed to where they go, in one family, and the rules that use them.
+#[derive(Clone, Copy)]
+struct Ways<'a> {
+    facts: &'a Facts<'a>,
+    v4: bool,
+    prefix: &'static str,
+}
+
+impl Ways<'_> {
+    fn words(self) -> (&'static str, &'static str, &'static str) {
+        if self.v4 { ("ip", "ipv4_addr", "v4") } else { ("ip6", "ipv6_addr", "v6") }
+    }
+
+    fn add_vips(self, text: &mut String, rules: &mut String, vips: &[String]) {
+        let ((ip, kind, suffix), prefix) = (self.words(), self.prefix);
+        if !vips.is_empty() {
+            let of = format!("{kind} . inet_proto . inet_service : {kind}");
+            map(text, &format!("{prefix}vips_{suffix}"), &of, vips);
+            let key = format!("{ip} daddr . meta l4proto . th dport");
+            rules.push_str(&format!("\t\tdnat {ip} to {key} map @{prefix}vips_{suffix}\n"));
+        }
+    }
+
+    fn add_node_ports(self, text: &mut String, rules: &mut String, ports: &[String]) {
+        let ((ip, kind, suffix), prefix) = (self.words(), self.prefix);
+        let chosen = self.facts.node_port_addresses;
+        let own: Vec<_> = chosen.iter().filter(|net| net.addr().is_ipv4() == self.v4).collect();
+        if !self.facts.node_port || ports.is_empty() || (!chosen.is_empty() && own.is_empty()) {
+            return;
+        }
+        map(text, &format!("{prefix}node_ports_{suffix}"), &format!("inet_proto . inet_service : {kind}"), ports);
+        let which = if own.is_empty() {
+            format!("{ip} daddr != {}", if self.v4 { "127.0.0.0/8" } else { "::1" })
+        } else {
+            format!("{ip} daddr {{ {} }}", own.iter().map(|n| n.trunc().to_string()).collect::<Vec<_>>().join(", "))
+        };
+        let map = format!("meta l4proto . th dport map @{prefix}node_ports_{suffix}");
+        rules.push_str(&format!("\t\tfib daddr type local {which} dnat {ip} to {map}\n"));
+    }
 }
 
 /// True when a loopback address leads to a pod.
@@ -113,13 +156,17 @@ pub fn delete() -> String {
     format!("table {TABLE}\ndelete table {TABLE}\n")
 }
 
-/// Elements of a map: key, cluster address and port.
-fn elements<K>(entries: &[(&K, &Targets)], v4: bool, key: impl Fn(&K) -> String) -> Vec<String> {
-    let of = |(entry, targets): &(&K, &Targets)| {
-        let address: IpAddr = targets.of_family(v4)?;
-        Some(format!("{} : {address} . {}", key(entry), targets.port))
+/// Elements of a map: key, address and port.
+fn elements<'a, K: 'a, T: 'a>(
+    entries: impl IntoIterator<Item = (&'a K, &'a T)>,
+    key: impl Fn(&K) -> String,
+    target: impl Fn(&T) -> Option<SocketAddr>,
+) -> Vec<String> {
+    let of = |(entry, targets)| {
+        let to = target(targets)?;
+        Some(format!("{} : {} . {}", key(entry), to.ip(), to.port()))
     };
-    entries.iter().filter_map(of).collect()
+    entries.into_iter().filter_map(of).collect()
 }
 
 fn map(text: &mut String, name: &str, kind: &str, elements: &[String]) {
@@ -131,12 +178,12 @@ fn map(text: &mut String, name: &str, kind: &str, elements: &[String]) {
     text.push_str("\t\t}\n\t}\n");
 }
 
-fn chains(text: &mut String, services: &str, masquerade: &str) {
+fn chains(text: &mut String, services: &str, direct: &str, masquerade: &str) {
     let _ = write!(
         text,
         "\tchain services {{\n{services}\t}}\n\
          \tchain output {{\n\t\ttype nat hook output priority -100\n\t\tjump services\n\t}}\n\
-         \tchain prerouting {{\n\t\ttype nat hook prerouting priority -100\n\t\tjump services\n\t}}\n\
+         \tchain prerouting {{\n\t\ttype nat hook prerouting priority -100\n{direct}\t\tjump services\n\t}}\n\
          \tchain postrouting {{\n\t\ttype nat hook postrouting priority 100\n\
          \t\toifname \"{MANAGEMENT_INTERFACE}\" ct status dnat masquerade\n{masquerade}\t}}\n",
     );

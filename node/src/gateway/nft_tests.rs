@@ -15,6 +15,9 @@ fn dual() -> Served {
     let both = Targets { addresses: vec!["10.96.0.8".parse().unwrap(), "fd96::8".parse().unwrap()], port: 443 };
     served.node_ports.insert((Protocol::Tcp, 30443), both.clone());
     served.vips.insert(("2001:db8::1".parse().unwrap(), Protocol::Tcp, 443), both);
+    let own = ["172.30.0.11:8443", "[fd30::11]:8443"].map(|to| to.parse().unwrap());
+    served.direct.node_ports.insert((Protocol::Tcp, 30443), own.to_vec());
+    served.direct.vips.insert(("2001:db8::1".parse().unwrap(), Protocol::Tcp, 443), vec![own[1]]);
     served
 }
 

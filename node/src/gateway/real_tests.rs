@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::cleanup;
+use super::endpoints::Local;
 use super::services::{Port, Protocol, Service, Services};
 use super::task::Task;
 use crate::cluster::NodeFact;
@@ -126,6 +127,7 @@ struct Daemon {
     services: watch::Sender<Option<Services>>,
     _node: watch::Sender<NodeFact>,
     _host_ports: watch::Sender<Vec<HostPorts>>,
+    _local: watch::Sender<Option<Local>>,
     _service_cidrs: watch::Sender<Option<Vec<IpNet>>>,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
@@ -151,6 +153,7 @@ impl Daemon {
         let (node_tx, node_rx) = watch::channel(fact);
         let (services_tx, services_rx) = watch::channel(Some(services));
         let (host_ports_tx, host_ports_rx) = watch::channel(Vec::new());
+        let (local_tx, local_rx) = watch::channel(Some(Local::new()));
         let (cidrs_tx, cidrs_rx) = watch::channel(Some(config(world).service_cidrs));
         let task = Task {
             config: config(world),
@@ -160,11 +163,13 @@ impl Daemon {
             node: node_rx,
             host_changes: node.net.changes().unwrap(),
             services: services_rx,
+            local: local_rx,
             service_cidrs: cidrs_rx,
             host_ports: host_ports_rx,
         };
         Daemon {
             services: services_tx,
+            _local: local_tx,
             _service_cidrs: cidrs_tx,
             _node: node_tx,
             _host_ports: host_ports_tx,
@@ -242,7 +247,7 @@ impl Stream {
 
 fn node_port(cluster_ip: &str, node_port: u16) -> Service {
     Service {
-        ports: vec![Port { protocol: Protocol::Tcp, port: 80, node_port: Some(node_port) }],
+        ports: vec![Port { name: String::new(), protocol: Protocol::Tcp, port: 80, node_port: Some(node_port) }],
         cluster_ips: vec![cluster_ip.parse().unwrap()],
         ..Service::default()
     }

@@ -7,7 +7,7 @@
 //! Must not: know endpoints (`health`), or translate to OVN (the master does).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Service as KubeService, ServiceSpec, ServiceStatus};
@@ -20,11 +20,14 @@ use ovenbird_daemon::{access, rights};
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::endpoints::Hosts;
 use crate::pods::HostPorts;
 
 /// A port of a Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
+    /// `name`.
+    pub name: String,
     /// Transport.
     pub protocol: Protocol,
     /// `port`.
@@ -46,6 +49,8 @@ pub struct Service {
     pub local: bool,
     /// `internalTrafficPolicy` is Local.
     pub internal_local: bool,
+    /// `loadBalancerSourceRanges` are given: the gateway router sees to them.
+    pub restricted: bool,
     /// `healthCheckNodePort`.
     pub health_port: Option<u16>,
 }
@@ -60,6 +65,18 @@ pub struct Served {
     pub node_ports: BTreeMap<(Protocol, u16), Targets>,
     /// External and load-balancer addresses; ports of the node that lead to pods, at its own.
     pub vips: BTreeMap<(IpAddr, Protocol, u16), Targets>,
+    /// What from the wire is the host's own to answer.
+    pub direct: Direct,
+}
+
+/// What comes from the wire for Services with externalTrafficPolicy Local whose endpoints here are the host itself: OVN would have to change
+/// the client's address, or never see the answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Direct {
+    /// NodePorts.
+    pub node_ports: BTreeMap<(Protocol, u16), Vec<SocketAddr>>,
+    /// External and load-balancer addresses.
+    pub vips: BTreeMap<(IpAddr, Protocol, u16), Vec<SocketAddr>>,
 }
 
 /// Where the host's own packets go: addresses, at most one of each family, and a port of a Service or of a pod.
@@ -93,10 +110,13 @@ impl Targets {
 
 impl Served {
     /// What these Services are entered by. Two that claim one address and port (nothing in the API forbids it) are served by name.
-    pub fn of(services: &Services, all_endpoints: Option<&Masquerade>) -> Served {
+    pub fn of(services: &Services, all_endpoints: Option<&Masquerade>, hosts: &Hosts<'_>) -> Served {
         let mut served = Served::default();
-        for service in services.values() {
+        for (key, service) in services {
             for port in &service.ports {
+                if service.local && !service.restricted {
+                    served.direct.add(service, port, hosts, key);
+                }
                 let targets = || Targets::from_outside(service, port, all_endpoints);
                 if let Some(node_port) = port.node_port {
                     served.node_ports.entry((port.protocol, node_port)).or_insert_with(targets);
@@ -122,6 +142,24 @@ impl Served {
     }
 }
 
+impl Direct {
+    fn add(&mut self, service: &Service, port: &Port, hosts: &Hosts<'_>, key: &str) {
+        for target in [true, false].into_iter().filter_map(|v4| hosts.serving(key, port, v4)) {
+            if let Some(node_port) = port.node_port {
+                self.node_ports.entry((port.protocol, node_port)).or_default().push(target);
+            }
+            for vip in service.vips.iter().filter(|vip| vip.is_ipv4() == target.is_ipv4()) {
+                self.vips.entry((*vip, port.protocol, port.port)).or_default().push(target);
+            }
+        }
+    }
+
+    /// True when the host answers at a NodePort itself, in a family.
+    pub fn has_node_port(&self, protocol: Protocol, port: u16, v4: bool) -> bool {
+        self.node_ports.get(&(protocol, port)).into_iter().flatten().any(|to| to.is_ipv4() == v4)
+    }
+}
+
 /// The slim form; `None` of a Service that others serve or that has no address.
 pub fn slim(service: &KubeService) -> Option<Service> {
     let spec = service.spec.as_ref()?;
@@ -139,6 +177,7 @@ pub fn slim(service: &KubeService) -> Option<Service> {
         cluster_ips,
         vips: vips(spec, service.status.as_ref()),
         local,
+        restricted: spec.load_balancer_source_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty()),
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         health_port: spec.health_check_node_port.filter(|_| local).and_then(number),
     })
@@ -148,7 +187,8 @@ fn ports(spec: &ServiceSpec) -> Vec<Port> {
     let all = spec.ports.as_deref().unwrap_or_default().iter();
     let slim = all.filter_map(|p| {
         let protocol = Protocol::parse(p.protocol.as_deref())?;
-        Some(Port { protocol, port: number(p.port)?, node_port: p.node_port.and_then(number) })
+        let name = p.name.clone().unwrap_or_default();
+        Some(Port { name, protocol, port: number(p.port)?, node_port: p.node_port.and_then(number) })
     });
     slim.collect()
 }

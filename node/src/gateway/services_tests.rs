@@ -2,7 +2,13 @@
 
 use serde_json::json;
 
+use super::super::endpoints::Local;
 use super::*;
+use crate::config::{Config, Settings};
+
+fn config() -> Config {
+    Config::new(Settings { node_name: Some("n1".into()), ..Settings::default() }).unwrap()
+}
 
 fn service(spec: &serde_json::Value, ingress: &serde_json::Value) -> KubeService {
     let status = json!({"loadBalancer": {"ingress": ingress}});
@@ -21,7 +27,7 @@ fn ports_addresses_and_policies_are_kept() {
         &json!([{"ip": "198.51.100.1"}, {"ip": "198.51.100.2", "ipMode": "Proxy"}, {"hostname": "lb.example"}]),
     ))
     .unwrap();
-    let port = |protocol, port, node_port| Port { protocol, port, node_port };
+    let port = |protocol, port, node_port| Port { name: String::new(), protocol, port, node_port };
     assert_eq!(slim.ports, [port(Protocol::Tcp, 80, Some(30080)), port(Protocol::Udp, 53, None)]);
     assert_eq!(slim.cluster_ips.len(), 2);
     let vips: Vec<_> = slim.vips.iter().map(ToString::to_string).collect();
@@ -43,13 +49,13 @@ fn services_of_others_and_without_address_are_none() {
 #[test]
 fn two_services_on_one_external_address_are_served_by_name() {
     let of = |ip: &str| Service {
-        ports: vec![Port { protocol: Protocol::Tcp, port: 80, node_port: None }],
+        ports: vec![Port { name: String::new(), protocol: Protocol::Tcp, port: 80, node_port: None }],
         cluster_ips: vec![ip.parse().unwrap()],
         vips: ["192.0.2.1".parse().unwrap()].into(),
         ..Service::default()
     };
     let services = [("b/b".to_owned(), of("10.96.0.2")), ("a/a".to_owned(), of("10.96.0.1"))].into();
-    let served = Served::of(&services, None);
+    let served = Served::of(&services, None, &Hosts::new(&Local::new(), &config()));
     let targets = &served.vips[&("192.0.2.1".parse().unwrap(), Protocol::Tcp, 80)];
     assert_eq!(targets.of_family(true), Some("10.96.0.1".parse().unwrap()));
     assert_eq!(targets.of_family(false), None);
@@ -58,15 +64,19 @@ fn two_services_on_one_external_address_are_served_by_name() {
 #[test]
 fn internal_traffic_policy_is_not_about_the_ways_from_outside() {
     let service = Service {
-        ports: vec![Port { protocol: Protocol::Tcp, port: 80, node_port: Some(30080) }],
+        ports: vec![Port { name: String::new(), protocol: Protocol::Tcp, port: 80, node_port: Some(30080) }],
         cluster_ips: vec!["10.96.0.2".parse().unwrap(), "fd96::2".parse().unwrap()],
         vips: ["192.0.2.1".parse().unwrap()].into(),
         internal_local: true,
         ..Service::default()
     };
-    let without_port = Service { ports: vec![Port { node_port: None, ..service.ports[0] }], ..service.clone() };
+    let without_port = Service { ports: vec![Port { node_port: None, ..service.ports[0].clone() }], ..service.clone() };
     let target = |service: &Service, masquerade: Option<&Masquerade>| {
-        let served = Served::of(&[("a/a".to_owned(), service.clone())].into(), masquerade);
+        let served = Served::of(
+            &[("a/a".to_owned(), service.clone())].into(),
+            masquerade,
+            &Hosts::new(&Local::new(), &config()),
+        );
         let targets = &served.vips[&("192.0.2.1".parse().unwrap(), Protocol::Tcp, 80)];
         assert!(served.node_ports.values().all(|at_node_port| at_node_port == targets));
         (targets.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), targets.port)

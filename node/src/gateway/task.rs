@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::discover::{Gateway, discover};
+use super::endpoints::{Hosts, Local};
 use super::flows::{Facts, flows};
 use super::openflow::{FlowError, Session, replace, socket};
 use super::services::{Served, Services};
@@ -54,6 +55,8 @@ pub struct Task<N> {
     pub host_changes: watch::Receiver<u64>,
     /// Services, once they are listed.
     pub services: watch::Receiver<Option<Services>>,
+    /// Endpoints on this node of Services with policy Local, once they are known.
+    pub local: watch::Receiver<Option<Local>>,
     /// Networks of Services, once they are known.
     pub service_cidrs: watch::Receiver<Option<Vec<IpNet>>>,
     /// Ports of the node that pods ask for.
@@ -80,6 +83,7 @@ impl<N: NetOps> Task<N> {
         self.node.wait_for(|node| !node.subnets.is_empty()).await?;
         self.services.wait_for(Option::is_some).await?;
         self.service_cidrs.wait_for(Option::is_some).await?;
+        self.local.wait_for(Option::is_some).await?;
         let mut bridge: Option<Bridge> = None;
         let mut table = None;
         let mut state = self.vswitch.state();
@@ -101,6 +105,7 @@ impl<N: NetOps> Task<N> {
                 changed = self.host_changes.changed() => changed?,
                 changed = self.services.changed() => changed?,
                 changed = self.service_cidrs.changed() => changed?,
+                changed = self.local.changed() => changed?,
                 changed = self.host_ports.changed() => changed?,
                 // Ports of pods come and go on br-int, which is none of these.
                 changed = async { state.wait_for(|s| !s.synced || s.bridges != bridges).await.map(drop) } => changed?,
@@ -120,8 +125,11 @@ impl<N: NetOps> Task<N> {
 
     fn served(&mut self, gateway: Option<&Gateway>) -> Served {
         let all_endpoints = gateway.filter(|g| g.patch.is_some()).map(|_| &self.config.gateway.masquerade);
-        let mut served =
-            self.services.borrow_and_update().as_ref().map(|s| Served::of(s, all_endpoints)).unwrap_or_default();
+        let local = self.local.borrow_and_update().clone().unwrap_or_default();
+        let hosts = Hosts::new(&local, &self.config);
+        let services = self.services.borrow_and_update();
+        let mut served = services.as_ref().map(|s| Served::of(s, all_endpoints, &hosts)).unwrap_or_default();
+        drop(services);
         let addresses = gateway.iter().flat_map(|g| &g.l3.addresses).map(IpNet::addr);
         // The host's own way to a pod's port; of IPv6 the kernel lets no loopback address leave.
         let own: Vec<IpAddr> = addresses.chain([Ipv4Addr::LOCALHOST.into()]).collect();

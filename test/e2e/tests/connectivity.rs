@@ -71,6 +71,8 @@ fn services() -> Vec<Service> {
         service("edge-one", Cluster, Local, &[Pod(1)]),
         service("one", Cluster, Cluster, &[Pod(1)]),
         service("on-host", Cluster, Cluster, &[Host(2)]),
+        service("host-edge", Cluster, Local, &[Host(1), Host(2)]),
+        service("near-hosts", Local, Cluster, &[Host(1), Host(2)]),
         service("nobody", Cluster, Cluster, &[]),
     ]
 }
