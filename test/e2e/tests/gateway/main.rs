@@ -9,6 +9,8 @@ use ovenbird_e2e::{LIMIT, pods};
 use ovenbird_lab::probe::Target;
 use ovenbird_lab::{Lab, Options, Place, testing};
 
+mod vlan;
+
 const NAMESPACE: &str = "gateway";
 const PORT: u16 = 7000;
 
