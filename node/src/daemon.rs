@@ -73,8 +73,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         metrics: metrics.clone(),
         declared: declared.clone(),
     };
-    let services = gateway::services::watch_services(client.clone());
-    let local = gateway::endpoints::watch_local(client.clone(), config.node.clone(), services.clone());
+    let (services, local) = gateway::watch(&client, &config);
     let health = gateway::health::serve(services.clone(), local.clone());
     let gateway = gateway::task::Task {
         config: config.clone(),
@@ -89,7 +88,6 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         host_ports: pods.host_ports(),
     };
     let shown = Shown { metrics, readiness: readiness.clone(), vswitch: vswitch.clone() };
-    let serving = async { server.serve(plug.clone(), stop.clone()).await.context("serving CNI") };
     let parts = async {
         tokio::try_join!(
             async { serve_http(&config, shown, stop.clone()).await.context("serving metrics") },
@@ -113,7 +111,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<
     tokio::select! {
         ended = parts => ended.map(|_| ()),
         // After a stop the requests under way are answered first.
-        served = serving => served,
+        served = server.serve(plug.clone(), stop.clone()) => served.context("serving CNI"),
         () = out_of_patience(&stop) => Ok(()),
     }
 }

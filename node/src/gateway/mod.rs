@@ -27,3 +27,17 @@ pub mod task;
 pub use bridge::{Bridge, BridgePort};
 pub use discover::{Gateway, discover};
 pub use settings::GatewaySettings;
+
+use kube::Client;
+use tokio::sync::watch::Receiver;
+
+use crate::config::Config;
+use endpoints::Local;
+use services::Services;
+
+/// Watches what gateway and health checks follow: Services, and those of their endpoints on this node that matter.
+pub fn watch(client: &Client, config: &Config) -> (Receiver<Option<Services>>, Receiver<Option<Local>>) {
+    let services = services::watch_services(client.clone());
+    let local = endpoints::watch_local(client.clone(), config.node.clone(), services.clone());
+    (services, local)
+}
