@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::gateway::endpoints::Told;
 use crate::management::Management;
 use crate::metrics::Metrics;
 use crate::net::NetOps;
@@ -73,8 +74,8 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         metrics: metrics.clone(),
         declared: declared.clone(),
     };
-    let (services, local) = gateway::watch(&client, &config);
-    let health = gateway::health::serve(services.clone(), local.clone());
+    let (services, Told { local, gone }) = gateway::watch(&client, &config);
+    let endpoints = gateway::serve_endpoints(&config, services.clone(), local.clone(), gone);
     let gateway = gateway::task::Task {
         config: config.clone(),
         mtu,
@@ -97,7 +98,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<
             },
             async { management.run().await.context("keeping the management port") },
             async { gateway.run().await.context("keeping the gateway") },
-            async { health.await.context("answering health checks") },
+            endpoints,
             async {
                 let run = restore::run(&*net, &vswitch, &plug, &pods, &readiness, &declared);
                 run.await.context("taking over existing ports")?;

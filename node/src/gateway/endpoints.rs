@@ -1,12 +1,13 @@
-//! The endpoints that this node has, of Services with externalTrafficPolicy Local: how many there are, for health checks, and which are the host
-//! itself, for these must see the client's address.
+//! Endpoints of Services, as far as a node must know them: its own, for health checks and because those that are the host itself must see
+//! their clients (externalTrafficPolicy Local); and which of UDP are gone.
 //!
 //! ```text
-//! Services (any with policy Local?) --> watch EndpointSlices --> Local: by slice, who is here
+//! watch EndpointSlices --+--> Local: by slice, who is here --> health checks, gateway
+//!       Services (which have policy Local) --^
+//!                        +--> UDP endpoints that are no more --> [conntrack]
 //! ```
 //!
-//! EndpointSlices are watched from the first Service on that needs it: most nodes never do. Must not: choose endpoints that are pods (the
-//! master does).
+//! Must not: choose endpoints (the master does), or keep more than that of a slice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -19,7 +20,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use ovenbird_api::name;
 use ovenbird_daemon::{access, rights};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::services::{Port, Protocol, Services};
@@ -41,62 +42,145 @@ pub struct Here {
     pub ports: Vec<(String, Protocol, u16)>,
 }
 
-/// Watches what is needed. The receiver holds `None` while it is not known which endpoints are here.
-pub fn watch_local(
-    client: Client,
-    node: String,
-    mut services: watch::Receiver<Option<Services>>,
-) -> watch::Receiver<Option<Local>> {
-    let (tx, rx) = watch::channel(None);
-    tokio::spawn(async move {
-        let needed = |s: &Services| s.values().any(|service| service.local);
-        if services.wait_for(Option::is_some).await.is_ok_and(|s| !s.as_ref().is_some_and(needed)) {
-            tx.send_replace(Some(Local::new()));
-        }
-        if services.wait_for(|s| s.as_ref().is_some_and(needed)).await.is_ok() {
-            follow(client, &node, &tx).await;
-        }
-    });
-    rx
+/// What is told of endpoints.
+#[derive(Debug)]
+pub struct Told {
+    /// Those on this node of Services with externalTrafficPolicy Local; `None` while it is not known who they are.
+    pub local: watch::Receiver<Option<Local>>,
+    /// Addresses and ports of UDP at which nobody is ready any more.
+    pub gone: mpsc::UnboundedReceiver<SocketAddr>,
 }
 
-async fn follow(client: Client, node: &str, tx: &watch::Sender<Option<Local>>) {
-    let all = watcher(Api::<EndpointSlice>::all(client), watcher::Config::default());
-    let mut all = std::pin::pin!(all.backoff(access::watch_backoff()));
-    let mut listing = Local::new();
-    while let Some(event) = all.next().await {
-        let key = |s: &EndpointSlice| name::key(&s.namespace().unwrap_or_default(), &s.name_any());
-        let change = |key: String, here: Option<Here>| {
-            tx.send_if_modified(|all| {
-                let all = all.get_or_insert_default();
-                let differs = all.get(&key) != here.as_ref();
-                match here {
-                    Some(here) => drop(all.insert(key, here)),
-                    None => drop(all.remove(&key)),
-                }
-                differs
-            });
-        };
-        match event {
-            Ok(Event::Init) => listing.clear(),
-            Ok(Event::InitApply(slice)) => listing.extend(here(&slice, node).map(|here| (key(&slice), here))),
-            Ok(Event::InitDone) => drop(tx.send_replace(Some(std::mem::take(&mut listing)))),
-            Ok(Event::Apply(slice)) => change(key(&slice), here(&slice, node)),
-            Ok(Event::Delete(slice)) => change(key(&slice), None),
-            Err(e) if rights::was_told(&e) => {
-                // The gateway goes on with what the master makes of them.
-                tx.send_if_modified(|all| all.is_none() && all.insert(Local::new()).is_empty());
+/// Watches EndpointSlices.
+pub fn watch_endpoints(client: Client, node: String, mut services: watch::Receiver<Option<Services>>) -> Told {
+    let (local_tx, local) = watch::channel(None);
+    let (gone_tx, gone) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        if services.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        let mut slices = Slices { node, local: Local::new(), udp: BTreeMap::new() };
+        let (mut listing, mut listed) = (None, false);
+        let all = watcher(Api::<EndpointSlice>::all(client), watcher::Config::default());
+        let mut all = std::pin::pin!(all.backoff(access::watch_backoff()));
+        loop {
+            let gone = tokio::select! {
+                event = all.next() => match event {
+                    Some(Ok(event)) => slices.take(event, &mut listing, &mut listed),
+                    Some(Err(e)) => {
+                        if !rights::was_told(&e) {
+                            warn!("watching EndpointSlices: {e}");
+                        } else {
+                            // The gateway goes on with what the master makes of them.
+                            listed = true;
+                        }
+                        Vec::new()
+                    }
+                    None => return,
+                },
+                changed = services.changed() => match changed {
+                    Ok(()) => Vec::new(),
+                    Err(_) => return,
+                },
+            };
+            if listed {
+                publish(&local_tx, &slices.local, services.borrow_and_update().as_ref());
             }
-            Err(e) => warn!("watching EndpointSlices: {e}"),
+            // Who does not listen has ended.
+            for endpoint in gone {
+                let _ = gone_tx.send(endpoint);
+            }
+        }
+    });
+    Told { local, gone }
+}
+
+/// Tells those slices whose Services have externalTrafficPolicy Local.
+fn publish(tx: &watch::Sender<Option<Local>>, slices: &Local, services: Option<&Services>) {
+    let is_local = |here: &Here| services.and_then(|s| s.get(&here.service)).is_some_and(|service| service.local);
+    let chosen = slices.iter().filter(|(_, here)| is_local(here)).map(|(key, here)| (key.clone(), here.clone()));
+    let new = Some(chosen.collect());
+    tx.send_if_modified(|old| {
+        let differs = *old != new;
+        *old = new;
+        differs
+    });
+}
+
+/// What is kept of slices.
+#[derive(Debug)]
+struct Slices {
+    node: String,
+    local: Local,
+    /// Ready endpoints of UDP.
+    udp: BTreeMap<String, BTreeSet<SocketAddr>>,
+}
+
+impl Slices {
+    /// Takes an event in, with the keys that the list under way has named. Returns the UDP endpoints that are gone.
+    fn take(
+        &mut self,
+        event: Event<EndpointSlice>,
+        listing: &mut Option<BTreeSet<String>>,
+        listed: &mut bool,
+    ) -> Vec<SocketAddr> {
+        match event {
+            Event::Init => {
+                *listing = Some(BTreeSet::new());
+                Vec::new()
+            }
+            Event::InitApply(slice) | Event::Apply(slice) => {
+                let key = key(&slice);
+                listing.iter_mut().for_each(|keys| keys.extend([key.clone()]));
+                self.set(key, Some(&slice))
+            }
+            Event::Delete(slice) => self.set(key(&slice), None),
+            Event::InitDone => {
+                *listed = true;
+                let named = listing.take().unwrap_or_default();
+                let known = self.udp.keys().chain(self.local.keys());
+                let missing: BTreeSet<String> = known.filter(|key| !named.contains(*key)).cloned().collect();
+                missing.into_iter().flat_map(|key| self.set(key, None)).collect()
+            }
         }
     }
+
+    fn set(&mut self, key: String, slice: Option<&EndpointSlice>) -> Vec<SocketAddr> {
+        match slice.and_then(|slice| here(slice, &self.node)) {
+            Some(here) => drop(self.local.insert(key.clone(), here)),
+            None => drop(self.local.remove(&key)),
+        }
+        let now = slice.map(ready_udp).unwrap_or_default();
+        let before = self.udp.remove(&key).unwrap_or_default();
+        let gone = before.difference(&now).copied().collect();
+        if !now.is_empty() {
+            self.udp.insert(key, now);
+        }
+        gone
+    }
+}
+
+fn key(slice: &EndpointSlice) -> String {
+    name::key(&slice.namespace().unwrap_or_default(), &slice.name_any())
+}
+
+fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)
+}
+
+/// Where ready endpoints of a slice listen for UDP.
+fn ready_udp(slice: &EndpointSlice) -> BTreeSet<SocketAddr> {
+    let ports = slice.ports.iter().flatten().filter(|port| port.protocol.as_deref() == Some("UDP"));
+    let ports: Vec<u16> = ports.filter_map(|port| port.port.and_then(|number| u16::try_from(number).ok())).collect();
+    let addresses = slice.endpoints.iter().filter(|endpoint| is_ready(endpoint));
+    let addresses = addresses.filter_map(|endpoint| endpoint.addresses.first()?.parse::<IpAddr>().ok());
+    addresses.flat_map(|address| ports.iter().map(move |port| SocketAddr::new(address, *port))).collect()
 }
 
 /// What a slice says of this node; `None` without a ready endpoint here.
 fn here(slice: &EndpointSlice, node: &str) -> Option<Here> {
     let service = slice.labels().get("kubernetes.io/service-name")?;
-    let ready = |e: &&Endpoint| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
-    let endpoints = slice.endpoints.iter().filter(|e| e.node_name.as_deref() == Some(node)).filter(ready);
+    let endpoints = slice.endpoints.iter().filter(|e| e.node_name.as_deref() == Some(node) && is_ready(e));
     let mut here = Here { service: name::key(&slice.namespace().unwrap_or_default(), service), ..Here::default() };
     for endpoint in endpoints {
         let address = endpoint.addresses.first();
@@ -179,6 +263,30 @@ mod tests {
             ("default/web", ["192.0.2.1", "a"].map(str::to_owned).into())
         );
         assert_eq!(here(&slice, "node3"), None);
+    }
+
+    #[test]
+    fn udp_endpoints_that_are_gone_are_told_once() {
+        let ready = |address: &str| endpoint(address, "node2", Some(true), None);
+        let mut slices = Slices { node: "node1".into(), local: Local::new(), udp: BTreeMap::new() };
+        let (mut listing, mut listed) = (None, false);
+        let mut take = |event| {
+            let gone = slices.take(event, &mut listing, &mut listed);
+            gone.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let of = |endpoints: &[Value]| slice(&json!(endpoints));
+        assert_eq!(take(Event::Init), "");
+        assert_eq!(take(Event::InitApply(of(&[ready("10.128.1.3"), ready("10.128.1.4")]))), "");
+        assert_eq!(take(Event::InitDone), "");
+        let leaving = endpoint("10.128.1.3", "node2", Some(false), None);
+        assert_eq!(take(Event::Apply(of(&[leaving, ready("10.128.1.4")]))), "10.128.1.3:53");
+        assert_eq!(take(Event::Apply(of(&[ready("10.128.1.4"), ready("10.128.1.5")]))), "");
+        // A watch that was interrupted lists again.
+        assert_eq!(take(Event::Init), "");
+        assert_eq!(take(Event::InitApply(of(&[ready("10.128.1.5")]))), "10.128.1.4:53");
+        assert_eq!(take(Event::InitDone), "");
+        assert_eq!(take(Event::Init), "");
+        assert_eq!(take(Event::InitDone), "10.128.1.5:53");
     }
 
     #[test]

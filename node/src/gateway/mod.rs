@@ -11,6 +11,7 @@
 
 pub mod bridge;
 pub mod cleanup;
+pub mod conntrack;
 pub mod discover;
 pub mod endpoints;
 pub mod flows;
@@ -28,16 +29,37 @@ pub use bridge::{Bridge, BridgePort};
 pub use discover::{Gateway, discover};
 pub use settings::GatewaySettings;
 
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
 use kube::Client;
+use ovenbird_api::name::INTEGRATION_BRIDGE;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch::Receiver;
 
 use crate::config::Config;
-use endpoints::Local;
 use services::Services;
 
-/// Watches what gateway and health checks follow: Services, and those of their endpoints on this node that matter.
-pub fn watch(client: &Client, config: &Config) -> (Receiver<Option<Services>>, Receiver<Option<Local>>) {
+/// Watches what gateway and health checks follow: Services, and what matters of their endpoints.
+pub fn watch(client: &Client, config: &Config) -> (Receiver<Option<Services>>, endpoints::Told) {
     let services = services::watch_services(client.clone());
-    let local = endpoints::watch_local(client.clone(), config.node.clone(), services.clone());
-    (services, local)
+    let told = endpoints::watch_endpoints(client.clone(), config.node.clone(), services.clone());
+    (services, told)
+}
+
+/// Answers health checks, and has connections to UDP endpoints that are gone forgotten, until the daemon stops.
+///
+/// # Errors
+/// When one of the daemon's other parts has ended.
+pub async fn serve_endpoints(
+    config: &Config,
+    services: Receiver<Option<Services>>,
+    local: Receiver<Option<endpoints::Local>>,
+    gone: UnboundedReceiver<SocketAddr>,
+) -> anyhow::Result<()> {
+    let bridge = openflow::socket(&config.ovs, INTEGRATION_BRIDGE);
+    tokio::try_join!(async { health::serve(services, local).await.context("answering health checks") }, async {
+        conntrack::run(bridge.as_deref(), gone).await.context("forgetting connections")
+    },)?;
+    Ok(())
 }

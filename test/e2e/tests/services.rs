@@ -2,7 +2,8 @@
 //! those.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::events::v1::Event;
@@ -24,6 +25,7 @@ async fn services_reach_their_endpoints() -> Result<()> {
     let world = World::new(&lab).await?;
     world.everybody_reaches_all().await.context("everybody reaches all endpoints")?;
     world.endpoints_come_and_go().await.context("endpoints come and go")?;
+    world.busy_clients_follow().await.context("UDP clients that never pause")?;
     world.without_endpoints_is_refused().await.context("no endpoint")?;
     world.a_pod_reaches_itself().await.context("hairpin")?;
     world.local_means_this_node().await.context("internalTrafficPolicy Local")?;
@@ -139,6 +141,38 @@ impl World<'_> {
         Ok(())
     }
 
+    /// A client that sends every few milliseconds from one port keeps its connection in conntrack, but not an endpoint that is gone.
+    async fn busy_clients_follow(&self) -> Result<()> {
+        let ips = self.serve("busy", 17, &["one"], json!({}), json!({})).await?;
+        let clients = ["one", "two", "node1"].map(|from| Ok((from, self.place(from)?)));
+        let clients: Vec<_> = clients.into_iter().collect::<Result<_>>()?;
+        let mut sockets = Vec::new();
+        for ((from, place), ip) in clients.iter().flat_map(|client| ips.iter().map(move |ip| (client, ip))) {
+            let to = SocketAddr::new(*ip, 53);
+            sockets.push((format!("{from} at {to}"), place.run(|| busy_socket(to))?));
+        }
+        for endpoint in ["one", "two", "one"] {
+            self.lab.apply(&self.slices("busy", &[endpoint])).await?;
+            let started = Instant::now();
+            let mut waiting: BTreeSet<usize> = (0..sockets.len()).collect();
+            while !waiting.is_empty() {
+                for (n, (client, socket)) in sockets.iter().enumerate() {
+                    // All go on sending while one waits. A refusal of the moment before is an answer, too.
+                    let _ = socket.send(b"?");
+                    let mut buffer = [0; 64];
+                    let answer = socket.recv(&mut buffer).map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned());
+                    if answer.is_ok_and(|text| text.starts_with(endpoint)) {
+                        waiting.remove(&n);
+                    } else {
+                        ensure!(started.elapsed() < LIMIT, "{client} does not reach {endpoint}");
+                    }
+                }
+            }
+            println!("{} busy clients have found {endpoint} after {:.1?}", sockets.len(), started.elapsed());
+        }
+        Ok(())
+    }
+
     async fn without_endpoints_is_refused(&self) -> Result<()> {
         let ips = self.serve("empty", 12, &[], json!({}), json!({})).await?;
         for from in ["one", "two", "node1"] {
@@ -235,10 +269,19 @@ impl World<'_> {
             if tokio::time::Instant::now() > deadline {
                 bail!("no Event {reason} about {name}");
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
     }
+}
+
+/// A socket that asks one address from one port and waits little.
+fn busy_socket(to: SocketAddr) -> Result<UdpSocket> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).context("binding a socket")?;
+    socket.set_read_timeout(Some(Duration::from_millis(2))).context("setting a time limit")?;
+    socket.connect(to).with_context(|| format!("connecting to {to}"))?;
+    Ok(socket)
 }
 
 /// Who answers many questions; the first that nobody answers ends it.
