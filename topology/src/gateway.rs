@@ -16,18 +16,20 @@ mod external;
 mod nat;
 mod router;
 mod routes;
+mod way_back;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use ovenbird_api::annotation::{HOST_CIDRS, L3_GATEWAY_CONFIG, NODE_ID, POD_MTU};
-use ovenbird_api::{L3Gateway, Mac, address, name};
+use ovenbird_api::{GatewayMode, L3Gateway, Mac, address, name};
 use ovenbird_reconcile::{DesiredRow, Output, Owner, Severity};
 use ovenbird_schema::northbound::{logical_router as lr, static_mac_binding};
 use ovsdb::{ColumnId, Str, TableDesc, Uuid};
 
 pub(crate) use claims::{GatewayError, judge};
 pub(crate) use nat::exclusions;
+pub(crate) use way_back::{Answering, answers};
 
 use crate::build::{self, RowBuilder, complaint, contribution};
 use crate::config::{Config, is_v4};
@@ -111,24 +113,36 @@ pub(crate) fn translate(
     external::add(&gateway, output);
     routes::add(&gateway, output);
     nat::add(&gateway, output);
+    if gateway.l3.mode == GatewayMode::Local {
+        way_back::add(&gateway, output);
+    }
 }
 
-/// The addresses by which others reach a node that has a gateway router, `None` when it has none. `subnets` are those that the node may
-/// use, `refused` is what is wrong with its gateway.
-pub(crate) fn node_addresses(
-    config: &Config,
-    node: &NodeFact,
-    subnets: &[IpNet],
-    refused: &[GatewayError],
-) -> Option<Vec<IpAddr>> {
+/// How others reach a node that has a gateway router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// Its addresses, those on the bridge first.
+    pub addresses: Vec<IpAddr>,
+    /// In mode local: the gateway router's addresses on the join switch, to which answers must go that are its own.
+    pub way_back: Vec<IpAddr>,
+}
+
+/// How others reach a node, `None` when it has no gateway router. `subnets` are those that the node may use, `refused` is what is wrong
+/// with its gateway.
+pub(crate) fn host(config: &Config, node: &NodeFact, subnets: &[IpNet], refused: &[GatewayError]) -> Option<Host> {
     let l3 = node.gateway.as_ref()?.as_ref().ok()?;
     let id = node.id.as_ref()?.as_ref().ok()?;
     node.chassis.as_ref()?.as_ref().ok()?;
-    if !refused.is_empty() || families(config, l3, *id, subnets).is_empty() {
+    let families = families(config, l3, *id, subnets);
+    if !refused.is_empty() || families.is_empty() {
         return None;
     }
     let host_cidrs = node.host_cidrs.as_ref().and_then(|cidrs| cidrs.as_ref().ok());
-    Some(claims::host_addresses(config, l3, host_cidrs.map_or(&[][..], Vec::as_slice)))
+    let local = families.iter().filter(|_| l3.mode == GatewayMode::Local);
+    Some(Host {
+        addresses: claims::host_addresses(config, l3, host_cidrs.map_or(&[][..], Vec::as_slice)),
+        way_back: local.map(|family| family.join.addr()).collect(),
+    })
 }
 
 fn families(config: &Config, l3: &L3Gateway, id: u16, subnets: &[IpNet]) -> Vec<Family> {

@@ -5,6 +5,7 @@
 //! switch. Of two pods that ask for one port the older has it; the other gets a complaint. Must not: serve loopback addresses,
 //! which never leave the host.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ovenbird_reconcile::{DesiredRow, Diagnostic, Output, Owner, Severity};
@@ -13,9 +14,10 @@ use ovsdb::{Atom, Datum, Str};
 
 use crate::build::{RowBuilder, contribution};
 use crate::facts::{HostPort, PodAddresses, PodFact, Protocol};
+use crate::gateway::{self, Answering};
+use crate::node;
 use crate::service::{bracketed, forget_gone, protocol_of};
 use crate::view::View;
-use crate::{gateway, node};
 
 /// Adds the rows of a pod that has its port on the switch of `on`.
 pub(crate) fn add(
@@ -32,6 +34,7 @@ pub(crate) fn add(
     let host = view.host_addresses(on);
     for protocol in Protocol::ALL {
         let mut vips: Vec<(Atom, Atom)> = Vec::new();
+        let mut ports = BTreeSet::new();
         for wanted in pod.host_ports.iter().filter(|wanted| wanted.protocol == protocol) {
             if let Some(holder) = view.host_port_holder(on, wanted).filter(|key| **key != pod.key) {
                 let (port, protocol) = (wanted.port, protocol.as_str());
@@ -41,6 +44,7 @@ pub(crate) fn add(
                 output.diagnostics.push(complaint(Severity::Error, "HostPortInUse", "hostPort", problem));
                 continue;
             }
+            ports.insert(wanted.target);
             vips.extend(host.iter().filter(|address| wanted.covers(**address)).filter_map(|address| {
                 let target = addresses.iter().find(|own| own.is_ipv4() == address.is_ipv4())?;
                 Some((socket(*address, wanted.port).into(), socket(target, wanted.target).into()))
@@ -52,6 +56,11 @@ pub(crate) fn add(
             output.contributions.push(contribution(&lr::TABLE, gateway::router(on), lr::LOAD_BALANCER, member));
             output.contributions.push(contribution(&ls::TABLE, node::switch(on), ls::LOAD_BALANCER, member));
             output.rows.push(row);
+            for v4 in [true, false] {
+                let addresses = addresses.iter().filter(|own| own.is_ipv4() == v4).collect();
+                let who = Answering { node: on, protocol, addresses, ports: ports.clone() };
+                gateway::answers(view, owner, &who, output);
+            }
         }
     }
     output.diagnostics.extend(pod.host_ports.iter().filter_map(|wanted| unknown(wanted, on, host)));

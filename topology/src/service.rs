@@ -15,6 +15,7 @@ mod layers;
 mod settings;
 mod source_ranges;
 mod variants;
+mod way_back;
 
 use std::net::IpAddr;
 
@@ -60,6 +61,7 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
             }
         }
         source_ranges::add(view, owner, service, &ports, &mut output);
+        way_back::add(view, owner, service, &ports, &mut output);
     }
     output
 }

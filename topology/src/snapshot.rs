@@ -20,7 +20,7 @@ use crate::facts::{
     Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NodeFact, PodAddresses, PodFact,
     ServiceCidrFact, ServiceFact, ServicePort,
 };
-use crate::gateway::{self, GatewayError};
+use crate::gateway::{self, GatewayError, Host};
 use crate::places::{Common, Place};
 use crate::{Config, kinds};
 
@@ -44,8 +44,8 @@ pub(crate) struct Snapshot {
     subnets: FxHashMap<Str, Subnets>,
     /// By node, those whose gateway cannot be.
     gateways: FxHashMap<Str, Vec<GatewayError>>,
-    /// By node with a gateway router: the addresses by which others reach it.
-    hosts: FxHashMap<Str, Vec<IpAddr>>,
+    /// By node with a gateway router: how others reach it.
+    hosts: FxHashMap<Str, Host>,
     places: Vec<Place>,
     common: Common,
     /// `subnets` and `gateways` do not yet follow from `nodes`.
@@ -138,7 +138,12 @@ impl Snapshot {
 
     /// The addresses by which others reach a node that has a gateway router.
     pub fn host_addresses(&self, node: &str) -> &[IpAddr] {
-        self.hosts.get(node).map_or(&[], Vec::as_slice)
+        self.hosts.get(node).map_or(&[], |host| &host.addresses)
+    }
+
+    /// In mode local: the addresses on the join switch of a node's gateway router.
+    pub fn way_back(&self, node: &str) -> &[IpAddr] {
+        self.hosts.get(node).map_or(&[], |host| &host.way_back)
     }
 
     /// Owners that there are, sorted.
@@ -189,13 +194,13 @@ impl Snapshot {
         if std::mem::take(&mut self.displaced) {
             let host = |node: &NodeFact| {
                 let subnets = &self.subnets(&node.name)?.usable;
-                let addresses = gateway::node_addresses(config, node, subnets, self.gateway_errors(&node.name))?;
-                Some((node.name.clone(), addresses))
+                let host = gateway::host(config, node, subnets, self.gateway_errors(&node.name))?;
+                Some((node.name.clone(), host))
             };
             let hosts = self.nodes.values().filter_map(host).collect();
             buckets.extend(replace(&mut self.hosts, hosts).iter().map(|n| Bucket::host(n)));
             let with_switch = |node: &&NodeFact| self.subnets(&node.name).is_some_and(|s| !s.usable.is_empty());
-            let place = |node: &NodeFact| Place::of(node, self.hosts.get(&node.name).map(Vec::as_slice));
+            let place = |node: &NodeFact| Place::of(node, self.hosts.get(&node.name).map(|host| &host.addresses[..]));
             let places: Vec<Place> = self.nodes.values().filter(with_switch).map(place).collect();
             let common = Common::of(self.nodes.values(), &places);
             if self.places != places {

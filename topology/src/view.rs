@@ -119,6 +119,12 @@ impl<'a> View<'a> {
         self.snapshot.host_addresses(node)
     }
 
+    /// In mode local: the addresses on the join switch of a node's gateway router, to which answers must go that are its own; else none.
+    pub fn way_back(&self, node: &str) -> &'a [IpAddr] {
+        self.read(Bucket::host(node));
+        self.snapshot.way_back(node)
+    }
+
     /// Key of the pod that has a port of a node: the oldest that asks for it.
     pub fn host_port_holder(&self, node: &str, wanted: &HostPort) -> Option<&'a Str> {
         self.read(Bucket::host_port(node, wanted));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! GR_N:           cluster subnets -> ovn_cluster_router; masquerade subnet -> .4 (the host); 0/0 -> each next hop
-//! cluster router: from rtos-N, 0/0 -> GR_N (shared) or the management port (local); to a node's own addresses -> its
+//! cluster router: from rtos-N, 0/0 -> GR_N (shared) or the management port (local; but see `way_back`); to a node's own addresses -> its
 //!                 management port, so that they see the pod's own address and answer the way they were asked
 //! ```
 

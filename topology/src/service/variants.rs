@@ -128,7 +128,7 @@ fn hosts<'a>(config: &Config, ports: &[Port<'a>]) -> BTreeSet<&'a str> {
 }
 
 /// True when the address is no pod's own.
-fn is_outside(config: &Config, backend: &Backend<'_>) -> bool {
+pub(super) fn is_outside(config: &Config, backend: &Backend<'_>) -> bool {
     !config.cluster_subnets().iter().any(|subnet| subnet.net.contains(&backend.address()))
 }
 

@@ -1,0 +1,92 @@
+//! Mode local: the way back to clients outside whose own addresses endpoints see.
+//!
+//! ```text
+//! client - GR_N, which balances - endpoint on N;   endpoint - ovn_cluster_router -[answers: policy]- GR_N - client
+//!                                                                                -[the rest]- the host of N
+//! ```
+//! What pods send leaves through the host there, which knows nothing of the connections that the gateway router has let in. So what
+//! comes from the ports of such endpoints goes to the gateway router, but for what stays in the cluster or goes to the
+//! node itself.
+//!
+//! Inputs: a node, endpoints on it with their ports. Outputs: rows of Logical_Router_Policy. Must not: yield any in mode shared, where
+//! everything goes that way.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ovenbird_api::name;
+use ovenbird_reconcile::{DesiredRow, Output, Owner};
+use ovenbird_schema::northbound::logical_router as lr;
+use ovenbird_schema::northbound::logical_router_policy::{self as policy, Action};
+
+use super::{Gateway, ip};
+use crate::build::{RowBuilder, contribution};
+use crate::cluster;
+use crate::config::is_v4;
+use crate::facts::Protocol;
+use crate::view::View;
+
+/// Priority of answers.
+const ANSWERS: i64 = 1002;
+/// Priority of what stays in the cluster or on the node.
+const INSIDE: i64 = ANSWERS + 1;
+
+/// Endpoints of one family and protocol on one node, to whom the gateway router leads clients with their own addresses.
+pub(crate) struct Answering<'a> {
+    /// The node.
+    pub node: &'a str,
+    /// The endpoints' protocol.
+    pub protocol: Protocol,
+    /// Their addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Their ports.
+    pub ports: BTreeSet<u16>,
+}
+
+/// Adds the policy by which these answer, if the node needs one.
+pub(crate) fn answers(view: &View<'_>, owner: &Owner, who: &Answering<'_>, output: &mut Output) {
+    let Some(v4) = who.addresses.first().map(IpAddr::is_ipv4) else { return };
+    let Some(router) = view.way_back(who.node).iter().find(|address| address.is_ipv4() == v4) else { return };
+    let Answering { node, protocol, addresses, ports } = who;
+    let (ip, transport) = (ip(v4), protocol.as_str().to_lowercase());
+    let (addresses, ports) = (list(addresses.iter()), list(ports.iter()));
+    let port = name::router_to_switch(node);
+    let matched = format!("inport == \"{port}\" && {ip}.src == {addresses} && {transport}.src == {ports}");
+    let role = format!("{}_way_back_{ip}_{node}", protocol.as_str());
+    let row = RowBuilder::new(view, &policy::TABLE, owner, &role, policy::EXTERNAL_IDS, &[])
+        .exactly(policy::priority(ANSWERS))
+        .exactly(policy::match_(matched))
+        .exactly(policy::action(Action::Reroute))
+        .exactly(policy::nexthops([router.to_string()]))
+        .build();
+    on_cluster_router(output, row);
+}
+
+/// Adds the policies of a node by which nothing that stays in the cluster or on the node is taken for such an answer.
+pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
+    let config = gateway.view.config();
+    let port = name::router_to_switch(&gateway.node.name);
+    for family in &gateway.families {
+        let pods = config.cluster_subnets().iter().map(|subnet| subnet.net);
+        let inside = pods.chain(config.join_subnets().iter().copied()).filter(|net| is_v4(net) == family.v4);
+        let host = gateway.host.iter().filter(|address| address.is_ipv4() == family.v4);
+        let inside: Vec<String> = inside.map(|net| net.to_string()).chain(host.map(ToString::to_string)).collect();
+        let matched = format!("inport == \"{port}\" && {}.dst == {}", ip(family.v4), list(inside.iter()));
+        let role = format!("inside:{}", ip(family.v4));
+        let row = RowBuilder::new(gateway.view, &policy::TABLE, gateway.owner, &role, policy::EXTERNAL_IDS, &[])
+            .exactly(policy::priority(INSIDE))
+            .exactly(policy::match_(matched))
+            .exactly(policy::action(Action::Allow))
+            .build();
+        on_cluster_router(output, row);
+    }
+}
+
+fn on_cluster_router(output: &mut Output, row: DesiredRow) {
+    output.contributions.push(contribution(&lr::TABLE, cluster::router(), lr::POLICIES, row.id.uuid()));
+    output.rows.push(row);
+}
+
+fn list(items: impl Iterator<Item = impl ToString>) -> String {
+    format!("{{{}}}", items.map(|item| item.to_string()).collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,29 @@
+//! externalTrafficPolicy Local: endpoints see the client's own address, and their answers must find the way by which it came in.
+//!
+//! Must not: know the way (`gateway::answers` does).
+
+use std::collections::BTreeSet;
+
+use ovenbird_reconcile::{Output, Owner};
+
+use crate::facts::ServiceFact;
+use crate::gateway::{self, Answering};
+use crate::view::View;
+
+use super::endpoints::Port;
+use super::variants::is_outside;
+
+/// Adds the way back from the endpoints of a protocol, whose ports these are.
+pub(super) fn add(view: &View<'_>, owner: &Owner, service: &ServiceFact, ports: &[Port<'_>], output: &mut Output) {
+    let Some(protocol) = ports.first().map(|port| port.service.protocol).filter(|_| service.external_local) else {
+        return;
+    };
+    let nodes: BTreeSet<&str> = ports.iter().flat_map(Port::serving_nodes).collect();
+    for (node, v4) in nodes.into_iter().flat_map(|node| [(node, true), (node, false)]) {
+        let here = ports.iter().filter(|port| port.v4 == v4).flat_map(|port| port.answering_on(node));
+        let pods: Vec<_> = here.filter(|backend| !is_outside(view.config(), backend)).collect();
+        let addresses = pods.iter().map(|backend| backend.address()).collect();
+        let ports = pods.iter().map(|backend| backend.port).collect();
+        gateway::answers(view, owner, &Answering { node, protocol, addresses, ports }, output);
+    }
+}
