@@ -2,6 +2,7 @@
 //! those.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -143,7 +144,7 @@ impl World<'_> {
 
     /// A client that sends every few milliseconds from one port keeps its connection in conntrack, but not an endpoint that is gone.
     async fn busy_clients_follow(&self) -> Result<()> {
-        let ips = self.serve("busy", 17, &["one"], json!({}), json!({})).await?;
+        let ips = self.serve("busy", 17, &[], json!({}), json!({})).await?;
         let clients = ["one", "two", "node1"].map(|from| Ok((from, self.place(from)?)));
         let clients: Vec<_> = clients.into_iter().collect::<Result<_>>()?;
         let mut sockets = Vec::new();
@@ -151,17 +152,14 @@ impl World<'_> {
             let to = SocketAddr::new(*ip, 53);
             sockets.push((format!("{from} at {to}"), place.run(|| busy_socket(to))?));
         }
-        for endpoint in ["one", "two", "one"] {
+        for endpoint in ["refused", "two", "one", "refused", "one", "two"] {
             self.lab.apply(&self.slices("busy", &[endpoint])).await?;
             let started = Instant::now();
             let mut waiting: BTreeSet<usize> = (0..sockets.len()).collect();
             while !waiting.is_empty() {
                 for (n, (client, socket)) in sockets.iter().enumerate() {
-                    // All go on sending while one waits. A refusal of the moment before is an answer, too.
-                    let _ = socket.send(b"?");
-                    let mut buffer = [0; 64];
-                    let answer = socket.recv(&mut buffer).map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned());
-                    if answer.is_ok_and(|text| text.starts_with(endpoint)) {
+                    // All go on sending while one waits.
+                    if ask_busy(socket).starts_with(endpoint) {
                         waiting.remove(&n);
                     } else {
                         ensure!(started.elapsed() < LIMIT, "{client} does not reach {endpoint}");
@@ -282,6 +280,17 @@ fn busy_socket(to: SocketAddr) -> Result<UdpSocket> {
     socket.set_read_timeout(Some(Duration::from_millis(2))).context("setting a time limit")?;
     socket.connect(to).with_context(|| format!("connecting to {to}"))?;
     Ok(socket)
+}
+
+/// What a busy client hears next.
+fn ask_busy(socket: &UdpSocket) -> String {
+    let mut buffer = [0; 64];
+    let heard = socket.send(b"?").and_then(|_| socket.recv(&mut buffer));
+    match heard {
+        Ok(length) => String::from_utf8_lossy(&buffer[..length]).into_owned(),
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => "refused".into(),
+        Err(_) => String::new(),
+    }
 }
 
 /// Who answers many questions; the first that nobody answers ends it.
