@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use super::sandbox::Sandbox;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const INTERFACE: &str = "eth0";
+/// Where the plugins of others are (package containernetworking-plugins).
+const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
 
 /// A node's network configuration and plugins.
 #[derive(Clone, Debug)]
@@ -56,6 +58,17 @@ impl ConfList {
         conf.extend(more.iter().filter_map(|(key, value)| Some(((*key).to_owned(), (*value)?.clone()))));
         Value::Object(conf)
     }
+
+    /// What a plugin gets about a sandbox: of what runtimes know it is told what it says it can use.
+    fn of(&self, plugin: &Map<String, Value>, sandbox: &Sandbox, previous: Option<&Value>) -> Value {
+        let able = plugin.get("capabilities").is_some_and(|able| able["portMappings"] == true);
+        let known = able.then(|| json!({"portMappings": sandbox.port_mappings}));
+        let mut conf = self.stdin(plugin, &[("prevResult", previous), ("runtimeConfig", known.as_ref())]);
+        if let Some(conf) = conf.as_object_mut() {
+            conf.remove("capabilities");
+        }
+        conf
+    }
 }
 
 /// Major and minor number.
@@ -78,9 +91,7 @@ impl Plugins {
         let conf = self.conf()?;
         let mut previous = None;
         for plugin in &conf.plugins {
-            let output = self
-                .call("ADD", plugin, Some(sandbox), conf.stdin(plugin, &[("prevResult", previous.as_ref())]))
-                .await?;
+            let output = self.call("ADD", plugin, Some(sandbox), conf.of(plugin, sandbox, previous.as_ref())).await?;
             previous = Some(output.with_context(|| format!("CNI plugin {} returned no result", plugin_name(plugin)))?);
         }
         previous.context("the CNI configuration lists no plugin")
@@ -93,8 +104,7 @@ impl Plugins {
     pub async fn del(&self, sandbox: &Sandbox) -> Result<()> {
         let conf = self.conf()?;
         for plugin in conf.plugins.iter().rev() {
-            self.call("DEL", plugin, Some(sandbox), conf.stdin(plugin, &[("prevResult", sandbox.result.as_ref())]))
-                .await?;
+            self.call("DEL", plugin, Some(sandbox), conf.of(plugin, sandbox, sandbox.result.as_ref())).await?;
         }
         Ok(())
     }
@@ -106,8 +116,7 @@ impl Plugins {
     pub async fn check(&self, sandbox: &Sandbox) -> Result<()> {
         let conf = self.conf()?;
         for plugin in conf.plugins.iter().filter(|_| conf.at_least(0, 4)) {
-            self.call("CHECK", plugin, Some(sandbox), conf.stdin(plugin, &[("prevResult", sandbox.result.as_ref())]))
-                .await?;
+            self.call("CHECK", plugin, Some(sandbox), conf.of(plugin, sandbox, sandbox.result.as_ref())).await?;
         }
         Ok(())
     }
@@ -157,7 +166,9 @@ impl Plugins {
     ) -> Result<Option<Value>> {
         let name = plugin_name(plugin);
         let call = async {
-            let mut command = Command::new(self.plugin_dir.join(name));
+            let folders = [&*self.plugin_dir, Path::new(REFERENCE_PLUGINS)].map(|folder| folder.join(name));
+            let program = folders.iter().find(|program| program.exists()).unwrap_or(&folders[0]);
+            let mut command = Command::new(program);
             command.env_clear().envs(self.env(verb, sandbox)).kill_on_drop(true);
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = command.spawn().with_context(|| format!("starting CNI plugin {name}"))?;
@@ -184,6 +195,8 @@ impl Plugins {
     fn env(&self, verb: &str, sandbox: Option<&Sandbox>) -> BTreeMap<&'static str, String> {
         let mut env =
             BTreeMap::from([("CNI_COMMAND", verb.to_owned()), ("CNI_PATH", self.plugin_dir.display().to_string())]);
+        // Some plugins run tools of the system.
+        env.extend(std::env::var("PATH").map(|path| ("PATH", path)));
         if let Some(sandbox) = sandbox {
             let pod = &sandbox.pod;
             env.insert("CNI_CONTAINERID", sandbox.id.clone());

@@ -7,10 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::layout::Layout;
 use crate::place::{create_netns, delete_netns, netns_path};
@@ -49,6 +49,9 @@ pub struct Sandbox {
     pub netns: String,
     /// Whether the pod uses the node's network.
     pub host_network: bool,
+    /// Ports of the node that the pod asks for, as CNI has them (CONVENTIONS.md, `portMappings`).
+    #[serde(default)]
+    pub port_mappings: Vec<Value>,
     /// Result of the last plugin's ADD, once it succeeded.
     pub result: Option<Value>,
     /// The running command.
@@ -104,7 +107,9 @@ impl Store {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
         let netns = if host_network { self.node_netns.clone() } else { format!("{}-{}", self.prefix, &id[..12]) };
-        let sandbox = Sandbox { id, pod: PodKey::of(pod), netns, host_network, result: None, process: None };
+        let port_mappings = if host_network { Vec::new() } else { port_mappings(pod) };
+        let sandbox =
+            Sandbox { id, pod: PodKey::of(pod), netns, host_network, port_mappings, result: None, process: None };
         self.save(&sandbox)?;
         Ok(sandbox)
     }
@@ -147,6 +152,18 @@ impl Store {
     fn path(&self, sandbox: &Sandbox) -> PathBuf {
         self.folder.join(format!("{}.json", sandbox.id))
     }
+}
+
+fn port_mappings(pod: &Pod) -> Vec<Value> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let mapping = |port: &ContainerPort| {
+        let protocol = port.protocol.as_deref().unwrap_or("TCP").to_lowercase();
+        let host = port.host_port.filter(|number| *number != 0)?;
+        let ip = port.host_ip.as_deref().unwrap_or_default();
+        Some(json!({"hostPort": host, "containerPort": port.container_port, "protocol": protocol, "hostIP": ip}))
+    };
+    ports.filter_map(mapping).collect()
 }
 
 fn read_all(folder: &Path) -> Vec<Sandbox> {
