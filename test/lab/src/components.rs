@@ -9,7 +9,7 @@ use ovsdb::TlsFiles;
 
 use crate::databases::Database;
 use crate::layout::Layout;
-use crate::options::Api;
+use crate::options::{Api, Uplink};
 use crate::place::Place;
 use crate::process::Spec;
 use crate::real::Account;
@@ -139,8 +139,25 @@ pub fn node(layout: &Layout, node: &str, index: u16) -> Result<Spec> {
         "--cni-conf-dir".into(),
         cni_conf_dir(layout, node).display().to_string(),
     ];
-    let args = args.into_iter().chain(layout.options.node_args.iter().cloned());
+    let nic = ["--gateway-interface".to_owned(), "eth0".into(), "--state-dir".into(), state_dir(layout, node)];
+    let nic = nic.into_iter().filter(|_| layout.options.uplink == Uplink::Nic);
+    let args = args.into_iter().chain(nic).chain(layout.options.node_args.iter().cloned());
     Ok(spec(layout, node, &format!("{node}/ovenbird-node"), "ovenbird-node", args))
+}
+
+fn state_dir(layout: &Layout, node: &str) -> String {
+    layout.home(node).join("state").display().to_string()
+}
+
+/// Runs what `deploy/ovenbird-uplink.service` runs at a boot, to its end.
+///
+/// # Errors
+/// What the node daemon says.
+pub fn restore_uplink(layout: &Layout, node: &str) -> Result<()> {
+    let program = layout.bin_dir.join("ovenbird-node").display().to_string();
+    let (state, ovs) = (state_dir(layout, node), layout.ovs(node));
+    let argv = [program.as_str(), "--restore-uplink", "--state-dir", &state, "--ovs-address", &ovs];
+    layout.inside(node).output(&argv).map(drop)
 }
 
 /// The lab kubelet.

@@ -79,11 +79,21 @@ pub fn disconnect(layout: &Layout, name: &str) -> Result<()> {
 /// # Errors
 /// Names the `ip` command that failed.
 pub fn address_node(layout: &Layout, node: &str, addresses: &[IpAddr]) -> Result<()> {
-    let mut script = format!("link set br-ex up\n{}", add_addresses("br-ex", addresses));
-    for gateway in layout.options.central_addresses() {
-        writeln!(script, "route replace default via {gateway} dev br-ex")?;
-    }
-    ip_batch(&layout.place(node), &script)
+    let addresses = add_addresses("br-ex", addresses);
+    ip_batch(&layout.place(node), &format!("link set br-ex up\n{addresses}{}", default_routes(layout, "br-ex")))
+}
+
+/// Gives a node its addresses on its NIC and a default route to the central namespace.
+///
+/// # Errors
+/// Names the command that failed.
+pub fn plug_in_node(layout: &Layout, node: &str, addresses: &[IpAddr]) -> Result<()> {
+    plug_in(&layout.place(node), addresses, &default_routes(layout, "eth0"))
+}
+
+fn default_routes(layout: &Layout, device: &str) -> String {
+    let line = |gateway: IpAddr| format!("route replace default via {gateway} dev {device}\n");
+    layout.options.central_addresses().into_iter().map(line).collect()
 }
 
 /// Turns a node's end of its cable into a bare wire: OVS alone serves it. Were the host's stack to serve it too, every

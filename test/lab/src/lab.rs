@@ -226,10 +226,10 @@ impl Lab {
         }
     }
 
-    /// Cuts the power of a node of a real lab: all its processes die at once, its network is gone, its disk stays.
+    /// Cuts the power of a node: all its processes die at once, its network is gone, its disk stays.
     ///
     /// # Errors
-    /// When it is no node of a real lab.
+    /// When it is no node of the lab.
     pub fn power_off(&self, node: &str) -> Result<()> {
         power::off(&self.layout, node)
     }

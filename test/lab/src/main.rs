@@ -47,7 +47,7 @@ enum Sub {
         /// e.g. central/master, node1/ovenbird-node, central/nb (central/nb1 in a cluster), apiserver
         name: String,
     },
-    /// Cuts the power of a real node (everything on it dies at once, its disk stays), or boots it again
+    /// Cuts the power of a node (everything on it dies at once, its disk stays), or boots it again
     Power {
         /// What to do
         switch: Switch,

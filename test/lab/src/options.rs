@@ -69,6 +69,16 @@ pub enum ServiceModel {
     Raft,
 }
 
+/// What a node's uplink is before Ovenbird comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+pub enum Uplink {
+    /// In a bridge `br-ex`, as an operator prepares it.
+    #[default]
+    Bridge,
+    /// A NIC `eth0` with the node's addresses, which the node daemon takes over into `breth0`.
+    Nic,
+}
+
 /// Which API server the lab talks to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Api {
@@ -118,6 +128,10 @@ pub struct Options {
     /// Number of masters (one leads, the others wait)
     #[arg(long, default_value_t = 1)]
     pub masters: u16,
+    /// What a node's uplink is before Ovenbird comes
+    #[arg(long, value_enum, default_value_t)]
+    #[serde(default)]
+    pub uplink: Uplink,
     /// Pod networks, CIDR/PREFIX-PER-NODE, one per family
     #[arg(long, value_name = "CIDRS")]
     pub cluster_subnets: Option<String>,
@@ -155,6 +169,7 @@ impl Default for Options {
             databases: ServiceModel::Standalone,
             tls: false,
             masters: 1,
+            uplink: Uplink::default(),
             cluster_subnets: None,
             master_args: Vec::new(),
             node_args: Vec::new(),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   central: ovsdb-servers of NB and SB (see `databases`), ovn-northd
-//!   node:    ovsdb-server (conf.db), ovs-vswitchd, br-ex with eth0 inside, ovn-controller
+//!   node:    ovsdb-server (conf.db), ovs-vswitchd, br-ex with eth0 inside (unless that is left to Ovenbird), ovn-controller
 //! ```
 //! All bridges use the userspace datapath: the kernel needs no openvswitch module.
 //! In: a layout. Out: running, reachable daemons. It must not write Northbound rows, nor chassis settings unless the lab is bare.
@@ -15,8 +15,9 @@ use anyhow::{Context, Result};
 
 use crate::databases::{self, Database};
 use crate::layout::Layout;
+use crate::options::Uplink;
 use crate::process::{Spec, wait_for};
-use crate::{fabric, pki};
+use crate::{components, fabric, pki};
 
 /// How long a daemon may take to serve.
 pub const START_LIMIT: Duration = Duration::from_secs(30);
@@ -70,48 +71,33 @@ pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
     await_socket(layout, &format!("{node}/ovsdb"), &socket)?;
     let argv = ["ovs-vswitchd".to_owned(), "--disable-system".into(), layout.ovs(node), "--pidfile".into()];
     start(layout, node, &format!("{node}/vswitchd"), argv)?;
+    let ids = [format!("external_ids:system-id={node}"), format!("external_ids:hostname={node}")];
+    let netdev = "external_ids:ovn-bridge-datapath-type=netdev";
+    let init = ["--", "init", "--", "set", "open_vswitch", ".", &ids[0], &ids[1], netdev];
+    if layout.options.uplink == Uplink::Nic {
+        vsctl(layout, node, &init)?;
+        // As the operating system does at each boot.
+        fabric::plug_in_node(layout, node, &layout.options.node_addresses(index))?;
+        return address(layout, node);
+    }
     fabric::bare_wire(&layout.place(node))?;
     // A MAC that differs from eth0's (see fabric::bare_wire).
-    let mac = format!("02:00:ac:1e:00:{:02x}", 10 + index);
+    let mac = format!("other_config:hwaddr=\"02:00:ac:1e:00:{:02x}\"", 10 + index);
+    let bridge = ["--", "--may-exist", "add-br", "br-ex", "--", "set", "bridge", "br-ex", "datapath_type=netdev", &mac];
+    let port = ["--", "--may-exist", "add-port", "br-ex", "eth0"];
     // Without --no-wait it returns when vswitchd has made the bridge.
-    vsctl(
-        layout,
-        node,
-        &[
-            "--",
-            "init",
-            "--",
-            "set",
-            "open_vswitch",
-            ".",
-            &format!("external_ids:system-id={node}"),
-            &format!("external_ids:hostname={node}"),
-            "external_ids:ovn-bridge-datapath-type=netdev",
-            "--",
-            "--may-exist",
-            "add-br",
-            "br-ex",
-            "--",
-            "set",
-            "bridge",
-            "br-ex",
-            "datapath_type=netdev",
-            &format!("other_config:hwaddr=\"{mac}\""),
-            "--",
-            "--may-exist",
-            "add-port",
-            "br-ex",
-            "eth0",
-        ],
-    )?;
+    vsctl(layout, node, &[&init[..], &bridge[..], &port[..]].concat())?;
     address(layout, node)
 }
 
-/// Waits for `br-ex` and gives it the node's addresses.
+/// Waits for `br-ex` and gives it the node's addresses. Where the node daemon has taken the NIC over, it does as the unit of `deploy/`.
 ///
 /// # Errors
-/// When vswitchd does not make it.
+/// When vswitchd does not make the bridge.
 pub fn address(layout: &Layout, node: &str) -> Result<()> {
+    if layout.options.uplink == Uplink::Nic {
+        return components::restore_uplink(layout, node);
+    }
     // After a boot the database asks for nothing new, so that nothing was waited for.
     let place = layout.place(node);
     wait_for("vswitchd to make br-ex", START_LIMIT, || place.output(&["ip", "link", "show", "br-ex"]).is_ok())

@@ -4,27 +4,47 @@
 //! becomes of those is for the cluster to find out.
 
 use std::fs;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 
+use crate::kubelet::Store;
 use crate::layout::Layout;
 use crate::options::Api;
 use crate::place::{create_netns, delete_netns};
 use crate::{components, down, fabric, real, up};
 
-/// Cuts the power of a real node: no process gets to say a word, and its network is gone. Its disk keeps what was written.
+/// What brings the API server into namespaces.
+const GATE: &str = "gate";
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// Cuts the power of a node: no process gets to say a word, and its network is gone. Its disk keeps what was written.
 ///
 /// # Errors
-/// When it is no node of a real lab, or a process does not end.
+/// When it is no node of the lab, or a process does not end.
 pub fn off(layout: &Layout, node: &str) -> Result<()> {
-    index(layout, node)?;
+    layout.options.index_of(node)?;
     let prefix = format!("{node}/");
     let records = layout.processes().all();
     let own = records.iter().filter(|record| record.spec.name.starts_with(&prefix)).map(|record| record.id);
     down::end(own)?;
     fabric::disconnect(layout, node)?;
     delete_netns(&layout.netns(node))?;
-    real::cgroups::remove_node(layout.prefix(), node)
+    match layout.options.api {
+        Api::Real => real::cgroups::remove_node(layout.prefix(), node),
+        _ => end_sandboxes(layout, node),
+    }
+}
+
+/// What a container runtime holds in memory. The lab kubelet makes its pods anew.
+fn end_sandboxes(layout: &Layout, node: &str) -> Result<()> {
+    let store = Store::new(layout, node)?;
+    for sandbox in store.all() {
+        down::end(sandbox.process.into_iter())?;
+        store.remove(&sandbox)?;
+    }
+    Ok(())
 }
 
 /// Boots a node after `off`: its switch, ovn-controller, runtime, kubelet and node daemon start as on the first day, on the disk that
@@ -33,7 +53,7 @@ pub fn off(layout: &Layout, node: &str) -> Result<()> {
 /// # Errors
 /// Names what does not come up.
 pub fn on(layout: &Layout, node: &str) -> Result<()> {
-    let index = index(layout, node)?;
+    let index = layout.options.index_of(node)?;
     create_netns(&layout.netns(node))?;
     fabric::connect(layout, node)?;
     // Sockets and pid files of the time before.
@@ -47,13 +67,14 @@ pub fn on(layout: &Layout, node: &str) -> Result<()> {
         }
     }
     up::start_host(layout, node, index)?;
-    real::start_kubelet(layout, node, index)?;
-    layout.processes().start(components::node(layout, node, index)?).map(drop)
-}
-
-fn index(layout: &Layout, node: &str) -> Result<u16> {
-    if layout.options.api != Api::Real {
-        bail!("the power of {node}: only a real lab (--api real) has nodes with disks of their own");
+    let processes = layout.processes();
+    if layout.options.api == Api::Real {
+        real::start_kubelet(layout, node, index)?;
+    } else {
+        // It stands in the namespace that is gone.
+        processes.get(GATE)?.id.end(Signal::SIGKILL, END_LIMIT)?;
+        processes.start_again(GATE)?;
+        processes.start(components::kubelet(layout, node))?;
     }
-    layout.options.index_of(node)
+    processes.start(components::node(layout, node, index)?).map(drop)
 }
