@@ -293,6 +293,30 @@ async fn a_boot_brings_the_bridge_back() {
     assert_eq!(world.snapshot(), before);
 }
 
+#[tokio::test]
+async fn leases_keep_their_time_and_nexthop_objects_are_refused() {
+    let _turn = TURN.lock().await;
+    let Some(world) = World::start(&CONFIGURATION[..6]) else { return };
+    let (config, stop) = (world.config(), CancellationToken::new());
+    let task = Task::new(&config);
+    world.host.run("ip addr add 172.30.0.50/24 dev eth0 valid_lft 3600 preferred_lft 1800");
+    world.host.run("ip nexthop add id 7 via 172.30.0.9 dev eth0");
+    world.host.run("ip route add 10.5.0.0/16 nhid 7");
+    let (links, routes) = (world.host.run("ip link"), world.host.run("ip route"));
+    let error = task.start("eth0", yes, &stop).await.unwrap_err().to_string();
+    let want = "--gateway-interface eth0: the nexthop object 7 of \"route 10.5.0.0/16 via 172.30.0.9 dev eth0\" cannot be moved";
+    assert!(error.starts_with(want), "{error}");
+    assert_eq!((world.host.run("ip link"), world.host.run("ip route"), world.phase()), (links, routes, None));
+
+    world.host.run("ip nexthop del id 7");
+    assert_eq!(task.start("eth0", yes, &stop).await.unwrap(), "breth0");
+    let lease = world.host.run("ip -o addr show dev breth0 to 172.30.0.50");
+    let left = lease.rsplit_once("valid_lft ").unwrap().1.split_once("sec").unwrap().0.parse::<u32>().unwrap();
+    assert!(lease.contains("dynamic") && (1..=3600).contains(&left), "{lease}");
+    task.give_back().await.unwrap();
+    assert!(world.host.run("ip -o addr show dev eth0 to 172.30.0.50").contains("dynamic"));
+}
+
 /// A datagram from outside every 10 ms, which the host answers.
 struct Stream {
     end: Arc<AtomicBool>,
