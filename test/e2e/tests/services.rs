@@ -23,7 +23,8 @@ const MANY: usize = 41;
 async fn services_reach_their_endpoints() -> Result<()> {
     let options = Options { nodes: 2, family: Family::Dual, ..Options::default() };
     let Some(lab) = testing::lab("e2e-services", options).await? else { return Ok(()) };
-    let world = World::new(&lab).await?;
+    let mut world = World::new(&lab).await?;
+    world.who_answers_late_is_heard().await.context("UDP that nobody answers at first")?;
     world.everybody_reaches_all().await.context("everybody reaches all endpoints")?;
     world.endpoints_come_and_go().await.context("endpoints come and go")?;
     world.busy_clients_follow().await.context("UDP clients that never pause")?;
@@ -56,10 +57,29 @@ impl World<'_> {
             *ips = pods::ips(&api, name).await?;
             ensure!(ips.len() == 2, "{name} has {ips:?}");
         }
-        for name in ["one", "two"] {
-            world._responders.push(Responder::start(&world.place(name)?, name)?);
-        }
         Ok(world)
+    }
+
+    /// Clients that were never answered, and go on from the same port, are answered when the endpoint begins to. Then everybody does.
+    async fn who_answers_late_is_heard(&mut self) -> Result<()> {
+        let ips = self.serve("late", 18, &["two"], json!({}), json!({})).await?;
+        let clients = self.busy_clients(&["one", "two", "node1", "node2"], &ips)?;
+        // OVN has connections soon, and nobody answers.
+        for _ in 0..100 {
+            ensure!(clients.iter().all(|(_, socket)| !ask_busy(socket).starts_with("two")), "nobody should answer");
+        }
+        for name in ["one", "two"] {
+            self._responders.push(Responder::start(&self.place(name)?, name)?);
+        }
+        let answered = || clients.iter().filter(|(_, socket)| ask_busy(socket).starts_with("two")).count();
+        wait_for("answers", LIMIT, || answered() == clients.len())
+            .with_context(|| format!("{} of {}", answered(), clients.len()))
+    }
+
+    /// A socket for each client and address, with a name for people.
+    fn busy_clients(&self, from: &[&str], ips: &[IpAddr]) -> Result<Vec<(String, UdpSocket)>> {
+        let all = from.iter().flat_map(|from| ips.iter().map(move |ip| (from, SocketAddr::new(*ip, 53))));
+        all.map(|(from, to)| Ok((format!("{from} at {to}"), self.place(from)?.run(|| busy_socket(to))?))).collect()
     }
 
     /// Where a pod or a node asks from.
@@ -145,13 +165,7 @@ impl World<'_> {
     /// A client that sends every few milliseconds from one port keeps its connection in conntrack, but not an endpoint that is gone.
     async fn busy_clients_follow(&self) -> Result<()> {
         let ips = self.serve("busy", 17, &[], json!({}), json!({})).await?;
-        let clients = ["one", "two", "node1"].map(|from| Ok((from, self.place(from)?)));
-        let clients: Vec<_> = clients.into_iter().collect::<Result<_>>()?;
-        let mut sockets = Vec::new();
-        for ((from, place), ip) in clients.iter().flat_map(|client| ips.iter().map(move |ip| (client, ip))) {
-            let to = SocketAddr::new(*ip, 53);
-            sockets.push((format!("{from} at {to}"), place.run(|| busy_socket(to))?));
-        }
+        let sockets = self.busy_clients(&["one", "two", "node1"], &ips)?;
         for endpoint in ["refused", "two", "one", "refused", "one", "two"] {
             self.lab.apply(&self.slices("busy", &[endpoint])).await?;
             let started = Instant::now();

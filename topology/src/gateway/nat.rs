@@ -6,7 +6,7 @@ use ovenbird_schema::northbound::nat::{self, Type};
 use ovenbird_schema::northbound::{address_set, logical_router as lr};
 use ovsdb::Uuid;
 
-use super::{Family, Gateway, ip};
+use super::{Gateway, ip};
 use crate::build::{self, RowBuilder};
 use crate::config::is_v4;
 use crate::kinds;
@@ -17,27 +17,34 @@ pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
     let config = gateway.view.config();
     let own = (&lr::TABLE, gateway.router(), lr::NAT);
     for family in &gateway.families {
+        let (uplink, join) = (family.uplink.addr().to_string(), family.join.addr().to_string());
         if config.snat() {
             for subnet in config.cluster_subnets().iter().filter(|s| is_v4(&s.net) == family.v4) {
                 let role = format!("gateway-cluster:{}", subnet.net);
                 gateway.add_to(
                     output,
-                    snat(gateway, &role, subnet.net.to_string(), family, excluded(gateway.view, family.v4)),
+                    snat(gateway, &role, subnet.net.to_string(), &uplink, excluded(gateway.view, family.v4)),
                     own,
                 );
             }
         }
         // The router itself speaks from its join address, in ICMP errors.
         let role = format!("gateway-join:{}", ip(family.v4));
-        gateway.add_to(output, snat(gateway, &role, family.join.addr().to_string(), family, None), own);
+        gateway.add_to(output, snat(gateway, &role, join.clone(), &uplink, None), own);
+        // The router's own address for the host towards endpoints (lb_force_snat_ip) comes with the load balancer, which OVN asks for the first
+        // packet of a connection only: those that follow before anybody has answered would leave as from 169.254.169.2, which is
+        // another host where they arrive.
+        let role = format!("gateway-host:{}", ip(family.v4));
+        let host = config.masquerade().host(family.v4).to_string();
+        gateway.add_to(output, snat(gateway, &role, host, &join, None), own);
     }
 }
 
-fn snat(gateway: &Gateway<'_>, role: &str, from: String, family: &Family, exempted: Option<Uuid>) -> DesiredRow {
+fn snat(gateway: &Gateway<'_>, role: &str, from: String, to: &str, exempted: Option<Uuid>) -> DesiredRow {
     RowBuilder::new(gateway.view, &nat::TABLE, gateway.owner, role, nat::EXTERNAL_IDS, &[])
         .exactly(nat::type_(Type::Snat))
         .exactly(nat::logical_ip(from))
-        .exactly(nat::external_ip(family.uplink.addr().to_string()))
+        .exactly(nat::external_ip(to.to_owned()))
         .exactly(nat::exempted_ext_ips(exempted))
         .build()
 }
