@@ -1,4 +1,4 @@
-//! One Northbound database: what it should hold, what it holds, and the one transaction that is under way.
+//! One Northbound database: what it should hold, what it holds, and the transactions that are under way.
 //!
 //! ```text
 //! Output --> desired --> committer --Batch--> OVSDB client --> server
@@ -11,17 +11,23 @@
 //! rows, so that a restart which finds nothing to do writes nothing. Must not: read a clock (the caller tells the time),
 //! know Kubernetes.
 
+mod raise;
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use ovenbird_reconcile::epoch::{self, takeover};
-use ovenbird_reconcile::{CommitConfig, Committer, Counters, Desired, Diagnostic, Fence, Outcome, Output, Owner, Zone};
-use ovenbird_schema::northbound::{self, nb_global};
-use ovsdb::{ClientError, Event, Handle, Op, Replica, RowChange, TxnId, TxnReply, Uuid};
+use ovenbird_reconcile::{CommitConfig, Committer, Counters, Desired, Diagnostic, Outcome, Output, Owner, Zone};
+use ovenbird_schema::northbound;
+use ovsdb::{ClientError, Event, Handle, Op, Replica, RowChange, TxnId, TxnReply};
 
 use crate::lease::Leading;
 use crate::monitor;
+use raise::{Epoch, Raise};
 
 type Failure = Box<dyn std::error::Error>;
+
+/// Transactions sent without waiting for replies: the server is not idle while we read the echo of one.
+const BURST: usize = 8;
 
 /// See the file header.
 #[derive(Debug)]
@@ -36,7 +42,8 @@ pub struct Northbound {
     term: u64,
     link: Link,
     epoch: Epoch,
-    flight: Option<Flight>,
+    /// In the order in which they were sent.
+    flights: VecDeque<Flight>,
     /// When the oldest change that is not sent yet arrived.
     waiting_since: Option<Duration>,
     /// When the server was last heard of.
@@ -58,17 +65,6 @@ enum Link {
     Up(String),
 }
 
-/// Whether the database knows that we lead.
-#[derive(Debug, PartialEq)]
-enum Epoch {
-    /// It does not.
-    None,
-    /// It does.
-    Ours(u64),
-    /// Another leader came after us.
-    Lost,
-}
-
 #[derive(Debug, Default)]
 struct Flight {
     id: Option<TxnId>,
@@ -80,13 +76,6 @@ struct Flight {
     batch: bool,
     /// Its first operations raise the epoch.
     raise: Option<Raise>,
-}
-
-#[derive(Debug)]
-struct Raise {
-    fence: Fence,
-    ops: usize,
-    term: u64,
 }
 
 #[derive(Debug, PartialEq)]
@@ -134,7 +123,7 @@ impl Northbound {
             term: 0,
             link: Link::Down("not connected yet".into()),
             epoch: Epoch::None,
-            flight: None,
+            flights: VecDeque::new(),
             waiting_since: None,
             heard: Duration::ZERO,
             audit: Audit::Expected,
@@ -228,7 +217,8 @@ impl Northbound {
 
     fn on_reply(&mut self, id: TxnId, result: Result<TxnReply, ClientError>, now: Duration) -> Option<Commit> {
         self.heard = now;
-        let flight = self.flight.take_if(|f| f.id == Some(id))?;
+        self.flights.front().filter(|flight| flight.id == Some(id))?;
+        let flight = self.flights.pop_front()?;
         let mut result = result.map_err(|error| Box::new(error) as Failure);
         if let Some(raise) = flight.raise {
             result = self.on_raised(raise, result);
@@ -245,23 +235,6 @@ impl Northbound {
         })
     }
 
-    /// Takes the results that belong to raising the epoch off a reply. What is left is the rows' own.
-    fn on_raised(&mut self, raise: Raise, result: Result<TxnReply, Failure>) -> Result<TxnReply, Failure> {
-        let mut reply = result?;
-        match reply.error() {
-            Some((Some(at), _)) if at < raise.ops => Err("another leader raised the epoch at the same time".into()),
-            error => {
-                if error.is_none() && raise.term == self.term {
-                    tracing::info!(epoch = raise.fence.epoch(), "the Northbound is ours to write");
-                    self.epoch = Epoch::Ours(raise.fence.epoch());
-                    self.committer.set_fence(Some(raise.fence));
-                }
-                reply.ops.drain(..raise.ops.min(reply.ops.len()));
-                Ok(reply)
-            }
-        }
-    }
-
     fn note(&mut self, outcome: Option<&Outcome>) {
         match outcome {
             Some(Outcome::Fenced) => self.on_fenced(),
@@ -276,23 +249,9 @@ impl Northbound {
         }
     }
 
-    /// Our epoch is not in the database: another leader's is, or the database is not the one it was (emptied, restored).
-    fn on_fenced(&mut self) {
-        let rows = self.replica.rows(&nb_global::TABLE);
-        let texts = rows.filter_map(|(_, row)| nb_global::Ref(row).external_ids().get(epoch::KEY)?.parse().ok());
-        let there: Option<u64> = texts.max();
-        if there > self.epoch() {
-            self.epoch = Epoch::Lost;
-        } else {
-            tracing::warn!(epoch = self.epoch(), ?there, "the Northbound has forgotten our epoch; raising it again");
-            self.epoch = Epoch::None;
-            self.committer.set_fence(None);
-        }
-    }
-
     /// Sends the next transaction if there is one to send.
     pub fn pump(&mut self, now: Duration) {
-        if self.leading == Leading::No || !self.is_up() || self.flight.is_some() {
+        if self.leading == Leading::No || !self.is_up() || self.is_busy() {
             return;
         }
         match self.epoch {
@@ -306,38 +265,36 @@ impl Northbound {
     }
 
     fn pump_batch(&mut self, now: Duration) {
-        let Some(batch) = self.committer.next(&mut self.desired, &self.replica, now) else {
+        // Until the epoch is ours nothing may follow: it would not be fenced.
+        let most = if self.epoch == Epoch::None { 1 } else { BURST };
+        let batches = self.committer.burst(&mut self.desired, &self.replica, now, most);
+        if batches.is_empty() {
             if !self.desired.is_dirty() {
                 self.waiting_since = None;
                 self.audit = Audit::Periodic;
             }
             return;
-        };
-        let mut flight = Flight { batch: true, rows: batch.rows, since: self.waiting_since, ..Flight::default() };
-        let mut ops = batch.ops;
-        if self.epoch == Epoch::None {
-            let (raise, mut first) = self.takeover();
-            flight.raise = Some(raise);
-            first.append(&mut ops);
-            ops = first;
+        }
+        for batch in batches {
+            let mut flight = Flight { batch: true, rows: batch.rows, since: self.waiting_since, ..Flight::default() };
+            let mut ops = batch.ops;
+            if self.epoch == Epoch::None {
+                let (raise, mut first) = self.takeover();
+                flight.raise = Some(raise);
+                first.append(&mut ops);
+                ops = first;
+            }
+            self.send(&ops, now, flight);
         }
         if !self.desired.is_dirty() {
             self.waiting_since = None;
         }
-        self.send(&ops, now, flight);
     }
 
     fn send(&mut self, ops: &[Op], now: Duration, flight: Flight) {
         let bytes = ops.iter().map(Op::approximate_size).sum();
         let id = Some(self.handle.transact(ops));
-        self.flight = Some(Flight { id, sent: now, bytes, ..flight });
-    }
-
-    fn takeover(&self) -> (Raise, Vec<Op>) {
-        // Should we have to make the row, it is not marked as ours: nobody wants it, and yet it must stay.
-        let uuid = Uuid::new_v4();
-        let (fence, ops) = takeover(&self.replica, &nb_global::TABLE, nb_global::EXTERNAL_IDS, uuid);
-        (Raise { fence, ops: ops.len(), term: self.term }, ops)
+        self.flights.push_back(Flight { id, sent: now, bytes, ..flight });
     }
 
     /// When [`Northbound::pump`] should be called even if nothing happens.
@@ -352,12 +309,12 @@ impl Northbound {
 
     /// We lead, the replica is complete, nothing is under way and nothing is left to compare.
     pub fn is_settled(&self) -> bool {
-        self.leading != Leading::No && self.is_up() && self.flight.is_none() && !self.desired.is_dirty()
+        self.leading != Leading::No && self.is_up() && !self.is_busy() && !self.desired.is_dirty()
     }
 
     /// A transaction is under way.
     pub fn is_busy(&self) -> bool {
-        self.flight.is_some()
+        !self.flights.is_empty()
     }
 
     /// Another leader has fenced us out.

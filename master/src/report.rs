@@ -56,7 +56,8 @@ pub fn status(pipeline: &Pipeline, now: Duration) -> Status {
 pub fn measure(pipeline: &Pipeline, metrics: &Metrics, now: Duration) {
     let northbound = &pipeline.northbound;
     metrics.replica_age.set(northbound.age(now).as_secs_f64());
-    metrics.plan_owners.set(northbound.committer().in_flight().map_or(0, |plan| plan.groups.len() as i64));
+    let owners: usize = northbound.committer().in_flight().map(|plan| plan.groups.len()).sum();
+    metrics.plan_owners.set(owners as i64);
     metrics.held.set(northbound.committer().held().is_some().into());
     metrics.quarantined.set(northbound.committer().quarantined().count() as i64);
     metrics.waiting.set(pipeline.allocator.waiting_pods() as i64);

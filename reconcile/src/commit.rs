@@ -8,11 +8,13 @@
 //!            reset (connection lost): forget what is in flight, compare everything
 //! ```
 //!
-//! One transaction is in flight; what becomes dirty meanwhile is the next one, so load raises its size and not a queue's length.
+//! One burst of transactions is in flight, mostly of one; what becomes dirty meanwhile is the next, so load raises its size and not a
+//! queue's length.
 //! Brakes: nothing is removed before [`Committer::allow_deletes`], and no large share of the owned rows before [`Committer::release`].
 //!
 //! Inputs: the desired store, the replica, replies, and `now` (time since a start that the caller chose). Outputs: transactions.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +71,10 @@ pub struct Committer {
     fence: Option<Fence>,
     fenced: bool,
     brakes: Brakes,
-    in_flight: Option<InFlight>,
+    /// In the order in which they were sent.
+    in_flight: VecDeque<InFlight>,
+    /// One of the burst has failed; that may be why later ones do.
+    failed: bool,
     /// Parts of a rejected transaction still to be tried, last one first.
     suspects: Vec<Suspects>,
     quarantine: Quarantine,
@@ -155,7 +160,8 @@ impl Committer {
             fence,
             fenced: false,
             brakes: Brakes::new(config.brake_percent, config.brake_rows),
-            in_flight: None,
+            in_flight: VecDeque::new(),
+            failed: false,
             suspects: Vec::new(),
             quarantine: Quarantine::new(config.retry_first, config.retry_last),
             stale: 0,
@@ -167,34 +173,45 @@ impl Committer {
     /// The next transaction, if one is needed and none is in flight. Call it after every change of the desired store or the
     /// replica, after every reply, and at [`Committer::next_wake`].
     pub fn next(&mut self, desired: &mut Desired, replica: &Replica, now: Duration) -> Option<Batch> {
-        if self.in_flight.is_some() || self.fenced || now < self.not_before {
-            return None;
+        self.burst(desired, replica, now, 1).pop()
+    }
+
+    /// As [`Committer::next`], but up to `most` transactions, to be sent in this order without waiting for replies. Each is whole once
+    /// those before it are committed.
+    pub fn burst(&mut self, desired: &mut Desired, replica: &Replica, now: Duration, most: usize) -> Vec<Batch> {
+        if !self.in_flight.is_empty() || self.fenced || now < self.not_before {
+            return Vec::new();
         }
         self.not_before = Duration::ZERO;
+        self.failed = false;
         self.retry(desired, now);
         loop {
             let removals = self.brakes.are_open(desired, replica, self.counters.transactions);
-            let probe = self.suspects.pop();
-            let plan = self.plan(desired, replica, removals, probe.as_ref());
-            if !plan.is_empty() {
-                return Some(self.send(plan, probe));
+            let mut probe = self.suspects.pop();
+            // Where something is wrong, each step follows from the reply to the one before.
+            let most = if probe.is_none() && self.stale == 0 { most } else { 1 };
+            let plans = self.plan(desired, replica, removals, probe.as_ref(), most);
+            if !plans.is_empty() {
+                return plans.into_iter().map(|plan| self.send(plan, probe.take())).collect();
             }
-            probe?.owners.iter().for_each(|owner| self.quarantine.acquit(owner));
+            let Some(probe) = probe else { return Vec::new() };
+            probe.owners.iter().for_each(|owner| self.quarantine.acquit(owner));
         }
     }
 
-    /// Takes the reply to the transaction in flight, after the replica has had the updates that came before it.
+    /// Takes the reply to the oldest transaction in flight, after the replica has had the updates that came before it.
     pub fn on_reply(
         &mut self,
         desired: &mut Desired,
         reply: Result<&TxnReply, &(dyn Error + 'static)>,
         now: Duration,
     ) -> Option<Outcome> {
-        let flight = self.in_flight.take()?;
+        let flight = self.in_flight.pop_front()?;
         let reply = match reply {
             Ok(reply) => reply,
             Err(error) => {
                 self.counters.errors += 1;
+                self.failed = true;
                 self.not_before = now + self.config.retry_first;
                 requeue(desired, flight.plan.groups);
                 return Some(Outcome::Unknown(error.to_string()));
@@ -202,6 +219,7 @@ impl Committer {
         };
         let Some((at, error)) = reply.error() else { return Some(self.committed(desired, &flight, now)) };
         self.counters.errors += 1;
+        let follows = std::mem::replace(&mut self.failed, true);
         if flight.fences > 0 && Fence::is_fenced(reply) {
             self.fenced = true;
             requeue(desired, flight.plan.groups);
@@ -211,6 +229,10 @@ impl Committer {
             self.not_before = now + self.config.retry_first;
             requeue(desired, flight.plan.groups);
             return Some(Outcome::Unknown(error.to_string()));
+        }
+        if follows {
+            requeue(desired, flight.plan.groups);
+            return Some(Outcome::Stale(error.to_string()));
         }
         if is_stale(error) && flight.probe.is_none() && self.stale < STALE_REPLIES {
             self.not_before = now + Duration::from_millis(10 << self.stale);
@@ -224,7 +246,7 @@ impl Committer {
     /// Forgets what is in flight; everything is compared again. Call it when a connection has come back and the replica is
     /// complete.
     pub fn reset(&mut self, desired: &mut Desired) {
-        if let Some(flight) = self.in_flight.take() {
+        for flight in self.in_flight.drain(..) {
             requeue(desired, flight.plan.groups);
         }
         self.suspects.clear();
@@ -263,9 +285,9 @@ impl Committer {
         self.brakes.held
     }
 
-    /// The plan in flight.
-    pub fn in_flight(&self) -> Option<&Plan> {
-        self.in_flight.as_ref().map(|f| &f.plan)
+    /// The plans in flight.
+    pub fn in_flight(&self) -> impl Iterator<Item = &Plan> {
+        self.in_flight.iter().map(|f| &f.plan)
     }
 
     /// Owners that are left alone for a while, and why.
@@ -275,7 +297,7 @@ impl Committer {
 
     /// When [`Committer::next`] should be called even if nothing happens, on the clock of its `now`.
     pub fn next_wake(&self) -> Option<Duration> {
-        if self.fenced || self.in_flight.is_some() {
+        if self.fenced || !self.in_flight.is_empty() {
             return None;
         }
         let retry = self.quarantine.next();
@@ -288,7 +310,14 @@ impl Committer {
         Counters { quarantined: self.quarantine.count, held: self.brakes.count, ..self.counters }
     }
 
-    fn plan(&mut self, desired: &mut Desired, replica: &Replica, removals: bool, probe: Option<&Suspects>) -> Plan {
+    fn plan(
+        &mut self,
+        desired: &mut Desired,
+        replica: &Replica,
+        removals: bool,
+        probe: Option<&Suspects>,
+        most: usize,
+    ) -> Vec<Plan> {
         let quarantine = &mut self.quarantine;
         let mut lifted = Vec::new();
         let mut held = |owner: &Arc<Owner>, items: &[Dirt]| {
@@ -301,15 +330,16 @@ impl Committer {
         let limits = Limits {
             rows: self.config.rows,
             bytes: self.config.bytes,
+            plans: most,
             removals,
             only: probe.map(|p| &p.owners[..]),
             held: &mut held,
         };
-        let plan = plan_within(desired, replica, limits);
+        let plans = plan_within(desired, replica, limits);
         for owner in lifted {
             desired.unbench(&owner);
         }
-        plan
+        plans
     }
 
     fn send(&mut self, plan: Plan, probe: Option<Suspects>) -> Batch {
@@ -320,12 +350,14 @@ impl Committer {
         ops.extend(built.ops);
         let bytes = ops.iter().map(Op::approximate_size).sum();
         self.counters.transactions += 1;
-        self.in_flight = Some(InFlight { plan, owners: built.owners, rows, bytes, fences, probe });
+        self.in_flight.push_back(InFlight { plan, owners: built.owners, rows, bytes, fences, probe });
         Batch { ops, rows, bytes }
     }
 
     fn committed(&mut self, desired: &mut Desired, flight: &InFlight, now: Duration) -> Outcome {
-        self.stale = 0;
+        if !self.failed {
+            self.stale = 0;
+        }
         self.counters.rows += flight.rows as u64;
         self.counters.bytes += flight.bytes as u64;
         for (_, op) in flight.plan.ops() {

@@ -111,6 +111,10 @@ pub enum Why {
 }
 
 impl Plan {
+    pub(crate) fn of(groups: Vec<Group>) -> Plan {
+        Plan { groups, ..Plan::default() }
+    }
+
     /// True when nothing is to be written.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()

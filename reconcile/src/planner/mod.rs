@@ -39,6 +39,8 @@ pub(crate) struct Limits<'a> {
     pub(crate) rows: usize,
     /// Or so many bytes.
     pub(crate) bytes: usize,
+    /// Plans that follow each other within these limits.
+    pub(crate) plans: usize,
     /// False: nothing is removed.
     pub(crate) removals: bool,
     /// Only these owners, and what they depend on.
@@ -53,13 +55,15 @@ pub fn plan(desired: &mut Desired, replica: &Replica, scope: Scope) -> Plan {
     if scope == Scope::All {
         desired.request_audit();
     }
-    let limits = Limits { rows: usize::MAX, bytes: usize::MAX, removals: true, only: None, held: &mut |_, _| false };
-    let mut plan = plan_within(desired, replica, limits);
+    let limits =
+        Limits { rows: usize::MAX, bytes: usize::MAX, plans: 1, removals: true, only: None, held: &mut |_, _| false };
+    let mut plan = plan_within(desired, replica, limits).pop().unwrap_or_default();
     plan.waiting = desired.waiting();
     plan
 }
 
-pub(crate) fn plan_within<'a>(desired: &'a mut Desired, replica: &'a Replica, limits: Limits<'a>) -> Plan {
+/// The plans to be carried out one after the other; none of them is empty.
+pub(crate) fn plan_within<'a>(desired: &'a mut Desired, replica: &'a Replica, limits: Limits<'a>) -> Vec<Plan> {
     if desired.audit_due {
         desired.audit(replica);
     }
@@ -68,13 +72,20 @@ pub(crate) fn plan_within<'a>(desired: &'a mut Desired, replica: &'a Replica, li
         replica,
         limits,
         groups: Vec::new(),
+        cuts: Vec::new(),
         seen: FxHashSet::default(),
         inserts: FxHashSet::default(),
         rows: FxHashSet::default(),
         bytes: 0,
     };
     let truncated = planner.run();
-    Plan { groups: planner.groups, waiting: Vec::new(), truncated }
+    let Planner { mut groups, cuts, .. } = planner;
+    let mut plans: Vec<Plan> = cuts.into_iter().rev().map(|at| Plan::of(groups.split_off(at))).collect();
+    plans.push(Plan::of(groups));
+    plans.reverse();
+    plans.retain(|plan| !plan.is_empty());
+    plans.iter_mut().for_each(|plan| plan.truncated = truncated);
+    plans
 }
 
 /// A plan in the making.
@@ -83,11 +94,13 @@ struct Planner<'a> {
     replica: &'a Replica,
     limits: Limits<'a>,
     groups: Vec<Group>,
+    /// Where a further plan begins.
+    cuts: Vec<usize>,
     /// Items planned already.
     seen: FxHashSet<Item>,
     /// Rows that the plan inserts, by desired UUID.
     inserts: FxHashSet<Uuid>,
-    /// Rows that it writes, by UUID in the database.
+    /// Rows that the last one writes, by UUID in the database.
     rows: FxHashSet<Uuid>,
     bytes: usize,
 }
@@ -119,7 +132,7 @@ impl Planner<'_> {
             return false;
         }
         while !self.desired.dirty.adds.is_empty() {
-            if self.is_full() {
+            if self.is_full() && !self.is_rest_small() && !self.cut() {
                 return true;
             }
             let Some((owner, items)) = self.desired.dirty.adds.pop_first() else { break };
@@ -129,7 +142,7 @@ impl Planner<'_> {
         }
         self.desired.dirty.near.clear();
         while self.limits.removals && !self.desired.dirty.removes.is_empty() {
-            if self.is_full() {
+            if self.is_full() && !self.cut() {
                 return true;
             }
             let Some((owner, items)) = self.desired.dirty.removes.pop_last() else { break };
@@ -152,6 +165,22 @@ impl Planner<'_> {
 
     fn is_full(&self) -> bool {
         self.rows.len() >= self.limits.rows || self.bytes >= self.limits.bytes
+    }
+
+    /// What is left is not worth a transaction of its own.
+    fn is_rest_small(&self) -> bool {
+        self.desired.dirty.adds.len() <= self.limits.rows / 2 && self.bytes < self.limits.bytes
+    }
+
+    /// Begins a further plan, if there may be one. What the owners so far depend on is planned with them.
+    fn cut(&mut self) -> bool {
+        let more = self.cuts.len() + 1 < self.limits.plans;
+        if more {
+            self.cuts.push(self.groups.len());
+            self.rows.clear();
+            self.bytes = 0;
+        }
+        more
     }
 
     /// Begins a group with an owner's items; `None` when the owner is held, and its items are set aside.

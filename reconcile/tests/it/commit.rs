@@ -41,7 +41,7 @@ fn one_transaction_is_in_flight_and_the_rest_gathers() {
     let first = world.committer.next(&mut world.desired, &world.replica, world.now).unwrap();
     world.set(Object::Pod(0), 1);
     assert!(world.committer.next(&mut world.desired, &world.replica, world.now).is_none());
-    assert!(world.committer.in_flight().is_some());
+    assert!(world.committer.in_flight().next().is_some());
     let (reply, _) = world.db.transact(&first.ops);
     assert!(reply.is_committed());
     world.committer.on_reply(&mut world.desired, Ok(&reply), world.now);

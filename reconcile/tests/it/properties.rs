@@ -235,8 +235,9 @@ proptest! {
 
     /// Random orders of wishes, edits, partial commits, crashes and broken connections, with batches of a few rows.
     #[test]
-    fn any_order_of_events_ends_like_a_fresh_start(events in prop::collection::vec(event(), 1..60)) {
+    fn any_order_of_events_ends_like_a_fresh_start(events in prop::collection::vec(event(), 1..60), burst in 1..5usize) {
         let mut world = World::new(small());
+        world.burst = burst;
         run(&mut world, &events);
         complete(&mut world);
         assert_ends_like_a_fresh_start(&mut world);
@@ -244,12 +245,13 @@ proptest! {
 
     /// The same without any audit or edit: marks alone must suffice.
     #[test]
-    fn dirty_marks_suffice(events in prop::collection::vec(event(), 1..60)) {
+    fn dirty_marks_suffice(events in prop::collection::vec(event(), 1..60), burst in 1..5usize) {
         let events: Vec<Event> = events
             .into_iter()
             .filter(|e| !matches!(e, Event::Restart | Event::Reconnect(_) | Event::Edit(Edit::PortInOwnSwitch(_))))
             .collect();
         let mut world = World::new(small());
+        world.burst = burst;
         run(&mut world, &events);
         complete(&mut world);
         world.settle();
@@ -274,8 +276,13 @@ proptest! {
 
     /// Exactly the owners whose rows the database rejects are quarantined; all others are committed.
     #[test]
-    fn bisect_finds_exactly_the_guilty(guilty in prop::collection::btree_set(0..PODS, 0..5), at_commit in any::<bool>()) {
-        let mut world = World::new(CommitConfig { brake_rows: 10_000, ..CommitConfig::default() });
+    fn bisect_finds_exactly_the_guilty(
+        guilty in prop::collection::btree_set(0..PODS, 0..5),
+        at_commit in any::<bool>(),
+        (burst, rows) in prop_oneof![Just((1, 100)), (2..5usize, 4..9usize)],
+    ) {
+        let mut world = World::new(CommitConfig { rows, brake_rows: 10_000, ..CommitConfig::default() });
+        world.burst = burst;
         complete(&mut world);
         for n in &guilty {
             if at_commit {

@@ -18,6 +18,8 @@ pub struct World<D = Model> {
     pub db: D,
     pub now: Duration,
     pub config: CommitConfig,
+    /// Transactions sent without waiting for replies.
+    pub burst: usize,
     /// Transactions that the model has run for the committer.
     pub batches: Vec<Batch>,
 }
@@ -90,6 +92,7 @@ impl<D: Database> World<D> {
             db,
             now: Duration::ZERO,
             config,
+            burst: 1,
             batches: Vec::new(),
         };
         world.restart();
@@ -122,14 +125,18 @@ impl<D: Database> World<D> {
         changes.iter().for_each(|c| self.desired.mark(c, &self.replica));
     }
 
-    /// One turn of the loop: at most one transaction. `None` when there is nothing to do.
+    /// One turn of the loop: at most one burst of transactions. `None` when there is nothing to do.
     pub fn step(&mut self) -> Option<Outcome> {
-        let batch = self.committer.next(&mut self.desired, &self.replica, self.now)?;
-        let (reply, updates) = self.db.transact(&batch.ops);
-        self.batches.push(batch);
-        updates.iter().for_each(|u| self.feed(u));
-        let outcome = self.committer.on_reply(&mut self.desired, Ok(&reply), self.now);
-        Some(outcome.unwrap())
+        let batches = self.committer.burst(&mut self.desired, &self.replica, self.now, self.burst);
+        let replies: Vec<_> = batches.iter().map(|batch| self.db.transact(&batch.ops)).collect();
+        self.batches.extend(batches);
+        let mut last = None;
+        for (reply, updates) in replies {
+            updates.iter().for_each(|u| self.feed(u));
+            last = self.committer.on_reply(&mut self.desired, Ok(&reply), self.now);
+            assert!(last.is_some());
+        }
+        last
     }
 
     /// Steps until nothing is to be done now, nor after the pauses that end before `patience`.
@@ -171,8 +178,8 @@ impl<D: Database> World<D> {
 
     /// The connection breaks, maybe after the database has committed what is in flight, and comes back.
     pub fn reconnect(&mut self, committed: bool) {
-        let batch = self.committer.next(&mut self.desired, &self.replica, self.now);
-        if let Some(batch) = batch.filter(|_| committed) {
+        let batches = self.committer.burst(&mut self.desired, &self.replica, self.now, self.burst);
+        if let Some(batch) = batches.first().filter(|_| committed) {
             self.db.transact(&batch.ops);
         }
         let contents = self.db.contents();
