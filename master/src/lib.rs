@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod northbound;
 pub mod object;
+pub mod pace;
 pub mod pipeline;
 pub mod readiness;
 pub mod report;

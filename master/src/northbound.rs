@@ -22,6 +22,7 @@ use ovsdb::{ClientError, Event, Handle, Op, Replica, RowChange, TxnId, TxnReply}
 
 use crate::lease::Leading;
 use crate::monitor;
+use crate::pace::Pace;
 use raise::{Epoch, Raise};
 
 type Failure = Box<dyn std::error::Error>;
@@ -44,6 +45,9 @@ pub struct Northbound {
     epoch: Epoch,
     /// In the order in which they were sent.
     flights: VecDeque<Flight>,
+    pace: Pace,
+    /// The last `pump` did nothing until then.
+    paused_until: Option<Duration>,
     /// When the oldest change that is not sent yet arrived.
     waiting_since: Option<Duration>,
     /// When the server was last heard of.
@@ -124,6 +128,8 @@ impl Northbound {
             link: Link::Down("not connected yet".into()),
             epoch: Epoch::None,
             flights: VecDeque::new(),
+            pace: Pace::default(),
+            paused_until: None,
             waiting_since: None,
             heard: Duration::ZERO,
             audit: Audit::Expected,
@@ -132,11 +138,12 @@ impl Northbound {
         }
     }
 
-    /// Replaces what an owner wants. Returns complaints.
-    pub fn set(&mut self, owner: &Owner, output: Output, now: Duration) -> Vec<Diagnostic> {
+    /// Replaces what an owner wants. `patient`: in a storm of such changes, it can wait a little for others. Returns complaints.
+    pub fn set(&mut self, owner: &Owner, output: Output, patient: bool, now: Duration) -> Vec<Diagnostic> {
         let diagnostics = self.desired.set(owner, output);
         if self.desired.is_dirty() {
             self.waiting_since.get_or_insert(now);
+            self.pace.note(now, patient);
         }
         diagnostics
     }
@@ -219,6 +226,7 @@ impl Northbound {
         self.heard = now;
         self.flights.front().filter(|flight| flight.id == Some(id))?;
         let flight = self.flights.pop_front()?;
+        self.pace.replied();
         let mut result = result.map_err(|error| Box::new(error) as Failure);
         if let Some(raise) = flight.raise {
             result = self.on_raised(raise, result);
@@ -265,16 +273,24 @@ impl Northbound {
     }
 
     fn pump_batch(&mut self, now: Duration) {
+        let opens = self.pace.opens();
+        if now < opens {
+            self.paused_until = Some(opens);
+            return;
+        }
         // Until the epoch is ours nothing may follow: it would not be fenced.
         let most = if self.epoch == Epoch::None { 1 } else { BURST };
         let batches = self.committer.burst(&mut self.desired, &self.replica, now, most);
         if batches.is_empty() {
+            self.pace.clear();
             if !self.desired.is_dirty() {
                 self.waiting_since = None;
                 self.audit = Audit::Periodic;
             }
             return;
         }
+        let owners = self.committer.in_flight().map(|plan| plan.groups.len()).sum();
+        self.pace.sent(now, owners, self.desired.is_dirty());
         for batch in batches {
             let mut flight = Flight { batch: true, rows: batch.rows, since: self.waiting_since, ..Flight::default() };
             let mut ops = batch.ops;
@@ -297,9 +313,10 @@ impl Northbound {
         self.flights.push_back(Flight { id, sent: now, bytes, ..flight });
     }
 
-    /// When [`Northbound::pump`] should be called even if nothing happens.
-    pub fn next_wake(&self) -> Option<Duration> {
-        self.committer.next_wake().filter(|_| self.leading != Leading::No && self.is_up())
+    /// When [`Northbound::pump`], which was called last, should be called again even if nothing happens.
+    pub fn next_wake(&mut self) -> Option<Duration> {
+        let due = [self.committer.next_wake(), self.paused_until.take()].into_iter().flatten().min();
+        due.filter(|_| self.leading != Leading::No && self.is_up())
     }
 
     /// The replica is complete.

@@ -214,7 +214,9 @@ impl Pipeline {
         }
         for owner in self.take_dirty() {
             let output = self.engine.translate(&owner);
-            let diagnostics = self.northbound.set(&owner, output, now);
+            // A pod that starts is waited for.
+            let patient = owner.kind == kinds::SERVICE;
+            let diagnostics = self.northbound.set(&owner, output, patient, now);
             let subject = Subject { kind: owner.kind.name, key: owner.key };
             self.out.reporter.set(Source::Translation, subject, &diagnostics);
         }
