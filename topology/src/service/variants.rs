@@ -200,6 +200,8 @@ pub(super) fn balance(
             }
         }
     }
+    // Mostly it is one, and kept.
+    balanced.vips.shrink_to_fit();
     balanced
 }
 
