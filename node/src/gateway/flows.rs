@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use ovenbird_api::{Mac, Masquerade};
+use ovenbird_api::{GatewayMode, Mac, Masquerade};
 
 use super::discover::Gateway;
 use super::services::{Protocol, Served};
@@ -230,8 +230,10 @@ fn dispatch(flows: &mut Flows, p: &Ports, facts: &Facts<'_>, family: Family) {
         flows.add(1, 100, of(1), &p.patch);
         flows.add(1, 100, of(2), p.host);
     }
-    // Pods that are reached by their own addresses answer by the gateway router, so that is the way in, too.
-    for subnet in family.own(facts.node_subnets) {
+    // Pods that are reached by their own addresses answer by the gateway router, so that is the way in, too. In mode local both are the
+    // host's, as for whatever is new.
+    let by_router = facts.gateway.l3.mode == GatewayMode::Shared;
+    for subnet in family.own(facts.node_subnets).filter(|_| by_router) {
         flows.add(1, 15, format!("{ip},{}={}{}", family.dst(), subnet.trunc(), p.tagged), &p.patch);
     }
 }

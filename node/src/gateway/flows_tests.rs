@@ -77,6 +77,18 @@ fn without_a_patch_port_the_bridge_is_a_plain_switch() {
 }
 
 #[test]
+fn pods_are_entered_as_they_are_left() {
+    let mut gateway = gateway(&["172.30.0.11/24", "fd30::11/64"], None);
+    let to_pods = |gateway: &Gateway| {
+        let flows = of(gateway, &Served::default(), &[]);
+        flows.iter().filter(|f| f.contains("dst=10.128.0.0/23") || f.contains("dst=fd01::/64")).count()
+    };
+    assert_eq!(to_pods(&gateway), 2);
+    gateway.l3.mode = GatewayMode::Local;
+    assert_eq!(to_pods(&gateway), 0);
+}
+
+#[test]
 fn node_ports_are_served_where_the_operator_wants() {
     let dual = gateway(&["172.30.0.11/24", "172.30.0.99/24", "fd30::11/64"], None);
     let served = Served { vips: Default::default(), ..served() };
