@@ -25,12 +25,21 @@ const NODE_PORTS: [u16; 2] = [30081, 30082];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_sends_too_much_is_told_so() -> Result<()> {
-    let options = Options { nodes: 2, ..Options::default() };
-    let Some(lab) = testing::lab("e2e-mtu", options).await? else { return Ok(()) };
+    in_mode("e2e-mtu", "shared").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_too_much_is_told_so_in_local_mode() -> Result<()> {
+    in_mode("e2e-mtu-local", "local").await
+}
+
+async fn in_mode(name: &str, mode: &str) -> Result<()> {
+    let options = Options { nodes: 2, node_args: vec![format!("--gateway-mode={mode}")], ..Options::default() };
+    let Some(lab) = testing::lab(name, options).await? else { return Ok(()) };
     let world = World::build(&lab).await?;
     let mut table = Table::new(["way", "family", "sender's MTU", "learned", "transfer"]);
     let outcome = world.all_ways(&mut table);
-    println!("{table}");
+    println!("mode {mode}\n{table}");
     outcome
 }
 

@@ -1,5 +1,5 @@
 //! Pods reach hosts outside the cluster, over ping, TCP and UDP in both families: with their node's address, or their own where
-//! the operator wants it; and hosts outside that have routes reach pods.
+//! the operator wants it; and hosts outside that have routes reach pods, others by ports of nodes.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,6 +9,7 @@ use ovenbird_e2e::{LIMIT, pods};
 use ovenbird_lab::probe::Target;
 use ovenbird_lab::{Lab, Options, Place, testing};
 
+mod host_ports;
 mod vlan;
 
 const NAMESPACE: &str = "gateway";
@@ -46,7 +47,7 @@ async fn pods_leave_with_their_nodes_address() -> Result<()> {
             asks(pod, &other.node, SocketAddr::new(address, PORT), &own)?;
         }
     }
-    Ok(())
+    host_ports::are_served(&lab).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +80,7 @@ async fn pods_leave_through_the_host_in_local_mode() -> Result<()> {
             reaches(pod, "outside", *to, &own)?;
         }
     }
-    Ok(())
+    host_ports::are_served(&lab).await
 }
 
 async fn lab(name: &str, master_args: &[&str], node_args: &[&str]) -> Result<Option<Lab>> {
