@@ -1,6 +1,7 @@
 //! Source addresses on the way out: pods get their node's, but towards the destinations that the operator excludes.
 
-use ovenbird_api::name;
+use ipnet::IpNet;
+use ovenbird_api::{Masquerade, name};
 use ovenbird_reconcile::{DesiredRow, Output, Owner};
 use ovenbird_schema::northbound::nat::{self, Type};
 use ovenbird_schema::northbound::{address_set, logical_router as lr};
@@ -35,9 +36,19 @@ pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
         // packet of a connection only: those that follow before anybody has answered would leave as from 169.254.169.2, which is
         // another host where they arrive.
         let role = format!("gateway-host:{}", ip(family.v4));
-        let host = config.masquerade().host(family.v4).to_string();
-        gateway.add_to(output, snat(gateway, &role, host, &join, None), own);
+        gateway.add_to(output, snat(gateway, &role, host(config.masquerade(), family.v4), &join, None), own);
     }
+}
+
+/// The host's masquerade address. The longer a rule's prefix, the higher its priority, and the load balancer's (110 in northd) must be higher: of
+/// IPv6 the rule is for a network, in which there is nobody else.
+fn host(masquerade: &Masquerade, v4: bool) -> String {
+    const LONGEST: u8 = 96;
+    let host = masquerade.host(v4);
+    if v4 {
+        return host.to_string();
+    }
+    IpNet::new(host, LONGEST).map_or_else(|_| host.to_string(), |net| net.trunc().to_string())
 }
 
 fn snat(gateway: &Gateway<'_>, role: &str, from: String, to: &str, exempted: Option<Uuid>) -> DesiredRow {
