@@ -15,6 +15,9 @@ mod vlan;
 const NAMESPACE: &str = "gateway";
 const PORT: u16 = 7000;
 
+/// Pods go there with their own addresses.
+const EXCLUDED: &str = "--non-masquerade-cidrs=203.0.113.0/24,2001:db8::/32";
+
 /// A pod, its place and its addresses.
 struct Pod {
     node: String,
@@ -26,13 +29,7 @@ struct Pod {
 async fn pods_leave_with_their_nodes_address() -> Result<()> {
     let Some(lab) = lab("e2e-gw-shared", &[], &[]).await? else { return Ok(()) };
     let pods = one_pod_on_each_node(&lab).await?;
-    let outside = everywhere_outside(&lab)?;
-    for pod in &pods {
-        let own = node_addresses(&lab, &pod.node)?;
-        for to in &outside {
-            reaches(pod, "outside", *to, &own)?;
-        }
-    }
+    leave_with_their_nodes_address(&lab, &pods)?;
     for pod in &pods {
         let addresses = node_addresses(&lab, &pod.node)?;
         witness::stand(lab.scene(&pod.node)?.place(), &pod.node, &addresses, PORT)?;
@@ -52,8 +49,17 @@ async fn pods_leave_with_their_nodes_address() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_keep_their_address_where_the_operator_excludes_it() -> Result<()> {
-    let excluded = "--non-masquerade-cidrs=203.0.113.0/24,2001:db8::/32";
-    let Some(lab) = lab("e2e-gw-own", &[excluded], &[]).await? else { return Ok(()) };
+    keep_their_address("e2e-gw-own", &[]).await
+}
+
+/// There it is the host that masquerades, or does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_keep_their_address_in_local_mode_too() -> Result<()> {
+    keep_their_address("e2e-gw-lown", &["--gateway-mode=local", EXCLUDED]).await
+}
+
+async fn keep_their_address(name: &str, node_args: &[&str]) -> Result<()> {
+    let Some(lab) = lab(name, &[EXCLUDED], node_args).await? else { return Ok(()) };
     let pods = one_pod_on_each_node(&lab).await?;
     everywhere_outside(&lab)?;
     route_to_pods(&lab, &pods)?;
@@ -73,14 +79,19 @@ async fn pods_keep_their_address_where_the_operator_excludes_it() -> Result<()> 
 async fn pods_leave_through_the_host_in_local_mode() -> Result<()> {
     let Some(lab) = lab("e2e-gw-local", &[], &["--gateway-mode=local"]).await? else { return Ok(()) };
     let pods = one_pod_on_each_node(&lab).await?;
-    let outside = everywhere_outside(&lab)?;
-    for pod in &pods {
-        let own = node_addresses(&lab, &pod.node)?;
+    leave_with_their_nodes_address(&lab, &pods)?;
+    host_ports::are_served(&lab).await
+}
+
+fn leave_with_their_nodes_address(lab: &Lab, pods: &[Pod]) -> Result<()> {
+    let outside = everywhere_outside(lab)?;
+    for pod in pods {
+        let own = node_addresses(lab, &pod.node)?;
         for to in &outside {
             reaches(pod, "outside", *to, &own)?;
         }
     }
-    host_ports::are_served(&lab).await
+    Ok(())
 }
 
 async fn lab(name: &str, master_args: &[&str], node_args: &[&str]) -> Result<Option<Lab>> {
