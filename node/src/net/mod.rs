@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use ovenbird_api::Mac;
 
+pub(crate) use message::OUR_PROTOCOL;
+
 /// Identity of a network namespace: device and inode of its nsfs file. A path may come to name another namespace; this
 /// does not, as long as the namespace lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

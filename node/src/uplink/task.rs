@@ -30,7 +30,7 @@ use super::kernel;
 use super::plan::{Step, list, standing, to_bridge, to_nic};
 use crate::config::Config;
 use crate::gateway::GatewaySettings;
-use crate::net::causes;
+use crate::net::{OUR_PROTOCOL, causes};
 
 /// Time that one question to the API server may take.
 const TRY: Duration = Duration::from_secs(5);
@@ -205,9 +205,7 @@ impl Task {
     /// What the gateway put on the bridge: addresses and neighbours of the link to OVN, and routes to Services.
     fn is_ours(&self, item: &Item) -> bool {
         match item.kind {
-            Kind::Route => {
-                item.words.split(' ').zip(item.words.split(' ').skip(1)).any(|pair| pair == ("proto", "111"))
-            }
+            Kind::Route => [&item.words, " "].concat().contains(&format!(" proto {} ", u8::from(OUR_PROTOCOL))),
             _ => {
                 let address = item.subject().split('/').next().unwrap_or_default().parse::<IpAddr>();
                 address.is_ok_and(|ip| self.masquerade.subnet(item.v4).contains(&ip))
