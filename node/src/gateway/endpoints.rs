@@ -59,7 +59,7 @@ pub fn watch_endpoints(client: Client, node: String, mut services: watch::Receiv
         if services.wait_for(Option::is_some).await.is_err() {
             return;
         }
-        let mut slices = Slices { node, local: Local::new(), udp: BTreeMap::new() };
+        let mut slices = Slices { node, ..Slices::default() };
         let (mut listing, mut listed) = (None, false);
         let all = watcher(Api::<EndpointSlice>::all(client), watcher::Config::default());
         let mut all = std::pin::pin!(all.backoff(access::watch_backoff()));
@@ -67,23 +67,28 @@ pub fn watch_endpoints(client: Client, node: String, mut services: watch::Receiv
             let gone = tokio::select! {
                 event = all.next() => match event {
                     Some(Ok(event)) => slices.take(event, &mut listing, &mut listed),
+                    Some(Err(e)) if rights::was_told(&e) => {
+                        // The gateway goes on with what the master makes of them.
+                        listed = true;
+                        slices.untold = true;
+                        Vec::new()
+                    }
                     Some(Err(e)) => {
-                        if !rights::was_told(&e) {
-                            warn!("watching EndpointSlices: {e}");
-                        } else {
-                            // The gateway goes on with what the master makes of them.
-                            listed = true;
-                        }
+                        warn!("watching EndpointSlices: {e}");
                         Vec::new()
                     }
                     None => return,
                 },
                 changed = services.changed() => match changed {
-                    Ok(()) => Vec::new(),
+                    Ok(()) => {
+                        slices.untold = true;
+                        Vec::new()
+                    }
                     Err(_) => return,
                 },
             };
-            if listed {
+            // Most slices have nothing here.
+            if listed && std::mem::take(&mut slices.untold) {
                 publish(&local_tx, &slices.local, services.borrow_and_update().as_ref());
             }
             // Who does not listen has ended.
@@ -108,10 +113,12 @@ fn publish(tx: &watch::Sender<Option<Local>>, slices: &Local, services: Option<&
 }
 
 /// What is kept of slices.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slices {
     node: String,
     local: Local,
+    /// `local`, or which Services it is told of, is not what was told.
+    untold: bool,
     /// Ready endpoints of UDP.
     udp: BTreeMap<String, BTreeSet<SocketAddr>>,
 }
@@ -137,6 +144,7 @@ impl Slices {
             Event::Delete(slice) => self.set(key(&slice), None),
             Event::InitDone => {
                 *listed = true;
+                self.untold = true;
                 let named = listing.take().unwrap_or_default();
                 let known = self.udp.keys().chain(self.local.keys());
                 let missing: BTreeSet<String> = known.filter(|key| !named.contains(*key)).cloned().collect();
@@ -146,7 +154,9 @@ impl Slices {
     }
 
     fn set(&mut self, key: String, slice: Option<&EndpointSlice>) -> Vec<SocketAddr> {
-        match slice.and_then(|slice| here(slice, &self.node)) {
+        let here = slice.and_then(|slice| here(slice, &self.node));
+        self.untold |= self.local.get(&key) != here.as_ref();
+        match here {
             Some(here) => drop(self.local.insert(key.clone(), here)),
             None => drop(self.local.remove(&key)),
         }
@@ -268,7 +278,7 @@ mod tests {
     #[test]
     fn udp_endpoints_that_are_gone_are_told_once() {
         let ready = |address: &str| endpoint(address, "node2", Some(true), None);
-        let mut slices = Slices { node: "node1".into(), local: Local::new(), udp: BTreeMap::new() };
+        let mut slices = Slices { node: "node1".into(), ..Slices::default() };
         let (mut listing, mut listed) = (None, false);
         let mut take = |event| {
             let gone = slices.take(event, &mut listing, &mut listed);

@@ -4,7 +4,8 @@
 //! watch Services --> Services (slim) --> Served --> flows, nftables
 //! ```
 //!
-//! Must not: know endpoints (`health`), or translate to OVN (the master does).
+//! Must not: choose endpoints or keep any; only that the host itself serves here (`endpoints::Hosts`) makes a difference. Nor translate to
+//! OVN (the master does).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::super::endpoints::Local;
+use super::super::endpoints::{Here, Local};
 use super::*;
 use crate::config::{Config, Settings};
 
@@ -59,6 +59,36 @@ fn two_services_on_one_external_address_are_served_by_name() {
     let targets = &served.vips[&("192.0.2.1".parse().unwrap(), Protocol::Tcp, 80)];
     assert_eq!(targets.of_family(true), Some("10.96.0.1".parse().unwrap()));
     assert_eq!(targets.of_family(false), None);
+}
+
+#[test]
+fn what_comes_from_the_wire_is_the_hosts_where_it_is_the_endpoint() {
+    let service = Service {
+        ports: vec![Port { name: String::new(), protocol: Protocol::Tcp, port: 80, node_port: Some(30080) }],
+        cluster_ips: vec!["10.96.0.2".parse().unwrap()],
+        vips: ["192.0.2.1", "2001:db8::1"].map(|vip| vip.parse().unwrap()).into(),
+        local: true,
+        ..Service::default()
+    };
+    let here = Here {
+        service: "a/a".into(),
+        addresses: vec!["172.30.0.11".parse().unwrap()],
+        ports: vec![(String::new(), Protocol::Tcp, 8080)],
+        ..Here::default()
+    };
+    let (local, config) = (Local::from([("a/a-1".to_owned(), here)]), config());
+    let direct = |service: &Service| {
+        let services = [("a/a".to_owned(), service.clone())].into();
+        Served::of(&services, None, &Hosts::new(&local, &config)).direct
+    };
+    let found = direct(&service);
+    let host = vec!["172.30.0.11:8080".parse().unwrap()];
+    assert_eq!(found.node_ports, [((Protocol::Tcp, 30080), host.clone())].into());
+    assert_eq!(found.vips, [(("192.0.2.1".parse().unwrap(), Protocol::Tcp, 80), host)].into());
+    assert!(found.has_node_port(Protocol::Tcp, 30080, true) && !found.has_node_port(Protocol::Tcp, 30080, false));
+    // The gateway router sees to source ranges; without policy Local it balances.
+    assert_eq!(direct(&Service { restricted: true, ..service.clone() }), Direct::default());
+    assert_eq!(direct(&Service { local: false, ..service }), Direct::default());
 }
 
 #[test]
