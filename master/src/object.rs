@@ -11,15 +11,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::api::core::v1;
-use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use kube::api::ObjectMeta;
 use ovenbird_api::annotation::STATIC_POD_UID;
-use ovenbird_topology::{EndpointSliceFact, Interner, NamespaceFact, NodeFact, PodFact, ServiceFact};
+use ovenbird_topology::{Interner, NamespaceFact, NodeFact, PodFact, ServiceFact};
 use ovsdb::Str;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+mod slice;
+
+pub use slice::SlimSlice;
 
 /// Annotations with one of these prefixes are ours to read; others are skipped unread.
 const PREFIXES: [&str; 3] = ["k8s.ovn.org/", "ovenbird.io/", STATIC_POD_UID];
@@ -178,74 +181,6 @@ impl<'de, K: Kind> Deserialize<'de> for Slim<K> {
         let wire: Wire<K::Spec, K::Status> = Wire::deserialize(deserializer)?;
         let meta = wire.metadata.into();
         Ok(Slim { meta, spec: wire.spec.unwrap_or_default(), status: wire.status.unwrap_or_default() })
-    }
-}
-
-/// An EndpointSlice, which has neither spec nor status.
-#[derive(Clone, Debug)]
-pub struct SlimSlice {
-    meta: ObjectMeta,
-    ports: Vec<discovery::EndpointPort>,
-    endpoints: Vec<discovery::Endpoint>,
-}
-
-impl<'de> Deserialize<'de> for SlimSlice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Wire {
-            metadata: Meta,
-            ports: Option<Vec<discovery::EndpointPort>>,
-            endpoints: Option<Vec<SlimEndpoint>>,
-        }
-        let Wire { metadata, ports, endpoints } = Wire::deserialize(deserializer)?;
-        let endpoints = endpoints.into_iter().flatten().map(Into::into).collect();
-        Ok(SlimSlice { meta: metadata.into(), ports: ports.unwrap_or_default(), endpoints })
-    }
-}
-
-/// Part of an endpoint: without the pod it is, which is most of its text.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SlimEndpoint {
-    addresses: Vec<String>,
-    conditions: Option<discovery::EndpointConditions>,
-    node_name: Option<String>,
-    hints: Option<discovery::EndpointHints>,
-}
-
-impl From<SlimEndpoint> for discovery::Endpoint {
-    fn from(slim: SlimEndpoint) -> discovery::Endpoint {
-        let SlimEndpoint { addresses, conditions, node_name, hints } = slim;
-        discovery::Endpoint { addresses, conditions, node_name, hints, ..discovery::Endpoint::default() }
-    }
-}
-
-impl Resource for SlimSlice {
-    type DynamicType = ();
-    type Scope = <discovery::EndpointSlice as Resource>::Scope;
-
-    fn kind(dt: &()) -> Cow<'_, str> {
-        discovery::EndpointSlice::kind(dt)
-    }
-
-    fn group(dt: &()) -> Cow<'_, str> {
-        discovery::EndpointSlice::group(dt)
-    }
-
-    fn version(dt: &()) -> Cow<'_, str> {
-        discovery::EndpointSlice::version(dt)
-    }
-
-    fn plural(dt: &()) -> Cow<'_, str> {
-        discovery::EndpointSlice::plural(dt)
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.meta
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.meta
     }
 }
 
@@ -410,14 +345,6 @@ impl Slim<ServiceKind> {
     }
 }
 
-impl SlimSlice {
-    /// The fact of an EndpointSlice.
-    pub fn tell(self, interner: &mut Interner) -> EndpointSliceFact {
-        let SlimSlice { meta, ports, endpoints } = self;
-        EndpointSliceFact::new(&meta, &ports, &endpoints, interner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -470,31 +397,6 @@ mod tests {
     }
 
     #[test]
-    fn services_and_slices_give_the_facts_of_the_full_objects() {
-        let text = r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"ns","annotations":{"ovenbird.io/scheduler":"sh"}},
-            "spec":{"type":"LoadBalancer","clusterIP":"10.96.0.1","clusterIPs":["10.96.0.1"],"ports":[{"port":80,"nodePort":30080,"targetPort":"http"}]},
-            "status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.1","ipMode":"VIP"}]}}}"#;
-        let full: v1::Service = serde_json::from_str(text).expect("decodes");
-        let slim: Slim<ServiceKind> = serde_json::from_str(text).expect("decodes");
-        let fact = slim.tell(&mut Interner::default());
-        assert_eq!(fact, ServiceFact::from_k8s(&full, &mut Interner::default()));
-        assert!(!fact.cluster_ips.is_empty() && !fact.ingress.is_empty());
-
-        let text = r#"{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{"name":"web-1","namespace":"ns",
-            "labels":{"kubernetes.io/service-name":"web"},"managedFields":[{"manager":"m"}]},"addressType":"IPv4",
-            "ports":[{"name":"","port":8080,"protocol":"TCP"}],"endpoints":[{"addresses":["10.128.0.3"],"nodeName":"n1",
-            "hints":{"forZones":[{"name":"a"}]},"targetRef":{"kind":"Pod","name":"p"}}]}"#;
-        let full: discovery::EndpointSlice = serde_json::from_str(text).expect("decodes");
-        let slim: SlimSlice = serde_json::from_str(text).expect("decodes");
-        let fact = slim.tell(&mut Interner::default());
-        assert_eq!(fact, EndpointSliceFact::from_k8s(&full, &mut Interner::default()));
-        assert!(!fact.endpoints.is_empty() && !fact.ports.is_empty());
-        let empty =
-            r#"{"metadata":{"name":"web-2","namespace":"ns"},"addressType":"IPv4","endpoints":null,"ports":null}"#;
-        assert!(serde_json::from_str::<SlimSlice>(empty).is_ok());
-    }
-
-    #[test]
     fn absent_and_null_parts_are_empty() {
         let node: Slim<NodeKind> = serde_json::from_str(
             r#"{"metadata":{"name":"n","annotations":null,"labels":null},"spec":{"podCIDRs":["10.1.0.0/24"]}}"#,
@@ -517,5 +419,17 @@ mod tests {
         let line = format!(r#"{{"type":"MODIFIED","object":{POD}}}"#);
         let event: kube::core::WatchEvent<Slim<PodKind>> = serde_json::from_str(&line).expect("decodes");
         assert!(matches!(event, kube::core::WatchEvent::Modified(pod) if pod.spec.host_network == Some(true)));
+    }
+
+    #[test]
+    fn a_service_gives_the_fact_of_the_full_object() {
+        let text = r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"ns","annotations":{"ovenbird.io/scheduler":"sh"}},
+            "spec":{"type":"LoadBalancer","clusterIP":"10.96.0.1","clusterIPs":["10.96.0.1"],"ports":[{"port":80,"nodePort":30080,"targetPort":"http"}]},
+            "status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.1","ipMode":"VIP"}]}}}"#;
+        let full: v1::Service = serde_json::from_str(text).expect("decodes");
+        let slim: Slim<ServiceKind> = serde_json::from_str(text).expect("decodes");
+        let fact = slim.tell(&mut Interner::default());
+        assert_eq!(fact, ServiceFact::from_k8s(&full, &mut Interner::default()));
+        assert!(!fact.cluster_ips.is_empty() && !fact.ingress.is_empty());
     }
 }
