@@ -27,8 +27,10 @@ use raise::{Epoch, Raise};
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Transactions sent without waiting for replies: the server is not idle while we read the echo of one.
-const BURST: usize = 8;
+/// Transactions sent without waiting for replies: the server is not idle while we plan the next, and read the echo of the one before.
+const BURST: usize = 16;
+/// Owners that one transaction has room for.
+const LITTLE: usize = 100;
 
 /// See the file header.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct Northbound {
     desired: Desired,
     committer: Committer,
     changes: Vec<RowChange>,
+    /// All that is wanted is told; the committer learns it when little is left to write, for it compares everything then.
+    complete: bool,
     leading: Leading,
     /// Counts changes of `leading`.
     term: u64,
@@ -82,6 +86,14 @@ struct Flight {
     raise: Option<Raise>,
 }
 
+impl Flight {
+    /// Sends its operations.
+    fn take_off(self, handle: &Handle, ops: &[Op], now: Duration) -> Flight {
+        let bytes = ops.iter().map(Op::approximate_size).sum();
+        Flight { id: Some(handle.transact(ops)), sent: now, bytes, ..self }
+    }
+}
+
 #[derive(Debug, PartialEq)]
 enum Audit {
     /// The first comparison after a start, a takeover or a reconnect: differences are expected.
@@ -123,6 +135,7 @@ impl Northbound {
             desired: Desired::new(zone, &northbound::DATABASE),
             committer: Committer::new(CommitConfig::default(), None),
             changes: Vec::new(),
+            complete: false,
             leading: Leading::No,
             term: 0,
             link: Link::Down("not connected yet".into()),
@@ -150,7 +163,7 @@ impl Northbound {
 
     /// Whether rows that nobody wants may be removed: every list is complete.
     pub fn allow_deletes(&mut self) {
-        self.committer.allow_deletes(&mut self.desired, true);
+        self.complete = true;
     }
 
     /// We lead, or do no more.
@@ -265,7 +278,8 @@ impl Northbound {
         match self.epoch {
             Epoch::None if self.leading == Leading::Succeeded => {
                 let (raise, ops) = self.takeover();
-                self.send(&ops, now, Flight { raise: Some(raise), ..Flight::default() });
+                let flight = Flight { raise: Some(raise), ..Flight::default() };
+                self.flights.push_back(flight.take_off(&self.handle, &ops, now));
             }
             Epoch::None | Epoch::Ours(_) => self.pump_batch(now),
             Epoch::Lost => {}
@@ -273,6 +287,10 @@ impl Northbound {
     }
 
     fn pump_batch(&mut self, now: Duration) {
+        if self.complete && self.desired.backlog() <= LITTLE {
+            self.complete = false;
+            self.committer.allow_deletes(&mut self.desired, true);
+        }
         let opens = self.pace.opens();
         if now < opens {
             self.paused_until = Some(opens);
@@ -280,8 +298,19 @@ impl Northbound {
         }
         // Until the epoch is ours nothing may follow: it would not be fenced.
         let most = if self.epoch == Epoch::None { 1 } else { BURST };
-        let batches = self.committer.burst(&mut self.desired, &self.replica, now, most);
-        if batches.is_empty() {
+        let mut raise = (self.epoch == Epoch::None).then(|| self.takeover());
+        let Northbound { handle, flights, committer, desired, replica, .. } = self;
+        let since = self.waiting_since;
+        committer.burst(desired, replica, now, most, &mut |batch| {
+            let mut flight = Flight { batch: true, rows: batch.rows, since, ..Flight::default() };
+            let mut ops = batch.ops;
+            if let Some((raise, first)) = raise.take() {
+                flight.raise = Some(raise);
+                ops.splice(..0, first);
+            }
+            flights.push_back(flight.take_off(handle, &ops, now));
+        });
+        if self.flights.is_empty() {
             self.pace.clear();
             if !self.desired.is_dirty() {
                 self.waiting_since = None;
@@ -291,26 +320,9 @@ impl Northbound {
         }
         let owners = self.committer.in_flight().map(|plan| plan.groups.len()).sum();
         self.pace.sent(now, owners, self.desired.is_dirty());
-        for batch in batches {
-            let mut flight = Flight { batch: true, rows: batch.rows, since: self.waiting_since, ..Flight::default() };
-            let mut ops = batch.ops;
-            if self.epoch == Epoch::None {
-                let (raise, mut first) = self.takeover();
-                flight.raise = Some(raise);
-                first.append(&mut ops);
-                ops = first;
-            }
-            self.send(&ops, now, flight);
-        }
         if !self.desired.is_dirty() {
             self.waiting_since = None;
         }
-    }
-
-    fn send(&mut self, ops: &[Op], now: Duration, flight: Flight) {
-        let bytes = ops.iter().map(Op::approximate_size).sum();
-        let id = Some(self.handle.transact(ops));
-        self.flights.push_back(Flight { id, sent: now, bytes, ..flight });
     }
 
     /// When [`Northbound::pump`], which was called last, should be called again even if nothing happens.
@@ -326,7 +338,7 @@ impl Northbound {
 
     /// We lead, the replica is complete, nothing is under way and nothing is left to compare.
     pub fn is_settled(&self) -> bool {
-        self.leading != Leading::No && self.is_up() && !self.is_busy() && !self.desired.is_dirty()
+        self.leading != Leading::No && self.is_up() && !self.is_busy() && !self.complete && !self.desired.is_dirty()
     }
 
     /// A transaction is under way.

@@ -10,7 +10,7 @@
 //! Whatever has arrived is taken in before anything is sent, so load raises the size of transactions and not the length of a
 //! queue. Must not: block, do I/O by itself, or let a stage reach back into one before it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,6 +43,8 @@ use crate::watch::{Batch, Change};
 const REMEMBERED: usize = 50;
 /// Changes taken in before anything is sent.
 const GULP: usize = 256;
+/// Services translated at a time, once every list is complete: the server writes the first while the next are translated.
+const PORTION: usize = 128;
 /// Time that a stop waits for what is under way.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -114,8 +116,11 @@ pub struct Pipeline {
     pub(crate) watches: [status::Watch; KINDS.len()],
     /// Generation of the last complete list of each kind.
     listed: [Option<u64>; KINDS.len()],
-    /// Services that changed before every list was complete: what they would lose then is only not told yet.
+    /// Services that changed before every list was complete, and are not translated yet: what they would lose then is only not told
+    /// yet. Once the lists are complete, the next one is last.
     early: Vec<Owner>,
+    /// All that the lists told has become wishes.
+    caught_up: bool,
     pub(crate) leading: Leading,
     pub(crate) commits: VecDeque<status::Commit>,
     pub(crate) audits: u64,
@@ -140,6 +145,7 @@ impl Pipeline {
             watches: KINDS.map(|kind| status::Watch { kind, ..status::Watch::default() }),
             listed: [None; KINDS.len()],
             early: Vec::new(),
+            caught_up: false,
             leading: Leading::No,
             commits: VecDeque::new(),
             audits: 0,
@@ -161,6 +167,7 @@ impl Pipeline {
         while !stop.is_cancelled() {
             self.work();
             let wake = self.northbound.next_wake().map(|at| self.began + at);
+            let more = self.is_catching_up();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -175,6 +182,7 @@ impl Pipeline {
                 _ = second.tick() => self.on_second(),
                 _ = audit.tick() => self.on_audit(),
                 () = tokio::time::sleep_until(wake.unwrap_or(self.began)), if wake.is_some() => {}
+                () = tokio::task::yield_now(), if more => {}
             }
             self.gulp(&mut inputs);
         }
@@ -212,6 +220,10 @@ impl Pipeline {
         for (subject, diagnostics) in complaints {
             self.out.reporter.set(Source::Allocation, subject, &diagnostics);
         }
+        if !self.caught_up {
+            // The server had better not wait for the next portion.
+            self.pump(now);
+        }
         for owner in self.take_dirty() {
             let output = self.engine.translate(&owner);
             // A pod that starts is waited for.
@@ -220,6 +232,14 @@ impl Pipeline {
             let subject = Subject { kind: owner.kind.name, key: owner.key };
             self.out.reporter.set(Source::Translation, subject, &diagnostics);
         }
+        self.pump(now);
+        if self.is_catching_up() && self.early.is_empty() {
+            self.caught_up = true;
+            self.northbound.allow_deletes();
+        }
+    }
+
+    fn pump(&mut self, now: Duration) {
         if self.out.validity.is_valid() {
             self.northbound.pump(now);
         }
@@ -228,21 +248,31 @@ impl Pipeline {
     /// The owners to translate now. A Service is not before its endpoints are known, or it would be cut off until they are.
     fn take_dirty(&mut self) -> Vec<Owner> {
         let dirty = self.engine.take_dirty();
-        if !self.is_listed() {
-            let (early, ready): (Vec<Owner>, _) = dirty.into_iter().partition(|owner| owner.kind == kinds::SERVICE);
-            self.early.extend(early);
-            return ready;
-        }
-        if self.early.is_empty() {
+        if self.caught_up {
             return dirty;
         }
-        let all: BTreeSet<Owner> = std::mem::take(&mut self.early).into_iter().chain(dirty).collect();
-        all.into_iter().collect()
+        let (early, mut owners): (Vec<Owner>, _) = dirty.into_iter().partition(|owner| owner.kind == kinds::SERVICE);
+        let new = !early.is_empty();
+        self.early.extend(early);
+        if self.is_listed() {
+            if new {
+                self.early.sort_by(|a, b| b.cmp(a));
+                self.early.dedup();
+            }
+            let rest = self.early.len().saturating_sub(PORTION);
+            owners.extend(self.early.split_off(rest).into_iter().rev());
+        }
+        owners
     }
 
     /// True when every list is complete.
     fn is_listed(&self) -> bool {
         self.watches[..NEEDED].iter().all(|watch| watch.complete)
+    }
+
+    /// True when every list is complete, but not all of it is translated.
+    pub(crate) fn is_catching_up(&self) -> bool {
+        self.is_listed() && !self.caught_up
     }
 
     /// Returns the number of changes.
@@ -316,9 +346,6 @@ impl Pipeline {
         if self.is_listed() && !self.out.readiness.watches.swap(true, Ordering::Relaxed) {
             tracing::info!(nodes = self.watches[0].objects, pods = self.watches[1].objects, "every list is complete");
             self.allocator.settle(&mut self.effects);
-            // Not before what the lists told has become wishes.
-            self.work();
-            self.northbound.allow_deletes();
         }
         self.activate();
     }
@@ -420,7 +447,7 @@ impl Pipeline {
     }
 
     fn on_audit(&mut self) {
-        if self.northbound.audit() {
+        if !self.is_catching_up() && self.northbound.audit() {
             self.audits += 1;
             self.out.metrics.audits.inc();
         }

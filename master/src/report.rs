@@ -30,7 +30,7 @@ pub fn status(pipeline: &Pipeline, now: Duration) -> Status {
             rows: northbound.desired().row_count(),
             transactions: counters.transactions - counters.errors,
             bytes: counters.bytes,
-            settled: northbound.is_settled(),
+            settled: northbound.is_settled() && !pipeline.is_catching_up(),
         },
         nodes: pipeline.allocator.nodes(),
         waiting: pipeline

@@ -111,6 +111,18 @@ struct Suspects {
     last: bool,
 }
 
+impl InFlight {
+    fn of(plan: Plan, fence: Option<&Fence>) -> (InFlight, Batch) {
+        let built = build(&plan.groups);
+        let rows = built.ops.len();
+        let mut ops: Vec<Op> = fence.map(Fence::test).into_iter().collect();
+        let fences = ops.len();
+        ops.extend(built.ops);
+        let bytes = ops.iter().map(Op::approximate_size).sum();
+        (InFlight { plan, owners: built.owners, rows, bytes, fences, probe: None }, Batch { ops, rows, bytes })
+    }
+}
+
 /// What a reply meant.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -173,28 +185,38 @@ impl Committer {
     /// The next transaction, if one is needed and none is in flight. Call it after every change of the desired store or the
     /// replica, after every reply, and at [`Committer::next_wake`].
     pub fn next(&mut self, desired: &mut Desired, replica: &Replica, now: Duration) -> Option<Batch> {
-        self.burst(desired, replica, now, 1).pop()
+        let mut next = None;
+        self.burst(desired, replica, now, 1, &mut |batch| next = Some(batch));
+        next
     }
 
     /// As [`Committer::next`], but up to `most` transactions, to be sent in this order without waiting for replies. Each is whole once
-    /// those before it are committed.
-    pub fn burst(&mut self, desired: &mut Desired, replica: &Replica, now: Duration, most: usize) -> Vec<Batch> {
+    /// those before it are committed. `send` gets each as soon as it is made, so that the server works on it while the next is.
+    pub fn burst(
+        &mut self,
+        desired: &mut Desired,
+        replica: &Replica,
+        now: Duration,
+        most: usize,
+        send: &mut dyn FnMut(Batch),
+    ) {
         if !self.in_flight.is_empty() || self.fenced || now < self.not_before {
-            return Vec::new();
+            return;
         }
         self.not_before = Duration::ZERO;
         self.failed = false;
         self.retry(desired, now);
         loop {
             let removals = self.brakes.are_open(desired, replica, self.counters.transactions);
-            let mut probe = self.suspects.pop();
+            let probe = self.suspects.pop();
             // Where something is wrong, each step follows from the reply to the one before.
             let most = if probe.is_none() && self.stale == 0 { most } else { 1 };
-            let plans = self.plan(desired, replica, removals, probe.as_ref(), most);
-            if !plans.is_empty() {
-                return plans.into_iter().map(|plan| self.send(plan, probe.take())).collect();
+            self.plan(desired, replica, removals, probe.as_ref(), most, send);
+            let Some(probe) = probe else { return };
+            if let Some(flight) = self.in_flight.front_mut() {
+                flight.probe = Some(probe);
+                return;
             }
-            let Some(probe) = probe else { return Vec::new() };
             probe.owners.iter().for_each(|owner| self.quarantine.acquit(owner));
         }
     }
@@ -310,6 +332,7 @@ impl Committer {
         Counters { quarantined: self.quarantine.count, held: self.brakes.count, ..self.counters }
     }
 
+    /// Plans, and sends each plan as it is made.
     fn plan(
         &mut self,
         desired: &mut Desired,
@@ -317,8 +340,9 @@ impl Committer {
         removals: bool,
         probe: Option<&Suspects>,
         most: usize,
-    ) -> Vec<Plan> {
-        let quarantine = &mut self.quarantine;
+        send: &mut dyn FnMut(Batch),
+    ) {
+        let Committer { quarantine, fence, counters, in_flight, .. } = self;
         let mut lifted = Vec::new();
         let mut held = |owner: &Arc<Owner>, items: &[Dirt]| {
             let status = quarantine.status(owner, items);
@@ -335,23 +359,15 @@ impl Committer {
             only: probe.map(|p| &p.owners[..]),
             held: &mut held,
         };
-        let plans = plan_within(desired, replica, limits);
+        plan_within(desired, replica, limits, &mut |plan| {
+            let (flight, batch) = InFlight::of(plan, fence.as_ref());
+            counters.transactions += 1;
+            in_flight.push_back(flight);
+            send(batch);
+        });
         for owner in lifted {
             desired.unbench(&owner);
         }
-        plans
-    }
-
-    fn send(&mut self, plan: Plan, probe: Option<Suspects>) -> Batch {
-        let built = build(&plan.groups);
-        let rows = built.ops.len();
-        let mut ops: Vec<Op> = self.fence.iter().map(Fence::test).collect();
-        let fences = ops.len();
-        ops.extend(built.ops);
-        let bytes = ops.iter().map(Op::approximate_size).sum();
-        self.counters.transactions += 1;
-        self.in_flight.push_back(InFlight { plan, owners: built.owners, rows, bytes, fences, probe });
-        Batch { ops, rows, bytes }
     }
 
     fn committed(&mut self, desired: &mut Desired, flight: &InFlight, now: Duration) -> Outcome {

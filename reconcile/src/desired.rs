@@ -251,6 +251,11 @@ impl Desired {
         self.audit_due || !self.dirty.is_empty()
     }
 
+    /// Number of owners for which something that should exist is to be looked at.
+    pub fn backlog(&self) -> usize {
+        self.dirty.adds.len()
+    }
+
     /// Number of owners that want something.
     pub fn owner_count(&self) -> usize {
         self.owners.len()

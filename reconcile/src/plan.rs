@@ -20,8 +20,6 @@ pub struct Plan {
     pub groups: Vec<Group>,
     /// What is wanted and cannot be written yet.
     pub waiting: Vec<Waiting>,
-    /// True when a batch limit cut the plan short.
-    pub truncated: bool,
 }
 
 /// What is written for one owner.

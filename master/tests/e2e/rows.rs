@@ -1,6 +1,6 @@
 //! Objects become rows, and rows stay as they should be.
 
-use ovenbird_schema::northbound::{logical_switch as ls, logical_switch_port as lsp};
+use ovenbird_schema::northbound::{load_balancer as lb, logical_switch as ls, logical_switch_port as lsp};
 use ovsdb::{Condition, Mutation, Mutator, Op, Uuid};
 use serde_json::json;
 
@@ -64,6 +64,42 @@ async fn services_become_rows_and_are_never_cut_off() {
         })
         .await;
     assert_eq!(status["northbound"]["transactions"], 0, "{status:#}");
+    master.stop().await;
+}
+
+/// More than are translated at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_services_become_rows_and_stay() {
+    if skipped() {
+        return;
+    }
+    const COUNT: usize = 180;
+    let name = |n: usize| format!("web-{n}");
+    let world = World::new().await;
+    for n in 0..COUNT {
+        world.add_service(&name(n), &format!("10.96.{}.{}", n / 200 + 1, n % 200 + 1), &["10.244.0.3"]).await;
+    }
+    let master = world.master("a");
+    let mut view = world.view();
+    view.agrees().await;
+    assert_eq!(view.replica.len(&lb::TABLE), COUNT);
+    master.stop().await;
+
+    let settled = |s: &serde_json::Value| s["leader"] == true && s["northbound"]["settled"] == true;
+    let lists =
+        |s: &serde_json::Value| s["watches"].as_array().is_some_and(|w| w.iter().all(|w| w["complete"] == true));
+    let master = world.master("a");
+    let status = world.until("a", "came to rest", |s| settled(s) && lists(s)).await;
+    assert_eq!(status["northbound"]["transactions"], 0, "{status:#}");
+    master.stop().await;
+
+    let services = kube::Api::<k8s_openapi::api::core::v1::Service>::namespaced(world.client(), "default");
+    services.delete(&name(7), &Default::default()).await.expect("delete");
+    let master = world.master("a");
+    view.until("lost the Service", |r| r.len(&lb::TABLE) == COUNT - 1).await;
+    view.agrees().await;
+    let status = world.until("a", "came to rest", |s| settled(s) && lists(s)).await;
+    assert_eq!(status["northbound"]["transactions"], 1, "{status:#}");
     master.stop().await;
 }
 

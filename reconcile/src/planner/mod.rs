@@ -57,13 +57,19 @@ pub fn plan(desired: &mut Desired, replica: &Replica, scope: Scope) -> Plan {
     }
     let limits =
         Limits { rows: usize::MAX, bytes: usize::MAX, plans: 1, removals: true, only: None, held: &mut |_, _| false };
-    let mut plan = plan_within(desired, replica, limits).pop().unwrap_or_default();
+    let mut plan = Plan::default();
+    plan_within(desired, replica, limits, &mut |whole| plan = whole);
     plan.waiting = desired.waiting();
     plan
 }
 
-/// The plans to be carried out one after the other; none of them is empty.
-pub(crate) fn plan_within<'a>(desired: &'a mut Desired, replica: &'a Replica, limits: Limits<'a>) -> Vec<Plan> {
+/// Makes plans to be carried out one after the other, and tells each as soon as it is made; none of them is empty.
+pub(crate) fn plan_within<'a>(
+    desired: &'a mut Desired,
+    replica: &'a Replica,
+    limits: Limits<'a>,
+    ready: &'a mut dyn FnMut(Plan),
+) {
     if desired.audit_due {
         desired.audit(replica);
     }
@@ -71,21 +77,16 @@ pub(crate) fn plan_within<'a>(desired: &'a mut Desired, replica: &'a Replica, li
         desired,
         replica,
         limits,
+        ready,
         groups: Vec::new(),
-        cuts: Vec::new(),
+        plans: 1,
         seen: FxHashSet::default(),
         inserts: FxHashSet::default(),
         rows: FxHashSet::default(),
         bytes: 0,
     };
-    let truncated = planner.run();
-    let Planner { mut groups, cuts, .. } = planner;
-    let mut plans: Vec<Plan> = cuts.into_iter().rev().map(|at| Plan::of(groups.split_off(at))).collect();
-    plans.push(Plan::of(groups));
-    plans.reverse();
-    plans.retain(|plan| !plan.is_empty());
-    plans.iter_mut().for_each(|plan| plan.truncated = truncated);
-    plans
+    planner.run();
+    planner.tell();
 }
 
 /// A plan in the making.
@@ -93,14 +94,16 @@ struct Planner<'a> {
     desired: &'a mut Desired,
     replica: &'a Replica,
     limits: Limits<'a>,
+    ready: &'a mut dyn FnMut(Plan),
+    /// Of the plan that is not told yet.
     groups: Vec<Group>,
-    /// Where a further plan begins.
-    cuts: Vec<usize>,
-    /// Items planned already.
+    /// Its number.
+    plans: usize,
+    /// Items planned already, by whichever plan.
     seen: FxHashSet<Item>,
-    /// Rows that the plan inserts, by desired UUID.
+    /// Rows that the plans insert, by desired UUID.
     inserts: FxHashSet<Uuid>,
-    /// Rows that the last one writes, by UUID in the database.
+    /// Rows that the last plan writes, by UUID in the database.
     rows: FxHashSet<Uuid>,
     bytes: usize,
 }
@@ -120,8 +123,7 @@ struct Set {
 }
 
 impl Planner<'_> {
-    /// True when a limit cut the plan short.
-    fn run(&mut self) -> bool {
+    fn run(&mut self) {
         if let Some(only) = self.limits.only {
             for owner in only {
                 self.visit_adds(owner);
@@ -129,11 +131,11 @@ impl Planner<'_> {
             if self.limits.removals {
                 only.iter().rev().for_each(|owner| self.visit_removes(owner));
             }
-            return false;
+            return;
         }
         while !self.desired.dirty.adds.is_empty() {
             if self.is_full() && !self.is_rest_small() && !self.cut() {
-                return true;
+                return;
             }
             let Some((owner, items)) = self.desired.dirty.adds.pop_first() else { break };
             let set = items.iter().find_map(|(item, _)| item.set());
@@ -143,12 +145,11 @@ impl Planner<'_> {
         self.desired.dirty.near.clear();
         while self.limits.removals && !self.desired.dirty.removes.is_empty() {
             if self.is_full() && !self.cut() {
-                return true;
+                return;
             }
             let Some((owner, items)) = self.desired.dirty.removes.pop_last() else { break };
             self.draw_removes(&owner, items);
         }
-        false
     }
 
     /// Goes on with owners of the same kind that have members for the same row's sets.
@@ -174,13 +175,21 @@ impl Planner<'_> {
 
     /// Begins a further plan, if there may be one. What the owners so far depend on is planned with them.
     fn cut(&mut self) -> bool {
-        let more = self.cuts.len() + 1 < self.limits.plans;
+        let more = self.plans < self.limits.plans;
         if more {
-            self.cuts.push(self.groups.len());
+            self.tell();
+            self.plans += 1;
             self.rows.clear();
             self.bytes = 0;
         }
         more
+    }
+
+    /// The plan is made.
+    fn tell(&mut self) {
+        if !self.groups.is_empty() {
+            (self.ready)(Plan::of(std::mem::take(&mut self.groups)));
+        }
     }
 
     /// Begins a group with an owner's items; `None` when the owner is held, and its items are set aside.
@@ -232,5 +241,43 @@ impl Planner<'_> {
         }
         let (add, remove) = if wanted { (vec![member], Vec::new()) } else { (Vec::new(), vec![member]) };
         self.push(draft, table, uuid, Action::Members { column, add, remove }, why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use ovenbird_schema::northbound::{DATABASE, load_balancer as lb};
+    use ovsdb::{MonitorSpec, TableSpec};
+
+    use super::*;
+    use crate::identity::row_uuid;
+    use crate::row::{DesiredRow, Output, RowId, Want, Zone};
+
+    const KIND: OwnerKind = OwnerKind { rank: 1, name: "Service" };
+
+    #[test]
+    fn a_plan_is_told_before_the_next_is_made() {
+        let replica = Replica::new(&DATABASE, &MonitorSpec::new().with(TableSpec::all(&lb::TABLE)));
+        let mut desired = Desired::new(Zone(0), &DATABASE);
+        for n in 0..35 {
+            let owner = Owner::new(KIND, format!("ns/{n:02}"));
+            let id = RowId::Ours(row_uuid("Load_Balancer", &owner, ""));
+            let (column, name) = lb::name(&*owner.key);
+            let columns = vec![(column, Want::Exactly(name))];
+            let row = DesiredRow { zone: Zone(0), table: &lb::TABLE, id, columns };
+            desired.set(&owner, Output { rows: vec![row], ..Output::default() });
+        }
+        let seen = Cell::new(0);
+        let mut held = |_: &Arc<Owner>, _: &[Dirt]| {
+            seen.set(seen.get() + 1);
+            false
+        };
+        let limits = Limits { rows: 10, bytes: usize::MAX, plans: 9, removals: false, only: None, held: &mut held };
+        let mut told = Vec::new();
+        plan_within(&mut desired, &replica, limits, &mut |plan| told.push((plan.groups.len(), seen.get())));
+        // The last five are not worth a plan of their own.
+        assert_eq!(told, [(10, 10), (10, 20), (15, 35)], "groups of each plan, and owners looked at so far");
     }
 }

@@ -125,9 +125,16 @@ impl<D: Database> World<D> {
         changes.iter().for_each(|c| self.desired.mark(c, &self.replica));
     }
 
+    fn burst(&mut self) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        let World { committer, desired, replica, now, burst, .. } = self;
+        committer.burst(desired, replica, *now, *burst, &mut |batch| batches.push(batch));
+        batches
+    }
+
     /// One turn of the loop: at most one burst of transactions. `None` when there is nothing to do.
     pub fn step(&mut self) -> Option<Outcome> {
-        let batches = self.committer.burst(&mut self.desired, &self.replica, self.now, self.burst);
+        let batches = self.burst();
         let replies: Vec<_> = batches.iter().map(|batch| self.db.transact(&batch.ops)).collect();
         self.batches.extend(batches);
         let mut last = None;
@@ -178,7 +185,7 @@ impl<D: Database> World<D> {
 
     /// The connection breaks, maybe after the database has committed what is in flight, and comes back.
     pub fn reconnect(&mut self, committed: bool) {
-        let batches = self.committer.burst(&mut self.desired, &self.replica, self.now, self.burst);
+        let batches = self.burst();
         if let Some(batch) = batches.first().filter(|_| committed) {
             self.db.transact(&batch.ops);
         }
