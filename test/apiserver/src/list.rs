@@ -7,7 +7,6 @@
 //! A continue token carries the version of its first page and the last key served: later pages show the collection as it
 //! was then, or fail with 410 Gone when history no longer reaches back. Tokens outlive nothing but that.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::form::Form;
-use crate::object::{Key, Object};
+use crate::object::{Key, Object, Objects};
 use crate::resource::Resource;
 use crate::route::{Options, Target};
 use crate::selector::Selector;
@@ -58,11 +57,11 @@ impl List {
             (Some(collection), Some(version)) if version != state.version => {
                 let past = collection.history.at(version, &collection.objects);
                 then = past.ok_or_else(|| too_old(version))?;
-                &then
+                &*then
             }
             (Some(collection), _) => &collection.objects,
             (None, _) => {
-                nothing = BTreeMap::new();
+                nothing = Objects::new();
                 &nothing
             }
         };

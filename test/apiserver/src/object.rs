@@ -2,7 +2,9 @@
 //!
 //! Reads (list, watch, get) hand out the bytes; only writes parse them into a tree. Nothing here performs I/O.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -27,6 +29,9 @@ impl Key {
         Self::new(metadata["namespace"].as_str().unwrap_or(""), metadata["name"].as_str().unwrap_or(""))
     }
 }
+
+/// The objects of one resource, in the order of their keys.
+pub(crate) type Objects = BTreeMap<Key, Arc<Object>>;
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,7 +7,7 @@
 //! One lock guards the whole state and every write runs under it from its read to its end, so there is nothing to retry;
 //! readers copy pointers under the lock and stream afterwards. Nothing here knows HTTP.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use tokio::sync::watch;
 use crate::error::ApiError;
 use crate::history::{Event, History};
 use crate::log::{Line, Log, LogError, Record};
-use crate::object::{Key, Object, metadata, object};
+use crate::object::{Key, Object, Objects, metadata, object};
 use crate::resource::{CRDS, Registry, Resource};
 
 /// The objects of one resource.
 #[derive(Debug)]
 pub(crate) struct Collection {
-    pub(crate) objects: BTreeMap<Key, Arc<Object>>,
+    pub(crate) objects: Objects,
     pub(crate) history: History,
     changed: watch::Sender<u64>,
 }
@@ -37,7 +37,7 @@ impl Collection {
 
     /// The objects of one namespace, or all for the empty one, from `start` on.
     pub(crate) fn range<'a>(
-        objects: &'a BTreeMap<Key, Arc<Object>>,
+        objects: &'a Objects,
         namespace: &'a str,
         after: Option<&Key>,
     ) -> impl Iterator<Item = &'a Arc<Object>> {
@@ -127,7 +127,7 @@ impl State {
     pub(crate) fn collection_mut(&mut self, id: &str) -> &mut Collection {
         let (limit, trimmed, version) = (self.history_limit, self.trimmed, self.version);
         self.collections.entry(id.to_owned()).or_insert_with(|| Collection {
-            objects: BTreeMap::new(),
+            objects: Objects::new(),
             history: History::new(limit, trimmed),
             changed: watch::Sender::new(version),
         })
