@@ -15,13 +15,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use kube::api::ObjectMeta;
 use ovenbird_api::annotation::STATIC_POD_UID;
-use ovenbird_topology::{Interner, NamespaceFact, NodeFact, PodFact, ServiceFact};
+use ovenbird_topology::{Interner, NamespaceFact, NodeFact, PodFact};
 use ovsdb::Str;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 
+mod service;
 mod slice;
 
+pub use service::ServiceKind;
 pub use slice::SlimSlice;
 
 /// Annotations with one of these prefixes are ours to read; others are skipped unread.
@@ -57,10 +59,6 @@ pub struct PodKind;
 /// Namespace.
 #[derive(Clone, Debug)]
 pub struct NamespaceKind;
-
-/// Service.
-#[derive(Clone, Debug)]
-pub struct ServiceKind;
 
 /// Part of Node.spec.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -138,13 +136,6 @@ impl Kind for NamespaceKind {
     type Full = v1::Namespace;
     type Spec = Nothing;
     type Status = Nothing;
-}
-
-/// Services are few, and most of each is read: both parts are the API's own.
-impl Kind for ServiceKind {
-    type Full = v1::Service;
-    type Spec = v1::ServiceSpec;
-    type Status = v1::ServiceStatus;
 }
 
 impl<K: Kind> Resource for Slim<K> {
@@ -337,14 +328,6 @@ impl Slim<NamespaceKind> {
     }
 }
 
-impl Slim<ServiceKind> {
-    /// The fact of a Service.
-    pub fn tell(self, interner: &mut Interner) -> ServiceFact {
-        let service = v1::Service { metadata: self.meta, spec: Some(self.spec), status: Some(self.status) };
-        ServiceFact::from_k8s(&service, interner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -419,17 +402,5 @@ mod tests {
         let line = format!(r#"{{"type":"MODIFIED","object":{POD}}}"#);
         let event: kube::core::WatchEvent<Slim<PodKind>> = serde_json::from_str(&line).expect("decodes");
         assert!(matches!(event, kube::core::WatchEvent::Modified(pod) if pod.spec.host_network == Some(true)));
-    }
-
-    #[test]
-    fn a_service_gives_the_fact_of_the_full_object() {
-        let text = r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"ns","annotations":{"ovenbird.io/scheduler":"sh"}},
-            "spec":{"type":"LoadBalancer","clusterIP":"10.96.0.1","clusterIPs":["10.96.0.1"],"ports":[{"port":80,"nodePort":30080,"targetPort":"http"}]},
-            "status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.1","ipMode":"VIP"}]}}}"#;
-        let full: v1::Service = serde_json::from_str(text).expect("decodes");
-        let slim: Slim<ServiceKind> = serde_json::from_str(text).expect("decodes");
-        let fact = slim.tell(&mut Interner::default());
-        assert_eq!(fact, ServiceFact::from_k8s(&full, &mut Interner::default()));
-        assert!(!fact.cluster_ips.is_empty() && !fact.ingress.is_empty());
     }
 }
