@@ -38,6 +38,8 @@ pub const SCHEDULER: &str = "ovenbird.io/scheduler";
 pub const POD_NETWORKS: &str = "k8s.ovn.org/pod-networks";
 /// Pod: its share of the connections to Services whose scheduler is `wrr`, from 1 (default) to 20; written by the user.
 pub const WEIGHT: &str = "ovenbird.io/weight";
+/// Namespace: how verdicts of its policies are logged, e.g. `{"deny":"alert","allow":"notice"}`; written by the user.
+pub const ACL_LOGGING: &str = "k8s.ovn.org/acl-logging";
 /// Pod: the UID under which a kubelet runs its static pod, of which this one is the mirror; written by the kubelet.
 pub const STATIC_POD_UID: &str = "kubernetes.io/config.mirror";
 /// Pod: limit of traffic to the pod, in bits per second, e.g. `10M`; written by the user.

@@ -3,6 +3,7 @@
 //! Inputs and outputs are texts and plain values. Must not: do I/O, know Kubernetes object types, OVSDB, or any daemon.
 //! Every other crate may import this one, so it stays small.
 
+pub mod acl_logging;
 pub mod address;
 pub mod annotation;
 pub mod bandwidth;
@@ -16,6 +17,7 @@ pub mod pod;
 pub mod port;
 pub mod service;
 
+pub use acl_logging::{AclLogging, LogSeverity};
 pub use annotation::AnnotationError;
 pub use gateway::{GatewayMode, L3Gateway};
 pub use mac::Mac;

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use rustc_hash::FxHasher;
 
-use crate::facts::HostPort;
+use crate::facts::{HostPort, Protocol};
 
 /// A part of the snapshot that owners read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +58,21 @@ impl Bucket {
     /// All ServiceCIDRs.
     pub fn service_cidrs() -> Bucket {
         Bucket::named(8, "")
+    }
+
+    /// How a namespace's policies are logged.
+    pub fn acl_logging(namespace: &str) -> Bucket {
+        Bucket::named(9, namespace)
+    }
+
+    /// The numbers that a port name means to the pods of a selection.
+    pub fn port_numbers(selection: &str, protocol: Protocol, name: &str) -> Bucket {
+        Bucket::named(10, (selection, protocol.as_str(), name))
+    }
+
+    /// Whether there is any policy.
+    pub fn any_policy() -> Bucket {
+        Bucket::named(11, "")
     }
 
     fn named(kind: u8, name: impl Hash) -> Bucket {

@@ -4,7 +4,7 @@
 
 use ovenbird_reconcile::ownership::{self, DEFAULT_CONTROLLER};
 use ovenbird_reconcile::{Contribution, DesiredRow, Diagnostic, Output, Owner, RowId, Severity, Want, Zone, row_uuid};
-use ovsdb::{Atom, ColumnId, Datum, TableDesc, Uuid};
+use ovsdb::{Atom, ColumnId, Datum, Str, TableDesc, Uuid};
 
 use crate::view::View;
 
@@ -32,8 +32,21 @@ impl<'a> RowBuilder<'a> {
         external_ids: ColumnId,
         extra: &[(&str, Atom)],
     ) -> RowBuilder<'a> {
-        let name = if owner.key.is_empty() { "cluster".to_owned() } else { owner.key.replace('/', ":") };
         let keys = if role.is_empty() { &[][..] } else { &[role][..] };
+        RowBuilder::keyed(view, table, owner, role, keys, external_ids, extra)
+    }
+
+    /// As [`RowBuilder::new`], with the keys that ovn-kubernetes tells such rows of one object apart by.
+    pub fn keyed(
+        view: &'a View<'a>,
+        table: &'static TableDesc,
+        owner: &Owner,
+        role: &str,
+        keys: &[&str],
+        external_ids: ColumnId,
+        extra: &[(&str, Atom)],
+    ) -> RowBuilder<'a> {
+        let name = if owner.key.is_empty() { "cluster".to_owned() } else { owner.key.replace('/', ":") };
         let mut pairs = ownership::external_ids(DEFAULT_CONTROLLER, owner.kind.name, &name, keys);
         for value in pairs.iter_mut().filter_map(|(_, value)| value.as_mut()) {
             // What all rows repeat is held once.
@@ -84,6 +97,11 @@ impl<'a> RowBuilder<'a> {
 /// Adds the row `member` to a set of references of the row `container`.
 pub(crate) fn contribution(table: &'static TableDesc, container: Uuid, column: ColumnId, member: Uuid) -> Contribution {
     Contribution { zone: ZONE, table, row: RowId::Ours(container), column, member: member.into() }
+}
+
+/// Adds a text to a set of the row `container`.
+pub(crate) fn text_member(table: &'static TableDesc, container: Uuid, column: ColumnId, member: Str) -> Contribution {
+    Contribution { zone: ZONE, table, row: RowId::Ours(container), column, member: Atom::String(member) }
 }
 
 /// A complaint about an annotation. The text of `problem` says what to do.

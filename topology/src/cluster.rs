@@ -21,6 +21,7 @@ use crate::Config;
 use crate::build::{self, RowBuilder, contribution};
 use crate::gateway;
 use crate::kinds;
+use crate::policy;
 use crate::view::View;
 
 /// Identity of the cluster router.
@@ -130,5 +131,7 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
             .build()
     }));
     rows.extend(gateway::exclusions(view, owner));
-    Output { rows, contributions, diagnostics: Vec::new() }
+    let mut output = Output { rows, contributions, diagnostics: Vec::new() };
+    policy::add_to_cluster(view, owner, &mut output);
+    output
 }

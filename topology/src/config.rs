@@ -33,6 +33,9 @@ pub const DEFAULT_MASQUERADE_SUBNETS: &str = "169.254.169.0/29,fd69::/125";
 /// Default MTU of pods: a 1500-byte uplink less Geneve over IPv6 (78 bytes), rounded down.
 pub const DEFAULT_MTU: u16 = 1400;
 
+/// Default of the packets per second that ACLs log, as in ovn-kubernetes.
+pub const DEFAULT_ACL_LOGGING_RATE: u16 = 20;
+
 /// Shortest prefix of a subnet: a guard against slips such as 0.0.0.0/0.
 const SHORTEST_PREFIX: u8 = 8;
 
@@ -62,6 +65,10 @@ pub struct Settings<'a> {
     pub snat: bool,
     /// MTU of pods, in bytes.
     pub mtu: u16,
+    /// Policies are enforced.
+    pub network_policy: bool,
+    /// Packets per second that ACLs log, of each of them.
+    pub acl_logging_rate: u16,
 }
 
 impl Default for Settings<'_> {
@@ -74,6 +81,8 @@ impl Default for Settings<'_> {
             non_masquerade_cidrs: "",
             snat: true,
             mtu: DEFAULT_MTU,
+            network_policy: true,
+            acl_logging_rate: DEFAULT_ACL_LOGGING_RATE,
         }
     }
 }
@@ -88,6 +97,8 @@ pub struct Config {
     snat: bool,
     non_masquerade_cidrs: Vec<IpNet>,
     mtu: u16,
+    network_policy: bool,
+    acl_logging_rate: u16,
 }
 
 /// A setting that cannot be used. The text names the setting and what to do.
@@ -165,6 +176,8 @@ impl Config {
             snat: settings.snat,
             non_masquerade_cidrs: subnets(NON_MASQUERADE_CIDRS, "192.168.0.0/16", settings.non_masquerade_cidrs)?,
             mtu: settings.mtu,
+            network_policy: settings.network_policy,
+            acl_logging_rate: settings.acl_logging_rate,
         };
         if config.cluster_subnets.is_empty() {
             let text = settings.cluster_subnets;
@@ -227,6 +240,21 @@ impl Config {
     /// MTU of pod interfaces, in bytes.
     pub fn mtu(&self) -> u16 {
         self.mtu
+    }
+
+    /// Policies are enforced; otherwise they are not looked at, and everything is let through.
+    pub fn network_policy(&self) -> bool {
+        self.network_policy
+    }
+
+    /// Packets per second that ACLs log, of each of them.
+    pub fn acl_logging_rate(&self) -> i64 {
+        i64::from(self.acl_logging_rate)
+    }
+
+    /// The families of addresses that pods have: IPv4 is `true`.
+    pub fn families(&self) -> impl Iterator<Item = bool> {
+        [true, false].into_iter().filter(|v4| self.has_family(*v4))
     }
 
     /// True when pods have addresses of the family.

@@ -13,11 +13,11 @@ use std::collections::BTreeSet;
 use ovenbird_reconcile::{Output, Owner};
 
 use crate::bucket::Bucket;
-use crate::facts::Change;
+use crate::facts::{Change, Fact};
 use crate::reads::Reads;
 use crate::snapshot::Snapshot;
 use crate::view::View;
-use crate::{Config, Interner, cluster, kinds, node, pod, service, service_cidr};
+use crate::{Config, Interner, cluster, kinds, node, pod, policy, service, service_cidr};
 
 /// Facts, and who read what of them.
 #[derive(Debug)]
@@ -48,6 +48,9 @@ impl Engine {
 
     /// Takes a change in and marks the owners that it may concern.
     pub fn apply(&mut self, change: Change) {
+        if !self.config.network_policy() && matches!(change, Change::Upsert(Fact::NetworkPolicy(_))) {
+            return;
+        }
         let touched = self.snapshot.apply(change);
         self.dirty.extend(touched.owners);
         self.mark(&touched.buckets);
@@ -74,6 +77,10 @@ impl Engine {
             kinds::NODE => node::translate(&view, owner),
             kinds::POD => pod::translate(&view, owner),
             kinds::SERVICE => service::translate(&view, owner),
+            kinds::POD_SELECTOR => policy::translate_selection(&view, owner),
+            kinds::NETPOL_NAMESPACE => policy::translate_namespace(&view, owner),
+            kinds::PEER => policy::translate_peer(&view, owner),
+            kinds::NETWORK_POLICY => policy::translate(&view, owner),
             kinds::SERVICE_CIDR => service_cidr::translate(&view, owner),
             _ => Output::default(),
         };

@@ -10,17 +10,22 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ovenbird_api::service::parse_weight;
-use ovenbird_api::{AnnotationError, L3Gateway, Mac, PodNetwork, annotation, name, node};
+use ovenbird_api::{AclLogging, AnnotationError, L3Gateway, Mac, PodNetwork, annotation, name, node};
 pub use ovenbird_api::{HostPort, Protocol};
 use ovsdb::Str;
 
 use crate::intern::Interner;
 
+mod blocks;
+mod container_port;
 mod host_port;
+mod network_policy;
 mod service;
 mod service_cidr;
 mod slice;
 
+pub use container_port::ContainerPort;
+pub use network_policy::{NetworkPolicyFact, Numbers, Peers, PortMatch, Rule};
 pub use service::{ServiceFact, ServicePort};
 pub use service_cidr::ServiceCidrFact;
 pub use slice::{Conditions, Endpoint, EndpointSliceFact, Hints, SlicePort};
@@ -84,6 +89,8 @@ pub struct PodFact {
     pub host_network: bool,
     /// Ports of the node that lead to the pod; none on the host's network, where ports are the node's own.
     pub host_ports: Box<[HostPort]>,
+    /// Ports of the containers that have a name.
+    pub ports: Box<[ContainerPort]>,
     /// All containers are done for good: phase Succeeded or Failed, or deleted and all terminated.
     pub finished: bool,
 }
@@ -106,6 +113,8 @@ pub struct NamespaceFact {
     pub name: Str,
     /// `metadata.labels`.
     pub labels: Labels,
+    /// Annotation `acl-logging`.
+    pub acl_logging: Annotated<AclLogging>,
 }
 
 /// Any fact.
@@ -123,6 +132,8 @@ pub enum Fact {
     EndpointSlice(EndpointSliceFact),
     /// A ServiceCIDR.
     ServiceCidr(ServiceCidrFact),
+    /// A NetworkPolicy.
+    NetworkPolicy(NetworkPolicyFact),
 }
 
 /// Name of a fact.
@@ -140,6 +151,8 @@ pub enum FactKey {
     EndpointSlice(Str),
     /// A ServiceCIDR by name.
     ServiceCidr(Str),
+    /// A NetworkPolicy by `namespace/name`.
+    NetworkPolicy(Str),
 }
 
 /// An event.
@@ -161,6 +174,7 @@ impl Fact {
             Fact::Service(service) => FactKey::Service(service.key.clone()),
             Fact::EndpointSlice(slice) => FactKey::EndpointSlice(slice.key.clone()),
             Fact::ServiceCidr(cidr) => FactKey::ServiceCidr(cidr.name.clone()),
+            Fact::NetworkPolicy(policy) => FactKey::NetworkPolicy(policy.key.clone()),
         }
     }
 }
@@ -203,11 +217,13 @@ impl PodFact {
         let node = spec.and_then(|s| s.node_name.as_deref());
         let host_network = spec.and_then(|s| s.host_network).unwrap_or(false);
         let host_ports = spec.filter(|_| !host_network).map(host_port::of).unwrap_or_default();
-        PodFact { host_ports, ..PodFact::new(&object.metadata, node, host_network, finished(object), interner) }
+        let ports = spec.filter(|_| !host_network).map(|s| container_port::of(s, interner)).unwrap_or_default();
+        PodFact { host_ports, ports, ..PodFact::new(&object.metadata, node, host_network, finished(object), interner) }
     }
 
     /// The fact of a Pod from its parts: `metadata` (namespace, name, uid, creationTimestamp, labels, annotations),
-    /// `spec.nodeName`, `spec.hostNetwork`, and whether all its containers are done for good. It asks for no ports of the node.
+    /// `spec.nodeName`, `spec.hostNetwork`, and whether all its containers are done for good. It asks for no ports of the node, and its ports
+    /// have no names.
     pub fn new(
         meta: &ObjectMeta,
         node: Option<&str>,
@@ -228,6 +244,7 @@ impl PodFact {
             created: created(meta),
             host_network,
             host_ports: Box::default(),
+            ports: Box::default(),
             finished,
         }
     }
@@ -242,6 +259,12 @@ impl PodFact {
         self.key.split_once('/').map_or("", |(_, name)| name)
     }
 
+    /// The number of a port by its name.
+    pub fn number(&self, protocol: Protocol, name: &str) -> Option<u16> {
+        let named = |port: &&ContainerPort| port.protocol == protocol && *port.name == *name;
+        self.ports.iter().find(named).map(|port| port.number)
+    }
+
     /// The node on which the pod must have a port: bound, not on the host's network, not finished.
     pub fn attached_to(&self) -> Option<&Str> {
         self.node.as_ref().filter(|_| !self.host_network && !self.finished)
@@ -254,9 +277,13 @@ impl NamespaceFact {
         NamespaceFact::new(&object.metadata, interner)
     }
 
-    /// The fact of a Namespace from its `metadata` (name, labels).
+    /// The fact of a Namespace from its `metadata` (name, labels, annotations).
     pub fn new(meta: &ObjectMeta, interner: &mut Interner) -> NamespaceFact {
-        NamespaceFact { name: meta.name.as_deref().unwrap_or_default().into(), labels: labels(meta, interner) }
+        NamespaceFact {
+            name: meta.name.as_deref().unwrap_or_default().into(),
+            labels: labels(meta, interner),
+            acl_logging: annotated(meta, annotation::ACL_LOGGING, AclLogging::parse),
+        }
     }
 }
 

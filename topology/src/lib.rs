@@ -20,7 +20,10 @@ pub mod kinds;
 mod node;
 mod places;
 mod pod;
+mod policies;
+mod policy;
 mod reads;
+pub mod selection;
 mod service;
 mod service_cidr;
 mod snapshot;
@@ -30,7 +33,7 @@ mod view;
 pub use config::{Config, ConfigError};
 pub use engine::Engine;
 pub use facts::{
-    Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NodeFact, PodAddresses, PodFact,
-    ServiceCidrFact, ServiceFact,
+    Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NetworkPolicyFact, NodeFact, PodAddresses,
+    PodFact, ServiceCidrFact, ServiceFact,
 };
 pub use intern::Interner;

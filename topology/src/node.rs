@@ -22,6 +22,7 @@ use crate::config::is_v4;
 use crate::facts::{Annotated, NodeFact};
 use crate::gateway;
 use crate::kinds;
+use crate::policy;
 use crate::view::View;
 
 /// Identity of a node's switch.
@@ -60,8 +61,10 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
         member_of_switch(&to_router),
         member_of_switch(&management),
     ];
+    let port = management.id.uuid();
     output.rows = vec![switch, router_port, to_router, management];
     output.rows.extend(pin);
+    policy::add_to_node(view, owner, &subnets.usable, port, &mut output);
     gateway::translate(view, owner, node, &subnets.usable, chassis, &mut output);
     output
 }
@@ -97,6 +100,7 @@ fn switch_row(view: &View<'_>, owner: &Owner, node: &NodeFact, subnets: &[IpNet]
             ],
         )
         .exactly(ls::load_balancer_group([Group::Everywhere, Group::Switches].map(load_balancer_group)))
+        .members(ls::ACLS)
         .members(ls::LOAD_BALANCER)
         .members(ls::PORTS)
         .build()

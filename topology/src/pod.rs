@@ -17,18 +17,40 @@ use ovsdb::{Atom, Str};
 use crate::build::{RowBuilder, complaint, contribution, refused};
 use crate::facts::{PodAddresses, PodFact};
 use crate::view::View;
-use crate::{host_port, node};
+use crate::{host_port, node, policy};
 
 /// A pod's rows.
 pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
     let Some(pod) = view.own_pod(owner) else { return Output::default() };
-    let (Some(node), Some(network)) = (pod.attached_to(), &pod.network) else { return Output::default() };
+    let (node, addresses) = match place(view, pod) {
+        Ok(Some(place)) => place,
+        Ok(None) => return Output::default(),
+        Err(refused) => return *refused,
+    };
+    let port = port_row(view, owner, pod, node, addresses);
+    let id = port.id.uuid();
+    let member = contribution(&ls::TABLE, node::switch(node), ls::PORTS, id);
+    let weight = pod.weight.as_ref().and_then(|weight| weight.as_ref().err());
+    let diagnostics = weight.map(|error| complaint(Severity::Warning, "InvalidAnnotation", WEIGHT, error));
+    let mut output =
+        Output { rows: vec![port], contributions: vec![member], diagnostics: diagnostics.into_iter().collect() };
+    host_port::add(view, owner, pod, node, addresses, &mut output);
+    policy::add_to_pod(view, owner, pod, id, &mut output);
+    output
+}
+
+/// The node and the addresses with which a pod has a port; `None` while it has none.
+///
+/// # Errors
+/// A complaint, when it cannot have one.
+pub(crate) fn place<'a>(view: &View<'_>, pod: &'a PodFact) -> Result<Option<(&'a Str, &'a PodAddresses)>, Box<Output>> {
+    let (Some(node), Some(network)) = (pod.attached_to(), &pod.network) else { return Ok(None) };
     let addresses = match network {
         Ok(addresses) => addresses,
-        Err(error) => return refused("InvalidAnnotation", POD_NETWORKS, error),
+        Err(error) => return Err(Box::new(refused("InvalidAnnotation", POD_NETWORKS, error))),
     };
     // Without a usable subnet there is no switch to have a port on; the Node's own complaint says why.
-    let Some(subnets) = view.subnets(node).filter(|s| !s.usable.is_empty()) else { return Output::default() };
+    let Some(subnets) = view.subnets(node).filter(|s| !s.usable.is_empty()) else { return Ok(None) };
     for ip in addresses.iter() {
         let fits = subnets
             .usable
@@ -38,23 +60,16 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
             let problem = format!(
                 "address {ip} is not a pod address of node {node}'s subnets; remove the annotation and it is written anew"
             );
-            return refused("AddressOutsideSubnet", POD_NETWORKS, &problem);
+            return Err(Box::new(refused("AddressOutsideSubnet", POD_NETWORKS, &problem)));
         }
         if let Some(holder) = view.holder(node, ip).filter(|key| **key != pod.key) {
             let problem = format!(
                 "address {ip} belongs to pod {holder}, which is older; remove the annotation and it is written anew"
             );
-            return refused("AddressInUse", POD_NETWORKS, &problem);
+            return Err(Box::new(refused("AddressInUse", POD_NETWORKS, &problem)));
         }
     }
-    let port = port_row(view, owner, pod, node, addresses);
-    let member = contribution(&ls::TABLE, node::switch(node), ls::PORTS, port.id.uuid());
-    let weight = pod.weight.as_ref().and_then(|weight| weight.as_ref().err());
-    let diagnostics = weight.map(|error| complaint(Severity::Warning, "InvalidAnnotation", WEIGHT, error));
-    let mut output =
-        Output { rows: vec![port], contributions: vec![member], diagnostics: diagnostics.into_iter().collect() };
-    host_port::add(view, owner, pod, node, addresses, &mut output);
-    output
+    Ok(Some((node, addresses)))
 }
 
 fn port_row(view: &View<'_>, owner: &Owner, pod: &PodFact, node: &Str, addresses: &PodAddresses) -> DesiredRow {

@@ -17,19 +17,25 @@ use rustc_hash::FxHashMap;
 use crate::allocate::{NodeSubnets, SubnetError};
 use crate::bucket::Bucket;
 use crate::facts::{
-    Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NodeFact, PodAddresses, PodFact,
-    ServiceCidrFact, ServiceFact, ServicePort,
+    Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NetworkPolicyFact, NodeFact, PodAddresses,
+    PodFact, ServiceCidrFact, ServiceFact, ServicePort,
 };
 use crate::gateway::{self, GatewayError, Host};
 use crate::places::{Common, Place};
+use crate::policies::Policies;
+use crate::selection::Selections;
 use crate::{Config, kinds};
+
+/// Pods by `namespace/name`.
+pub(crate) type Pods = FxHashMap<Str, Box<PodFact>>;
 
 /// Facts and derived buckets.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     nodes: BTreeMap<Str, NodeFact>,
-    pods: FxHashMap<Str, Box<PodFact>>,
-    namespaces: FxHashMap<Str, NamespaceFact>,
+    pods: Pods,
+    selections: Selections,
+    policies: Policies,
     services: FxHashMap<Str, Box<ServiceFact>>,
     slices: FxHashMap<Str, Box<EndpointSliceFact>>,
     service_cidrs: BTreeMap<Str, ServiceCidrFact>,
@@ -79,6 +85,14 @@ impl Snapshot {
 
     pub fn pod(&self, key: &str) -> Option<&PodFact> {
         self.pods.get(key).map(|pod| &**pod)
+    }
+
+    pub fn selections(&self) -> &Selections {
+        &self.selections
+    }
+
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     pub fn service(&self, key: &str) -> Option<&ServiceFact> {
@@ -152,6 +166,9 @@ impl Snapshot {
         owners.extend(self.nodes.keys().map(|name| Owner::new(kinds::NODE, name.clone())));
         owners.extend(self.pods.keys().map(|key| Owner::new(kinds::POD, key.clone())));
         owners.extend(self.service_cidrs.keys().map(|name| Owner::new(kinds::SERVICE_CIDR, name.clone())));
+        let selections = self.selections.keys().map(|key| Owner::new(kinds::POD_SELECTOR, key.clone()));
+        let peers = self.selections.peers().map(|key| Owner::new(kinds::PEER, key.clone()));
+        owners.extend(selections.chain(peers).chain(self.policies.owners()));
         owners.extend(self.services.keys().map(|key| Owner::new(kinds::SERVICE, key.clone())));
         owners.sort_unstable();
         owners
@@ -164,20 +181,16 @@ impl Snapshot {
             Change::Delete(FactKey::Node(name)) => self.set_node(name, None),
             Change::Upsert(Fact::Pod(pod)) => self.set_pod(&pod.key.clone(), Some(pod)),
             Change::Delete(FactKey::Pod(key)) => self.set_pod(&key, None),
-            Change::Upsert(Fact::Namespace(namespace)) => {
-                self.namespaces.insert(namespace.name.clone(), namespace);
-                Touched::default()
-            }
-            Change::Delete(FactKey::Namespace(name)) => {
-                self.namespaces.remove(&name);
-                Touched::default()
-            }
+            Change::Upsert(Fact::Namespace(namespace)) => self.set_namespace(&namespace.name.clone(), Some(namespace)),
+            Change::Delete(FactKey::Namespace(name)) => self.set_namespace(&name, None),
             Change::Upsert(Fact::Service(service)) => self.set_service(&service.key.clone(), Some(service)),
             Change::Delete(FactKey::Service(key)) => self.set_service(&key, None),
             Change::Upsert(Fact::EndpointSlice(slice)) => self.set_slice(&slice.key.clone(), Some(slice)),
             Change::Delete(FactKey::EndpointSlice(key)) => self.set_slice(&key, None),
             Change::Upsert(Fact::ServiceCidr(cidr)) => self.set_service_cidr(cidr.name.clone(), Some(cidr)),
             Change::Delete(FactKey::ServiceCidr(name)) => self.set_service_cidr(name, None),
+            Change::Upsert(Fact::NetworkPolicy(policy)) => self.set_network_policy(&policy.key.clone(), Some(policy)),
+            Change::Delete(FactKey::NetworkPolicy(key)) => self.set_network_policy(&key, None),
         }
     }
 
@@ -235,13 +248,29 @@ impl Snapshot {
         }
         let mut touched = Touched { owners: vec![Owner::new(kinds::POD, key.clone())], buckets: Vec::new() };
         // The map's key is the fact's own text, so that it is held once: hence no insertion over an older fact.
-        if let Some(before) = self.pods.remove(key) {
-            self.unclaim(&before, &mut touched.buckets);
+        let before = self.pods.remove(key);
+        if let Some(before) = &before {
+            self.unclaim(before, &mut touched.buckets);
         }
+        self.selections.set_pod(before.as_deref(), pod.as_ref(), &mut touched);
         if let Some(pod) = pod {
             self.claim(&pod, &mut touched.buckets);
             self.pods.insert(pod.key.clone(), Box::new(pod));
         }
+        touched
+    }
+
+    fn set_namespace(&mut self, name: &Str, namespace: Option<NamespaceFact>) -> Touched {
+        let mut touched = Touched::default();
+        if self.selections.namespace(name) != namespace.as_ref() {
+            self.selections.set_namespace(name, namespace, &self.pods, &mut touched);
+        }
+        touched
+    }
+
+    fn set_network_policy(&mut self, key: &Str, policy: Option<NetworkPolicyFact>) -> Touched {
+        let mut touched = Touched::default();
+        self.policies.set_network(key, policy, &mut self.selections, &self.pods, &mut touched);
         touched
     }
 

@@ -7,13 +7,18 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 
+use ovenbird_api::AclLogging;
 use ovenbird_reconcile::Owner;
 use ovsdb::Str;
 
 use crate::bucket::Bucket;
-use crate::facts::{EndpointSliceFact, HostPort, NodeFact, PodFact, ServiceCidrFact, ServiceFact, ServicePort};
+use crate::facts::{
+    Annotated, EndpointSliceFact, HostPort, NetworkPolicyFact, NodeFact, PodFact, Protocol, ServiceCidrFact,
+    ServiceFact, ServicePort,
+};
 use crate::gateway::GatewayError;
 use crate::places::{Common, Place};
+use crate::selection::{Selected, Selection};
 use crate::snapshot::{Snapshot, Subnets};
 use crate::{Config, Interner, kinds};
 
@@ -47,7 +52,49 @@ impl<'a> View<'a> {
 
     /// The owner's own Pod. Not recorded, as above.
     pub fn own_pod(&self, owner: &Owner) -> Option<&'a PodFact> {
-        self.snapshot.pod(&owner.key).filter(|_| owner.kind == kinds::POD)
+        self.snapshot.pod(&owner.key).filter(|_| owner.kind == kinds::POD || owner.kind == kinds::PEER)
+    }
+
+    /// The owner's own NetworkPolicy. Not recorded, as above.
+    pub(crate) fn own_network_policy(&self, owner: &Owner) -> Option<&'a NetworkPolicyFact> {
+        self.snapshot.policies().network(&owner.key).filter(|_| owner.kind == kinds::NETWORK_POLICY)
+    }
+
+    /// The owner's own selection, in use. Not recorded: its owner is told when its uses or their numbers change.
+    pub(crate) fn own_selection(&self, owner: &Owner) -> Option<&'a Selected> {
+        self.snapshot.selections().get(&owner.key).filter(|_| owner.kind == kinds::POD_SELECTOR)
+    }
+
+    /// The selections that the owner's own Pod is in, by text. Not recorded: the Pod is told when they or their uses change.
+    pub(crate) fn selections_of(&self, owner: &Owner) -> Vec<&'a Selected> {
+        let mut selected: Vec<&Selected> = self.snapshot.selections().of_pod(&owner.key).collect();
+        selected.sort_unstable_by_key(|selected| &selected.key);
+        selected
+    }
+
+    /// The numbers that a port name means to the pods of a selection, sorted.
+    pub(crate) fn port_numbers(&self, selection: &Selection, protocol: Protocol, name: &Str) -> Vec<u16> {
+        let key = selection.to_string();
+        self.read(Bucket::port_numbers(&key, protocol, name));
+        let selected = self.snapshot.selections().get(&key);
+        selected.into_iter().flat_map(|selected| selected.numbers(protocol, name)).collect()
+    }
+
+    /// Whether the owner's own namespace has NetworkPolicies. Not recorded: the owner is told when that changes.
+    pub(crate) fn has_policies(&self, owner: &Owner) -> bool {
+        owner.kind == kinds::NETPOL_NAMESPACE && self.snapshot.policies().any_in(&owner.key)
+    }
+
+    /// Whether there is any policy.
+    pub(crate) fn any_policy(&self) -> bool {
+        self.read(Bucket::any_policy());
+        self.snapshot.policies().any()
+    }
+
+    /// How a namespace's policies are logged.
+    pub(crate) fn acl_logging(&self, namespace: &str) -> &'a Annotated<AclLogging> {
+        self.read(Bucket::acl_logging(namespace));
+        self.snapshot.selections().namespace(namespace).map_or(&None, |fact| &fact.acl_logging)
     }
 
     /// The owner's own Service. Not recorded, as above.

@@ -2,8 +2,8 @@
 //! plan against the state after the step before (`NN-plan.txt`) are compared. `UPDATE_GOLDEN=1` rewrites them.
 //!
 //! Inputs are Kubernetes objects, which are upserted, and two kinds of ours: `Config` (first step: `clusterSubnets`,
-//! `serviceCIDRs`, `joinSubnets`, `masqueradeSubnets`, `nonMasqueradeCIDRs`, `snat`) and `Delete` (`node`, `pod`, `service`,
-//! `slice` or `cidr`). `REPEAT` in a text is replaced by 200 times `x`.
+//! `serviceCIDRs`, `joinSubnets`, `masqueradeSubnets`, `nonMasqueradeCIDRs`, `snat`, `networkPolicy`) and `Delete` (`node`, `pod`, `service`,
+//! `slice`, `cidr`, `namespace` or `policy`). `REPEAT` in a text is replaced by 200 times `x`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
@@ -14,8 +14,8 @@ use std::path::Path;
 use ovenbird_reconcile::{Desired, Owner, Plan, Scope, Zone, plan};
 use ovenbird_schema::northbound::DATABASE;
 use ovenbird_topology::{
-    Change, Config, EndpointSliceFact, Engine, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact,
-    ServiceCidrFact, ServiceFact, config, text,
+    Change, Config, EndpointSliceFact, Engine, Fact, FactKey, Interner, NamespaceFact, NetworkPolicyFact, NodeFact,
+    PodFact, ServiceCidrFact, ServiceFact, config, text,
 };
 use ovsdb::{MonitorSpec, Replica, Str, Update};
 use serde_json::{Value, json};
@@ -40,6 +40,8 @@ impl Pipeline {
             non_masquerade_cidrs: &text("nonMasqueradeCIDRs", ""),
             snat: settings["snat"].as_bool().unwrap_or(true),
             mtu: 1400,
+            network_policy: settings["networkPolicy"].as_bool().unwrap_or(true),
+            acl_logging_rate: 20,
         });
         Pipeline {
             engine: Engine::new(config.unwrap()),
@@ -71,12 +73,18 @@ impl Pipeline {
                 let cidr = serde_json::from_value(object).unwrap();
                 Change::Upsert(Fact::ServiceCidr(ServiceCidrFact::from_k8s(&cidr)))
             }
+            "NetworkPolicy" => {
+                let policy = serde_json::from_value(object).unwrap();
+                Change::Upsert(Fact::NetworkPolicy(NetworkPolicyFact::from_k8s(&policy, interner)))
+            }
             "Delete" => {
                 let named = |kind: &str| object[kind].as_str().map(Str::from);
                 let key = (named("node").map(FactKey::Node))
                     .or_else(|| named("pod").map(FactKey::Pod))
                     .or_else(|| named("service").map(FactKey::Service))
                     .or_else(|| named("slice").map(FactKey::EndpointSlice))
+                    .or_else(|| named("namespace").map(FactKey::Namespace))
+                    .or_else(|| named("policy").map(FactKey::NetworkPolicy))
                     .or_else(|| named("cidr").map(FactKey::ServiceCidr));
                 Change::Delete(key.unwrap())
             }

@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use ovenbird_api::{L3Gateway, PodNetwork, bandwidth, node};
 use ovenbird_reconcile::{Output, Owner, Want};
 use ovenbird_schema::northbound::{load_balancer as lb, logical_router as lr, logical_switch as ls};
 use ovenbird_topology::{
-    Change, Config, EndpointSliceFact, Engine, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact, ServiceFact,
+    Change, Config, EndpointSliceFact, Engine, Fact, FactKey, Interner, NamespaceFact, NetworkPolicyFact, NodeFact,
+    PodFact, ServiceFact,
 };
 use ovsdb::{Atom, Uuid};
 use proptest::prelude::*;
@@ -32,10 +34,22 @@ enum Step {
         node: Option<u8>,
         network: Option<String>,
         phase: u8,
+        look: u8,
     },
     DeleteNode(u8),
     DeletePod(u8),
-    Namespace(u8),
+    /// `look` chooses labels and annotations.
+    Namespace {
+        name: u8,
+        look: u8,
+    },
+    DeleteNamespace(u8),
+    /// `shape` chooses selectors, directions, peers and ports.
+    Policy {
+        name: u8,
+        shape: u16,
+    },
+    DeletePolicy(u8),
     /// `shape` chooses policies, ports, families and annotations.
     Service {
         name: u8,
@@ -88,11 +102,14 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0u8..3, 0u8..3, proptest::option::weighted(0.8, subnets()), any::<bool>(),
               proptest::option::weighted(0.7, gateway()))
             .prop_map(|(name, created, subnets, chassis, gateway)| Step::Node { name, created, subnets, chassis, gateway }),
-        8 => (0u8..6, 0u8..3, option, proptest::option::weighted(0.9, network()), 0u8..8)
-            .prop_map(|(name, created, node, network, phase)| Step::Pod { name, created, node, network, phase }),
+        8 => (0u8..6, 0u8..3, option, proptest::option::weighted(0.9, network()), 0u8..8, any::<u8>())
+            .prop_map(|(name, created, node, network, phase, look)| Step::Pod { name, created, node, network, phase, look }),
         1 => (0u8..3).prop_map(Step::DeleteNode),
         2 => (0u8..6).prop_map(Step::DeletePod),
-        1 => (0u8..2).prop_map(Step::Namespace),
+        3 => (0u8..2, 0u8..4).prop_map(|(name, look)| Step::Namespace { name, look }),
+        1 => (0u8..2).prop_map(Step::DeleteNamespace),
+        6 => (0u8..4, any::<u16>()).prop_map(|(name, shape)| Step::Policy { name, shape }),
+        2 => (0u8..4).prop_map(Step::DeletePolicy),
         4 => (0u8..2, any::<u16>()).prop_map(|(name, shape)| Step::Service { name, shape }),
         6 => (0u8..3, 0u8..3, prop::collection::vec((0u8..4, 0u8..4, 0u8..8), 0..4))
             .prop_map(|(name, service, endpoints)| Step::Slice { name, service, endpoints }),
@@ -124,15 +141,15 @@ fn change(step: &Step, interner: &mut Interner) -> Option<Change> {
                 "labels": {"topology.kubernetes.io/zone": format!("z{created}")}, "annotations": annotations}});
             Change::Upsert(Fact::Node(NodeFact::from_k8s(&serde_json::from_value::<Node>(node).unwrap())))
         }
-        Step::Pod { name, created, node, network, phase } => {
+        Step::Pod { name, created, node, network, phase, look } => {
             let annotations = network.as_ref().map(|text| json!({"k8s.ovn.org/pod-networks": text}));
             let phases = ["Pending", "Running", "Running", "Running", "Running", "Running", "Succeeded", "Failed"];
             // Few ports of the node, so that they meet.
             let address = ["", "0.0.0.0", "172.18.0.0"][usize::from(*created)];
-            let port = json!({"containerPort": 80, "hostPort": 8000 + u32::from(*phase) % 2, "hostIP": address});
+            let port = json!({"name": "web", "containerPort": 80 + (look & 1), "hostPort": 8000 + u32::from(*phase) % 2, "hostIP": address});
             let ports = if *phase > 1 { json!([port]) } else { json!([]) };
             let pod = json!({
-                "metadata": {"namespace": "ns", "name": format!("p{name}"), "uid": format!("u{name}-{created}"),
+                "metadata": {"namespace": namespace(name % 2), "name": format!("p{name}"), "labels": labels(look >> 1), "uid": format!("u{name}-{created}"),
                     "creationTimestamp": time(created), "annotations": annotations},
                 "spec": {"containers": [{"name": "c", "ports": ports}], "nodeName": node.map(|n| format!("n{n}")), "hostNetwork": *phase == 4},
                 "status": {"phase": phases[usize::from(*phase)]},
@@ -141,9 +158,19 @@ fn change(step: &Step, interner: &mut Interner) -> Option<Change> {
             Change::Upsert(Fact::Pod(PodFact::from_k8s(&pod, interner)))
         }
         Step::DeleteNode(name) => Change::Delete(FactKey::Node(format!("n{name}").into())),
-        Step::DeletePod(name) => Change::Delete(FactKey::Pod(format!("ns/p{name}").into())),
-        Step::Namespace(name) => {
-            let namespace = json!({"metadata": {"name": format!("ns{name}"), "labels": {"a": "b"}}});
+        Step::DeletePod(name) => Change::Delete(FactKey::Pod(format!("{}/p{name}", namespace(name % 2)).into())),
+        Step::DeleteNamespace(name) => Change::Delete(FactKey::Namespace(namespace(*name).into())),
+        Step::Policy { name, shape } => {
+            let policy = policy(*name, *shape);
+            Change::Upsert(Fact::NetworkPolicy(NetworkPolicyFact::from_k8s(&policy, interner)))
+        }
+        Step::DeletePolicy(name) => {
+            Change::Delete(FactKey::NetworkPolicy(format!("{}/p{name}", namespace(name % 2)).into()))
+        }
+        Step::Namespace { name, look } => {
+            let logging = [r#"{"deny":"alert"}"#, "?"][usize::from(look & 1)];
+            let namespace = json!({"metadata": {"name": namespace(*name), "labels": labels(*look),
+                "annotations": {"k8s.ovn.org/acl-logging": logging}}});
             let namespace = serde_json::from_value::<Namespace>(namespace).unwrap();
             Change::Upsert(Fact::Namespace(NamespaceFact::from_k8s(&namespace, interner)))
         }
@@ -155,6 +182,40 @@ fn change(step: &Step, interner: &mut Interner) -> Option<Change> {
         Step::DeleteSlice(name) => Change::Delete(FactKey::EndpointSlice(format!("ns/e{name}").into())),
         Step::Catch => return None,
     })
+}
+
+fn namespace(name: u8) -> &'static str {
+    ["ns", "other"][usize::from(name)]
+}
+
+fn labels(look: u8) -> serde_json::Value {
+    [json!({"app": "a"}), json!({"app": "b", "tier": "x"}), json!({}), json!(null)][usize::from(look % 4)].clone()
+}
+
+fn policy(name: u8, shape: u16) -> NetworkPolicy {
+    let choose = |at: u16, of: &[serde_json::Value]| of[usize::from(shape >> at) % of.len()].clone();
+    let selectors = [
+        json!({}),
+        json!({"matchLabels": {"app": "a"}}),
+        json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "b"]}]}),
+        json!({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}),
+    ];
+    let peers = [
+        json!(null),
+        json!([{"podSelector": choose(4, &selectors)}]),
+        json!([{"namespaceSelector": choose(4, &selectors), "podSelector": choose(6, &selectors)}]),
+        json!([{"namespaceSelector": choose(4, &selectors)}, {"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.8/32"]}}]),
+    ];
+    let ports =
+        [json!(null), json!([{"port": 80}, {"port": "web"}]), json!([{"port": "web"}]), json!([{"endPort": 7}])];
+    let rule = |peers_name: &str| json!([{peers_name: choose(8, &peers), "ports": choose(10, &ports)}]);
+    let types = [json!(null), json!(["Egress"]), json!(["Ingress", "Egress"])];
+    let object = json!({
+        "metadata": {"namespace": namespace(name % 2), "name": format!("p{name}")},
+        "spec": {"podSelector": choose(0, &selectors), "policyTypes": choose(2, &types),
+            "ingress": rule("from"), "egress": if shape >> 12 & 1 == 1 { rule("to") } else { json!([]) }},
+    });
+    serde_json::from_value(object).unwrap()
 }
 
 fn service(name: u8, shape: u16, interner: &mut Interner) -> ServiceFact {

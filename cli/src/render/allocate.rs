@@ -14,7 +14,11 @@ pub fn fill(config: &Config, mut facts: Vec<Fact>) -> (Vec<Fact>, Vec<String>) {
     facts.sort_by_key(|fact| match fact {
         Fact::Node(node) => node.created,
         Fact::Pod(pod) => pod.created,
-        Fact::Namespace(_) | Fact::Service(_) | Fact::EndpointSlice(_) | Fact::ServiceCidr(_) => 0,
+        Fact::Namespace(_)
+        | Fact::Service(_)
+        | Fact::EndpointSlice(_)
+        | Fact::ServiceCidr(_)
+        | Fact::NetworkPolicy(_) => 0,
     });
     let mut problems = Vec::new();
     let (mut subnets, mut ids) = (NodeSubnets::new(config), NodeIds::default());

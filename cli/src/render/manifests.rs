@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use ovenbird_topology::{
-    EndpointSliceFact, Fact, FactKey, Interner, NamespaceFact, NodeFact, PodFact, ServiceCidrFact, ServiceFact,
+    EndpointSliceFact, Fact, FactKey, Interner, NamespaceFact, NetworkPolicyFact, NodeFact, PodFact, ServiceCidrFact,
+    ServiceFact,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -98,6 +99,10 @@ impl Reader {
             "Service" => Fact::Service(ServiceFact::from_k8s(&typed::<Service>(object, &kind)?, &mut self.interner)),
             "EndpointSlice" => Fact::EndpointSlice(EndpointSliceFact::from_k8s(
                 &typed::<EndpointSlice>(object, &kind)?,
+                &mut self.interner,
+            )),
+            "NetworkPolicy" => Fact::NetworkPolicy(NetworkPolicyFact::from_k8s(
+                &typed::<NetworkPolicy>(object, &kind)?,
                 &mut self.interner,
             )),
             "ServiceCIDR" => Fact::ServiceCidr(ServiceCidrFact::from_k8s(&typed::<ServiceCIDR>(object, &kind)?)),

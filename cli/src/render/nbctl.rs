@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ovenbird_reconcile::WholeRow;
-use ovsdb::{Atom, Datum, Uuid};
+use ovenbird_schema::northbound;
+use ovsdb::{Atom, ColumnId, Datum, Uuid};
 
 /// Rows in one transaction.
 const BATCH: usize = 50;
@@ -40,7 +41,8 @@ pub fn script(rows: &[WholeRow]) -> String {
 fn children<'a>(row: &'a WholeRow, by_uuid: &BTreeMap<Uuid, &'a WholeRow>) -> Vec<(&'a WholeRow, Option<String>)> {
     let mut children = Vec::new();
     for (column, value) in &row.columns {
-        for child in value.atoms().iter().filter_map(|atom| dependent(atom, by_uuid)) {
+        let required = is_required(row, *column);
+        for child in value.atoms().iter().filter(|_| !required).filter_map(|atom| dependent(atom, by_uuid)) {
             let column = row.table.column(*column).name;
             children.push((child, Some(format!("add {} {} {column} {}", row.table.name, row.uuid, child.uuid))));
         }
@@ -53,12 +55,28 @@ fn dependent<'a>(atom: &Atom, by_uuid: &BTreeMap<Uuid, &'a WholeRow>) -> Option<
     by_uuid.get(&atom.as_uuid()?).copied().filter(|row| !row.table.is_root)
 }
 
-/// The command that creates a row, without its references to rows that come later.
+/// A row cannot be without such a reference, not even for a moment.
+fn is_required(row: &WholeRow, column: ColumnId) -> bool {
+    let ty = row.table.column(column).ty;
+    ty.min > 0 && ty.key.ref_table.is_some()
+}
+
+/// The command that creates a row, without its references to rows that come later, but with those that it cannot be without.
 fn create(row: &WholeRow, by_uuid: &BTreeMap<Uuid, &WholeRow>) -> String {
+    let required = row.columns.iter().filter(|(column, _)| is_required(row, *column));
+    let first = required.flat_map(|(_, value)| value.atoms()).filter_map(|atom| dependent(atom, by_uuid));
+    let mut command: String = first.map(|child| create(child, by_uuid) + " \\\n  -- ").collect();
+    command.push_str(&create_alone(row, by_uuid));
+    command
+}
+
+fn create_alone(row: &WholeRow, by_uuid: &BTreeMap<Uuid, &WholeRow>) -> String {
     let mut command = format!("--id={} create {}", row.uuid, row.table.name);
     for (column, value) in &row.columns {
-        let later = value.atoms().iter().any(|atom| dependent(atom, by_uuid).is_some());
-        if !value.is_empty() && !later {
+        // Without what only newer versions have, such as tiers of ACLs, the rows mean the same.
+        let everywhere = row.table.column(*column).versions.len() == northbound::ALL.len();
+        let later = !is_required(row, *column) && value.atoms().iter().any(|atom| dependent(atom, by_uuid).is_some());
+        if !value.is_empty() && everywhere && !later {
             command.push(' ');
             command.push_str(&quoted(&format!("{}={}", row.table.column(*column).name, datum(value))));
         }

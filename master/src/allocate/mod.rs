@@ -151,7 +151,11 @@ impl Allocator {
         match key {
             FactKey::Node(name) => self.delete_node(name, fx),
             FactKey::Pod(key) => self.forget_pod(key, fx),
-            FactKey::Namespace(_) | FactKey::Service(_) | FactKey::EndpointSlice(_) | FactKey::ServiceCidr(_) => {}
+            FactKey::Namespace(_)
+            | FactKey::Service(_)
+            | FactKey::EndpointSlice(_)
+            | FactKey::ServiceCidr(_)
+            | FactKey::NetworkPolicy(_) => {}
         }
     }
 

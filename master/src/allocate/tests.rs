@@ -69,6 +69,7 @@ impl World {
             labels: Box::default(),
             created: 0,
             host_ports: Box::default(),
+            ports: Box::default(),
             host_network: false,
             finished,
         };

@@ -6,11 +6,15 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use ovenbird_api::HostPort;
 
-/// What the containers that run beside each other ask for: init containers only when they stay (KEP-753).
-pub(super) fn of(spec: &PodSpec) -> Box<[HostPort]> {
+/// The containers that run beside each other: init containers only when they stay (KEP-753).
+pub(super) fn running(spec: &PodSpec) -> impl Iterator<Item = &Container> {
     let stays = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(stays));
-    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(stays))
+}
+
+/// What the containers that run beside each other ask for.
+pub(super) fn of(spec: &PodSpec) -> Box<[HostPort]> {
+    let ports = running(spec).flat_map(|container| container.ports.iter().flatten());
     let wanted =
         ports.filter_map(|p| HostPort::new(p.host_ip.as_deref(), p.host_port, p.protocol.as_deref(), p.container_port));
     wanted.collect()

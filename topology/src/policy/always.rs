@@ -1,0 +1,96 @@
+//! What no policy may stop: neighbour discovery, a node to its own pods (probes), and a pod to itself through a Service.
+//!
+//! These rows are there while there is any policy, in the first tier and above all others, so a cluster without policies keeps no
+//! state for them. Source: NetworkPolicy in the Kubernetes documentation: "A Pod cannot block access to itself", "traffic to and from the
+//! node where a Pod is running is always allowed". Must not: depend on a certain policy.
+
+use ipnet::IpNet;
+use ovenbird_api::address;
+use ovenbird_reconcile::{Output, Owner};
+use ovenbird_schema::northbound::{logical_switch as ls, meter, meter_band, port_group as pg};
+use ovsdb::Uuid;
+
+use super::acl::{Acl, Gress, METER, TIER_ALWAYS, Verdict};
+use super::groups::Group;
+use crate::build::{self, RowBuilder, contribution};
+use crate::view::View;
+use crate::{kinds, node};
+
+/// Name and role of the group of all management ports: what is in it applies to all node switches.
+const EVERY_SWITCH: &str = "clusterPolicyPortGroup";
+/// Priority above all others.
+const PRIORITY: i64 = 32000;
+
+fn every_switch() -> Uuid {
+    build::id(&pg::TABLE, &kinds::cluster(), EVERY_SWITCH)
+}
+
+/// Adds what there is once in a cluster, and the meter of what is logged.
+pub(crate) fn add_to_cluster(view: &View<'_>, owner: &Owner, output: &mut Output) {
+    if !view.any_policy() {
+        return;
+    }
+    let group = Group { id: every_switch(), name: EVERY_SWITCH.to_owned() };
+    output.rows.push(
+        RowBuilder::new(view, &pg::TABLE, owner, EVERY_SWITCH, pg::EXTERNAL_IDS, &[])
+            .exactly(pg::name(EVERY_SWITCH))
+            .members(pg::ACLS)
+            .members(pg::PORTS)
+            .build(),
+    );
+    let always = |name: &str, gress, verdict, text: &str| Acl {
+        name: format!("NP:{name}"),
+        gress,
+        priority: PRIORITY,
+        tier: TIER_ALWAYS,
+        verdict,
+        text: text.to_owned(),
+        log: None,
+    };
+    for gress in Gress::ALL {
+        let extra = [("direction", gress.as_str()), ("type", "arpAllow")];
+        let role = format!("arpAllow_{}", gress.as_str());
+        let acl = always("arpAllow", gress, Verdict::Allow, "arp || nd");
+        acl.add(view, owner, &role, &extra, &group, output);
+    }
+    for v4 in view.config().families() {
+        let (ip, hairpin) = (if v4 { "ip4" } else { "ip6" }, view.config().masquerade().hairpin(v4));
+        let extra = [("direction", "Ingress"), ("type", "hairpin"), ("ip", &*hairpin.to_string())];
+        let acl = always("hairpin", Gress::Ingress, Verdict::AllowRelated, &format!("{ip}.src == {hairpin}"));
+        acl.add(view, owner, &format!("hairpin_{ip}"), &extra, &group, output);
+    }
+    let band = RowBuilder::new(view, &meter_band::TABLE, owner, METER, meter_band::EXTERNAL_IDS, &[])
+        .exactly(meter_band::action(meter_band::Action::Drop))
+        .exactly(meter_band::rate(view.config().acl_logging_rate()))
+        .build();
+    let limit = RowBuilder::new(view, &meter::TABLE, owner, METER, meter::EXTERNAL_IDS, &[])
+        .exactly(meter::name(METER))
+        .exactly(meter::unit(meter::Unit::Pktps))
+        .exactly(meter::fair(Some(true)))
+        .exactly(meter::bands([band.id.uuid()]))
+        .build();
+    output.rows.extend([band, limit]);
+}
+
+/// Adds what a node may do to its own pods, and its switch to those where policies apply. `management` is its port.
+pub(crate) fn add_to_node(view: &View<'_>, owner: &Owner, subnets: &[IpNet], management: Uuid, output: &mut Output) {
+    if !view.any_policy() {
+        return;
+    }
+    output.contributions.push(contribution(&pg::TABLE, every_switch(), pg::PORTS, management));
+    for own in subnets.iter().filter_map(|subnet| address::management(*subnet)) {
+        let ip = if own.is_ipv4() { "ip4" } else { "ip6" };
+        let acl = Acl {
+            name: format!("NP:node:{}", owner.key),
+            gress: Gress::Ingress,
+            priority: PRIORITY,
+            tier: TIER_ALWAYS,
+            verdict: Verdict::AllowRelated,
+            text: format!("{ip}.src == {own}"),
+            log: None,
+        };
+        let row = acl.row(view, owner, &format!("allow_{ip}"), &[("ip", &*own.to_string())]);
+        output.contributions.push(contribution(&ls::TABLE, node::switch(&owner.key), ls::ACLS, row.id.uuid()));
+        output.rows.push(row);
+    }
+}

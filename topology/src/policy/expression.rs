@@ -1,0 +1,114 @@
+//! Parts of OVN's match expressions (ovn-sb(5), Logical_Flow, `match`).
+//!
+//! Equal inputs give equal texts. Must not: know policies.
+
+use ovenbird_api::Protocol;
+
+use crate::Config;
+use crate::facts::{Numbers, PortMatch};
+
+/// Which address of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Where it comes from.
+    Source,
+    /// Where it goes.
+    Destination,
+}
+
+impl Side {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Side::Source => "src",
+            Side::Destination => "dst",
+        }
+    }
+}
+
+/// All of the parts that there are.
+pub(super) fn all(parts: impl IntoIterator<Item = Option<String>>) -> String {
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" && ")
+}
+
+/// The address is in one of the sets, which `sets` names for IPv4 (`true`) and IPv6; `None` without any. Families that the
+/// cluster does not have are left out.
+pub(super) fn addresses(config: &Config, side: Side, mut sets: impl FnMut(bool) -> Vec<String>) -> Option<String> {
+    let mut families = Vec::new();
+    for v4 in config.families() {
+        let names: Vec<String> = sets(v4).iter().map(|name| format!("${name}")).collect();
+        let ip = if v4 { "ip4" } else { "ip6" };
+        families.extend(set(names).map(|set| format!("{ip}.{} == {set}", side.as_str())));
+    }
+    match families.len() {
+        0 => None,
+        1 => families.pop(),
+        _ => Some(format!("({})", families.join(" || "))),
+    }
+}
+
+/// One destination port.
+pub(super) fn port(protocol: Protocol, number: u16) -> String {
+    format!("{}.dst == {number}", protocol.name())
+}
+
+/// The ports that are given by number, all of one protocol; `None` without any.
+pub(super) fn ports(ports: &[PortMatch]) -> Option<String> {
+    let protocol = ports.first()?.protocol.name();
+    if ports.iter().any(|port| port.numbers == Numbers::All) {
+        return Some(protocol.to_owned());
+    }
+    // Sorted by the first number: what overlaps or touches becomes one.
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for port in ports {
+        let Numbers::Range(first, last) = port.numbers else { continue };
+        match ranges.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => ranges.push((first, last)),
+        }
+    }
+    let single = |(first, last): &&(u16, u16)| first == last;
+    let numbers = ranges.iter().filter(single).map(|(number, _)| number.to_string()).collect();
+    let mut texts: Vec<String> = set(numbers).map(|set| format!("{protocol}.dst == {set}")).into_iter().collect();
+    let wide = ranges.iter().filter(|range| !single(range));
+    texts.extend(wide.map(|(first, last)| format!("{first} <= {protocol}.dst <= {last}")));
+    match texts.len() {
+        0 => None,
+        1 => texts.pop(),
+        _ => Some(format!("({})", texts.join(" || "))),
+    }
+}
+
+/// `a`, or `{a, b}`; `None` of nothing.
+fn set(mut items: Vec<String>) -> Option<String> {
+    match items.len() {
+        0 => None,
+        1 => items.pop(),
+        _ => Some(format!("{{{}}}", items.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(numbers: &[Numbers]) -> Option<String> {
+        let mut all: Vec<PortMatch> =
+            numbers.iter().map(|n| PortMatch { protocol: Protocol::Tcp, numbers: n.clone() }).collect();
+        all.sort_unstable();
+        ports(&all)
+    }
+
+    #[test]
+    fn ports_as_few_ranges() {
+        use Numbers::{All, Named, Range};
+        assert_eq!(text(&[Range(80, 80)]).as_deref(), Some("tcp.dst == 80"));
+        assert_eq!(text(&[Range(443, 443), Range(80, 80)]).as_deref(), Some("tcp.dst == {80, 443}"));
+        assert_eq!(
+            text(&[Range(9000, 9009), Range(80, 80), Range(9005, 9020)]).as_deref(),
+            Some("(tcp.dst == 80 || 9000 <= tcp.dst <= 9020)")
+        );
+        assert_eq!(text(&[Range(1, 65535), Range(65535, 65535)]).as_deref(), Some("1 <= tcp.dst <= 65535"));
+        assert_eq!(text(&[Range(80, 80), All]).as_deref(), Some("tcp"));
+        assert_eq!(text(&[Named("web".into())]), None);
+    }
+}

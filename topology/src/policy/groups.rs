@@ -1,0 +1,225 @@
+//! Groups of ports and sets of addresses, and who is in them.
+//!
+//! Must not: write ACLs but the default of what is isolated.
+
+use ovenbird_api::Protocol;
+use ovenbird_api::annotation::ACL_LOGGING;
+use ovenbird_reconcile::{DesiredRow, Output, Owner, Severity};
+use ovenbird_schema::northbound::{address_set as set, port_group as pg};
+use ovsdb::{Str, Uuid};
+
+use super::acl::{Acl, Gress, TIER_POLICY, Verdict};
+use super::{ALLOW, Named, port_use};
+use crate::build::{self, RowBuilder, contribution, text_member};
+use crate::facts::PodFact;
+use crate::node::check;
+use crate::selection::{Selected, Selection, Use};
+use crate::view::View;
+use crate::{kinds, pod};
+
+/// Longest readable part of a name; with a hash and what tells it from others, names stay within the 63 characters of OVS.
+const LONGEST_PREFIX: usize = 40;
+
+/// A group of ports, as others refer to it.
+pub(super) struct Group {
+    /// The row.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+}
+
+impl Group {
+    /// The pods of a selection.
+    pub fn of(selection: &Selection) -> Group {
+        let key = selection.to_string();
+        let id = build::id(&pg::TABLE, &owner_of(&key), "");
+        Group { name: name(&key, id), id }
+    }
+
+    /// Those of them to which a port name means a number.
+    pub fn of_port(selection: &Selection, protocol: Protocol, port: &str, number: u16) -> Group {
+        let key = selection.to_string();
+        let role = port_role(protocol, port, number);
+        let id = build::id(&pg::TABLE, &owner_of(&key), &role);
+        Group { name: name(&format!("{role}_{key}"), id), id }
+    }
+
+    /// The pods of a namespace that some policy isolates.
+    fn isolated(namespace: &str, gress: Gress) -> Group {
+        let id = build::id(&pg::TABLE, &Owner::new(kinds::NETPOL_NAMESPACE, namespace), gress.as_str());
+        let direction = match gress {
+            Gress::Ingress => "ingress",
+            Gress::Egress => "egress",
+        };
+        Group { name: name(&format!("{direction}DefaultDeny_{namespace}"), id), id }
+    }
+}
+
+/// The addresses of a selection's pods, of one family.
+pub(super) fn address_set(selection: &Selection, v4: bool) -> Named {
+    let key = selection.to_string();
+    let role = family(v4);
+    let id = build::id(&set::TABLE, &owner_of(&key), role);
+    Named { name: name(&format!("{role}_{key}"), id), id }
+}
+
+/// Those of pods to which a port name means a number.
+pub(super) fn port_set(selection: &Selection, protocol: Protocol, port: &str, number: u16, v4: bool) -> Named {
+    let key = selection.to_string();
+    let role = format!("{}_{}", port_role(protocol, port, number), family(v4));
+    let id = build::id(&set::TABLE, &owner_of(&key), &role);
+    Named { name: name(&format!("{role}_{key}"), id), id }
+}
+
+/// The name of a group or set: a readable beginning, and part of the row's UUID, so that no two are the same.
+pub(super) fn name(readable: &str, id: Uuid) -> String {
+    let words = readable.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let mut prefix: String = words.collect::<Vec<_>>().join("_");
+    prefix.truncate(LONGEST_PREFIX);
+    let start = if prefix.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
+    let hash: String = id.as_bytes()[..10].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{start}{prefix}_{hash}")
+}
+
+/// The rows of a selection in use.
+pub(crate) fn translate_selection(view: &View<'_>, owner: &Owner) -> Output {
+    let Some(selected) = view.own_selection(owner) else { return Output::default() };
+    let selection = &selected.selection;
+    let mut output = Output::default();
+    if is_target(selected) {
+        output.rows.push(group_row(view, owner, "", &[], &Group::of(selection)));
+    }
+    if selected.is_used(&Use::Peer) {
+        for v4 in view.config().families() {
+            output.rows.push(set_row(view, owner, family(v4), &address_set(selection, v4)));
+        }
+    }
+    for port in selected.uses() {
+        let Some((protocol, name)) = port_use(port) else { continue };
+        for number in selected.numbers(protocol, name) {
+            let role = port_role(protocol, name, number);
+            if matches!(port, Use::TargetPort(..)) {
+                let group = Group::of_port(selection, protocol, name, number);
+                output.rows.push(group_row(view, owner, &role, &[&role], &group));
+                continue;
+            }
+            for v4 in view.config().families() {
+                let row = port_set(selection, protocol, name, number, v4);
+                output.rows.push(set_row(view, owner, &format!("{role}_{}", family(v4)), &row));
+            }
+        }
+    }
+    output
+}
+
+/// What the policies of a namespace share: the default of the pods that they isolate.
+pub(crate) fn translate_namespace(view: &View<'_>, owner: &Owner) -> Output {
+    let mut output = Output::default();
+    if !view.has_policies(owner) {
+        return output;
+    }
+    let namespace = &owner.key;
+    let logging = check(view.acl_logging(namespace), ACL_LOGGING, Severity::Warning, &mut output.diagnostics);
+    for gress in Gress::ALL {
+        let group = Group::isolated(namespace, gress);
+        let direction = gress.as_str();
+        output.rows.push(group_row(view, owner, direction, &[direction], &group));
+        let acl = Acl {
+            name: format!("NP:{namespace}:{direction}"),
+            gress,
+            priority: ALLOW - 1,
+            tier: TIER_POLICY,
+            verdict: Verdict::Drop,
+            text: gress.at(&group.name),
+            log: logging.and_then(|logging| logging.deny),
+        };
+        let extra = [("direction", direction), ("type", "defaultDeny")];
+        acl.add(view, owner, direction, &extra, &group, &mut output);
+    }
+    output
+}
+
+/// A pod's addresses in the sets of the selections that it is in.
+pub(crate) fn translate_peer(view: &View<'_>, owner: &Owner) -> Output {
+    let mut output = Output::default();
+    let Some(pod) = view.own_pod(owner) else { return output };
+    let Ok(Some((_, addresses))) = pod::place(view, pod) else { return output };
+    let selections = view.selections_of(owner);
+    for ip in addresses.iter() {
+        let text = view.text(&ip.to_string());
+        for selected in &selections {
+            let (selection, v4) = (&selected.selection, ip.is_ipv4());
+            let mut add = |row: Named| {
+                output.contributions.push(text_member(&set::TABLE, row.id, set::ADDRESSES, text.clone()));
+            };
+            for port in selected.uses() {
+                match port {
+                    Use::Peer => add(address_set(selection, v4)),
+                    Use::PeerPort(protocol, name) => {
+                        if let Some(number) = pod.number(*protocol, name) {
+                            add(port_set(selection, *protocol, name, number, v4));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    output
+}
+
+/// Adds a pod's port to the groups of the selections that it is in, and to those that are isolated.
+pub(crate) fn add_to_pod(view: &View<'_>, owner: &Owner, pod: &PodFact, port: Uuid, output: &mut Output) {
+    let mut isolated = [false; 2];
+    let mut add = |group: Group| output.contributions.push(contribution(&pg::TABLE, group.id, pg::PORTS, port));
+    for selected in view.selections_of(owner).into_iter().filter(|selected| is_target(selected)) {
+        let selection = &selected.selection;
+        add(Group::of(selection));
+        for used in selected.uses() {
+            match used {
+                Use::Ingress => isolated[0] = true,
+                Use::Egress => isolated[1] = true,
+                Use::TargetPort(protocol, name) => {
+                    if let Some(number) = pod.number(*protocol, name) {
+                        add(Group::of_port(selection, *protocol, name, number));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    for (gress, _) in Gress::ALL.into_iter().zip(isolated).filter(|(_, isolated)| *isolated) {
+        add(Group::isolated(pod.namespace(), gress));
+    }
+}
+
+fn is_target(selected: &Selected) -> bool {
+    selected.is_used(&Use::Ingress) || selected.is_used(&Use::Egress)
+}
+
+fn group_row(view: &View<'_>, owner: &Owner, role: &str, keys: &[&str], group: &Group) -> DesiredRow {
+    RowBuilder::keyed(view, &pg::TABLE, owner, role, keys, pg::EXTERNAL_IDS, &[])
+        .exactly(pg::name(&*group.name))
+        .members(pg::ACLS)
+        .members(pg::PORTS)
+        .build()
+}
+
+fn set_row(view: &View<'_>, owner: &Owner, role: &str, row: &Named) -> DesiredRow {
+    RowBuilder::keyed(view, &set::TABLE, owner, role, &[role], set::EXTERNAL_IDS, &[])
+        .exactly(set::name(&*row.name))
+        .members(set::ADDRESSES)
+        .build()
+}
+
+fn owner_of(key: &str) -> Owner {
+    Owner::new(kinds::POD_SELECTOR, Str::from(key))
+}
+
+fn port_role(protocol: Protocol, name: &str, number: u16) -> String {
+    format!("{}_{name}_{number}", protocol.name())
+}
+
+fn family(v4: bool) -> &'static str {
+    if v4 { "v4" } else { "v6" }
+}
