@@ -85,6 +85,14 @@ pub struct Settings {
     #[arg(long, env = "OVENBIRD_NON_MASQUERADE_CIDRS", value_name = "CIDR,...")]
     pub non_masquerade_cidrs: Option<String>,
 
+    /// Enforce NetworkPolicies; false lets everything through and leaves the policies alone [default: true].
+    #[arg(long, env = "OVENBIRD_ENABLE_NETWORK_POLICY", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub enable_network_policy: Option<bool>,
+
+    /// Packets per second that each rule of a policy logs, in namespaces that ask for it (annotation k8s.ovn.org/acl-logging) [default: 20].
+    #[arg(long, env = "OVENBIRD_ACL_LOGGING_RATE_LIMIT", value_name = "NUMBER")]
+    pub acl_logging_rate_limit: Option<u16>,
+
     /// Northbound servers, separated by commas: unix:PATH, tcp:HOST:PORT, ssl:HOST:PORT
     /// [default: unix:/var/run/ovn/ovnnb_db.sock].
     #[arg(long, env = "OVENBIRD_NB_ADDRESS", value_name = "ADDRESS,...")]
@@ -214,7 +222,8 @@ impl Settings {
         merge! {
             Settings, self, under,
             kubeconfig cluster_subnets k8s_service_cidrs gateway_v4_join_subnet gateway_v6_join_subnet
-            gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet disable_snat non_masquerade_cidrs nb_address
+            gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet disable_snat non_masquerade_cidrs enable_network_policy
+            acl_logging_rate_limit nb_address
             nb_client_privkey nb_client_cert nb_client_cacert metrics_bind_address admin_socket lease_namespace lease_name
             lease_identity ha_election_lease_duration ha_election_renew_deadline ha_election_retry_period audit_interval
             patch_concurrency loglevel
@@ -287,6 +296,8 @@ fn networks(s: &Settings) -> Result<topology::Config, SettingError> {
         masquerade_subnets: &masquerade,
         non_masquerade_cidrs: or(s.non_masquerade_cidrs.as_ref(), ""),
         snat: !s.disable_snat.unwrap_or(false),
+        network_policy: s.enable_network_policy.unwrap_or(true),
+        acl_logging_rate: s.acl_logging_rate_limit.unwrap_or(topology::DEFAULT_ACL_LOGGING_RATE),
         ..topology::Settings::default()
     })
     .map_err(|e| SettingError::Contradiction(e.to_string()))

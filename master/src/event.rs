@@ -12,7 +12,8 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta, PostParams};
 use ovenbird_daemon::{access, rights};
-use ovenbird_reconcile::{Diagnostic, Severity};
+use ovenbird_reconcile::{Diagnostic, Owner, Severity};
+use ovenbird_topology::kinds;
 use ovsdb::Str;
 use rustc_hash::{FxHashMap, FxHasher};
 use tokio::sync::mpsc;
@@ -119,7 +120,7 @@ async fn uid_of(client: &kube::Client, subject: &Subject) -> Result<Option<Strin
         version: "v1".into(),
         api_version: subject.api_version(),
         kind: subject.kind.into(),
-        plural: format!("{}s", subject.kind.to_lowercase()),
+        plural: subject.plural(),
     };
     let (namespace, name) = subject.split();
     let objects: Api<PartialObjectMeta<DynamicObject>> = match namespace {
@@ -130,8 +131,28 @@ async fn uid_of(client: &kube::Client, subject: &Subject) -> Result<Option<Strin
 }
 
 impl Subject {
+    /// The object that an owner stands for; `None` for those that stand for several.
+    pub fn of(owner: &Owner) -> Option<Subject> {
+        let kind = match owner.kind {
+            kinds::POD_SELECTOR | kinds::PEER => return None,
+            kinds::NETPOL_NAMESPACE => "Namespace",
+            kind => kind.name,
+        };
+        Some(Subject { kind, key: owner.key.clone() })
+    }
+
     fn group(&self) -> &'static str {
-        if self.kind == "ServiceCIDR" { "networking.k8s.io" } else { "" }
+        match self.kind {
+            "ServiceCIDR" | "NetworkPolicy" => "networking.k8s.io",
+            _ => "",
+        }
+    }
+
+    fn plural(&self) -> String {
+        match self.kind {
+            "NetworkPolicy" => "networkpolicies".into(),
+            kind => format!("{}s", kind.to_lowercase()),
+        }
     }
 
     fn api_version(&self) -> String {

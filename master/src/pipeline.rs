@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ovenbird_reconcile::{Outcome, Owner, Zone};
+use ovenbird_reconcile::{Outcome, Owner, OwnerKind, Zone};
 use ovenbird_topology::{
-    Change as FactChange, EndpointSliceFact, Engine, Fact, FactKey, NamespaceFact, NodeFact, PodFact, ServiceCidrFact,
-    ServiceFact, kinds,
+    Change as FactChange, EndpointSliceFact, Engine, Fact, FactKey, NamespaceFact, NetworkPolicyFact, NodeFact,
+    PodFact, ServiceCidrFact, ServiceFact, kinds,
 };
 use ovsdb::{Handle, Str};
 use tokio::sync::{mpsc, watch};
@@ -61,14 +61,20 @@ pub enum Seen {
     Services(Batch<ServiceFact>),
     /// Of EndpointSlices.
     EndpointSlices(Batch<EndpointSliceFact>),
+    /// Of NetworkPolicies.
+    NetworkPolicies(Batch<NetworkPolicyFact>),
     /// Of ServiceCIDRs.
     ServiceCidrs(Batch<ServiceCidrFact>),
 }
 
 /// Kinds that are watched.
-const KINDS: [&str; 6] = ["Node", "Pod", "Namespace", "Service", "EndpointSlice", "ServiceCIDR"];
+const KINDS: [&str; 7] = ["Node", "Pod", "Namespace", "Service", "EndpointSlice", "NetworkPolicy", "ServiceCIDR"];
+/// Those that say what a pod may do: before they are listed, no pod is connected.
+const POLICIES: [usize; 2] = [2, 5];
+/// Owners whose rows depend on them.
+const POLICED: [OwnerKind; 3] = [kinds::PEER, kinds::NETWORK_POLICY, kinds::POD];
 /// So many of them must be listed before anything is chosen or deleted. ServiceCIDRs yield no rows, and before Kubernetes 1.33 there are none.
-const NEEDED: usize = 5;
+const NEEDED: usize = 6;
 
 /// The ends of all channels that lead here.
 #[derive(Debug)]
@@ -119,6 +125,8 @@ pub struct Pipeline {
     /// Services that changed before every list was complete, and are not translated yet: what they would lose then is only not told
     /// yet. Once the lists are complete, the next one is last.
     early: Vec<Owner>,
+    /// Pods and policies that changed before all policies were known, and are not translated yet.
+    unjudged: Vec<Owner>,
     /// All that the lists told has become wishes.
     caught_up: bool,
     pub(crate) leading: Leading,
@@ -145,6 +153,7 @@ impl Pipeline {
             watches: KINDS.map(|kind| status::Watch { kind, ..status::Watch::default() }),
             listed: [None; KINDS.len()],
             early: Vec::new(),
+            unjudged: Vec::new(),
             caught_up: false,
             leading: Leading::No,
             commits: VecDeque::new(),
@@ -229,8 +238,9 @@ impl Pipeline {
             // A pod that starts is waited for.
             let patient = owner.kind == kinds::SERVICE;
             let diagnostics = self.northbound.set(&owner, output, patient, now);
-            let subject = Subject { kind: owner.kind.name, key: owner.key };
-            self.out.reporter.set(Source::Translation, subject, &diagnostics);
+            if let Some(subject) = Subject::of(&owner) {
+                self.out.reporter.set(Source::Translation, subject, &diagnostics);
+            }
         }
         self.pump(now);
         if self.is_catching_up() && self.early.is_empty() {
@@ -245,13 +255,23 @@ impl Pipeline {
         }
     }
 
-    /// The owners to translate now. A Service is not before its endpoints are known, or it would be cut off until they are.
+    /// The owners to translate now. A Service is not before its endpoints are known, or it would be cut off until they are; a pod
+    /// is not before all policies are known, or it would be open until they are.
     fn take_dirty(&mut self) -> Vec<Owner> {
         let dirty = self.engine.take_dirty();
         if self.caught_up {
             return dirty;
         }
         let (early, mut owners): (Vec<Owner>, _) = dirty.into_iter().partition(|owner| owner.kind == kinds::SERVICE);
+        if self.knows_policies() {
+            owners.extend(std::mem::take(&mut self.unjudged));
+            owners.sort_unstable();
+            owners.dedup();
+        } else {
+            let (unjudged, rest) = owners.into_iter().partition(|owner| POLICED.contains(&owner.kind));
+            owners = rest;
+            self.unjudged.extend::<Vec<Owner>>(unjudged);
+        }
         let new = !early.is_empty();
         self.early.extend(early);
         if self.is_listed() {
@@ -268,6 +288,11 @@ impl Pipeline {
     /// True when every list is complete.
     fn is_listed(&self) -> bool {
         self.watches[..NEEDED].iter().all(|watch| watch.complete)
+    }
+
+    /// True when all that may restrict a pod is listed.
+    fn knows_policies(&self) -> bool {
+        POLICIES.iter().all(|kind| self.watches[*kind].complete)
     }
 
     /// True when every list is complete, but not all of it is translated.
@@ -298,9 +323,13 @@ impl Pipeline {
                 let change = |this: &mut Self, fact| this.effects.facts.push(Fact::EndpointSlice(fact));
                 self.take(4, batch, FactKey::EndpointSlice, change)
             }
+            Seen::NetworkPolicies(batch) => {
+                let change = |this: &mut Self, fact| this.effects.facts.push(Fact::NetworkPolicy(fact));
+                self.take(5, batch, FactKey::NetworkPolicy, change)
+            }
             Seen::ServiceCidrs(batch) => {
                 let change = |this: &mut Self, fact| this.effects.facts.push(Fact::ServiceCidr(fact));
-                self.take(5, batch, FactKey::ServiceCidr, change)
+                self.take(6, batch, FactKey::ServiceCidr, change)
             }
         }
     }
@@ -419,8 +448,12 @@ impl Pipeline {
         }
         if let Some(Outcome::Quarantined(owners)) = &commit.outcome {
             for (owner, diagnostic) in owners {
-                let subject = Subject { kind: owner.kind.name, key: owner.key.clone() };
-                self.out.reporter.set(Source::Commit, subject, std::slice::from_ref(diagnostic));
+                match Subject::of(owner) {
+                    Some(subject) => {
+                        self.out.reporter.set(Source::Commit, subject, std::slice::from_ref(diagnostic));
+                    }
+                    None => tracing::warn!(%owner, "{}: {}", diagnostic.field, diagnostic.message),
+                }
             }
         }
         self.commits.truncate(REMEMBERED - 1);

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use kube::Api;
 use ovenbird_daemon::access::{self, AccessError};
 use ovenbird_daemon::http;
 use ovenbird_schema::northbound;
-use ovenbird_topology::{Interner, ServiceCidrFact};
+use ovenbird_topology::{Interner, NetworkPolicyFact, ServiceCidrFact};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
@@ -123,6 +123,8 @@ fn spawn_watches(client: &kube::Client) -> (channel::Sender<u64>, mpsc::Receiver
     watches.spawn(Slim::<NamespaceKind>::tell, Seen::Namespaces);
     watches.spawn(Slim::<ServiceKind>::tell, Seen::Services);
     watches.spawn(SlimSlice::tell, Seen::EndpointSlices);
+    let policy = |policy: NetworkPolicy, texts: &mut Interner| NetworkPolicyFact::from_k8s(&policy, texts);
+    watches.spawn(policy, Seen::NetworkPolicies);
     watches.spawn(|cidr: ServiceCIDR, _: &mut Interner| ServiceCidrFact::from_k8s(&cidr), Seen::ServiceCidrs);
     (generation, seen)
 }

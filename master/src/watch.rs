@@ -16,7 +16,9 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Resource};
 use ovenbird_daemon::{access, rights};
-use ovenbird_topology::{EndpointSliceFact, NamespaceFact, NodeFact, PodFact, ServiceCidrFact, ServiceFact};
+use ovenbird_topology::{
+    EndpointSliceFact, NamespaceFact, NetworkPolicyFact, NodeFact, PodFact, ServiceCidrFact, ServiceFact,
+};
 use ovsdb::Str;
 use rustc_hash::FxHashSet;
 use serde::de::DeserializeOwned;
@@ -80,6 +82,12 @@ impl Keyed for ServiceFact {
 }
 
 impl Keyed for EndpointSliceFact {
+    fn key(&self) -> &Str {
+        &self.key
+    }
+}
+
+impl Keyed for NetworkPolicyFact {
     fn key(&self) -> &Str {
         &self.key
     }

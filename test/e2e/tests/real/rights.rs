@@ -15,7 +15,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use kube::api::{Api as KubeApi, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::conditions::is_pod_running;
 use kube::{Client, ResourceExt};
@@ -37,6 +37,8 @@ const CIDRS: &str = "k8s.ovn.org/host-cidrs";
 /// How often a condition is looked at that nothing announces.
 /// How the addresses of pods begin.
 const POD_NETWORK: &str = "10.244";
+/// So many exceptions of a block that no one set holds what is left of it.
+const MANY: u32 = 2000;
 const PERIOD: Duration = Duration::from_millis(50);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,7 +172,8 @@ impl World<'_> {
         match (&*right.account, &*right.resource, &*right.verb) {
             (
                 "ovenbird-master",
-                "nodes" | "pods" | "namespaces" | "services" | "endpointslices" | "servicecidrs" | "leases",
+                "nodes" | "pods" | "namespaces" | "services" | "endpointslices" | "networkpolicies" | "servicecidrs"
+                | "leases",
                 "list" | "watch",
             )
             | ("ovenbird-master", "leases", "get")
@@ -189,6 +192,8 @@ impl World<'_> {
             ("ovenbird-master", "nodes", "get") => self.node(&self.name(), json!({SUBNETS: "nonsense"})).await,
             ("ovenbird-master", "services", "get") => self.service(&self.name(), json!({SCHEDULER: "nonsense"})).await,
             ("ovenbird-master", "servicecidrs", "get") => self.cidr(POD_NETWORK).await.map(drop),
+            ("ovenbird-master", "networkpolicies", "get") => self.policy(&self.name(), MANY).await,
+            ("ovenbird-master", "namespaces", "get") => self.logging("nonsense").await.map(drop),
             ("ovenbird-master", "pods", "get") | ("ovenbird-master", "events", "create") => {
                 self.pod(&self.name(), GHOST, json!({NETWORKS: "nonsense"})).await
             }
@@ -217,7 +222,7 @@ impl World<'_> {
         match (&*right.account, &*right.resource, &*right.verb) {
             (
                 "ovenbird-master",
-                "nodes" | "pods" | "namespaces" | "services" | "endpointslices" | "servicecidrs",
+                "nodes" | "pods" | "namespaces" | "services" | "endpointslices" | "networkpolicies" | "servicecidrs",
                 "list" | "watch",
             ) => self.master_sees(right).await,
             ("ovenbird-master", "leases", _) => {
@@ -233,6 +238,12 @@ impl World<'_> {
                 self.told(&name).await
             }
             ("ovenbird-master", "servicecidrs", "get") => self.told(&self.cidr(POD_NETWORK).await?.0).await,
+            ("ovenbird-master", "networkpolicies", "get") => {
+                let name = self.name();
+                self.policy(&name, MANY).await?;
+                self.told(&name).await
+            }
+            ("ovenbird-master", "namespaces", "get") => self.told(&self.logging("louder").await?).await,
             ("ovenbird-master", "services", "get") => {
                 let name = self.name();
                 self.service(&name, json!({SCHEDULER: "nonsense"})).await?;
@@ -317,6 +328,7 @@ impl World<'_> {
             "services" => self.service(&name, json!({})).await.map(|()| "Service")?,
             "endpointslices" => self.slice(&name).await.map(|()| "EndpointSlice")?,
             "servicecidrs" => self.cidr("10.200").await.map(|_| "ServiceCIDR")?,
+            "networkpolicies" => self.policy(&name, 0).await.map(|()| "NetworkPolicy")?,
             _ => self.lab.namespace(&name).await.map(|()| "Namespace")?,
         };
         self.until("the master to have seen all", async || {
@@ -326,6 +338,7 @@ impl World<'_> {
                 "Pod" => KubeApi::<Pod>::all(client).list_metadata(&all).await?.items.len(),
                 "Service" => KubeApi::<Service>::all(client).list_metadata(&all).await?.items.len(),
                 "EndpointSlice" => KubeApi::<EndpointSlice>::all(client).list_metadata(&all).await?.items.len(),
+                "NetworkPolicy" => KubeApi::<NetworkPolicy>::all(client).list_metadata(&all).await?.items.len(),
                 "ServiceCIDR" => KubeApi::<ServiceCIDR>::all(client).list_metadata(&all).await?.items.len(),
                 _ => KubeApi::<Namespace>::all(client).list_metadata(&all).await?.items.len(),
             };
@@ -454,6 +467,27 @@ impl World<'_> {
     }
 
     /// Makes a ServiceCIDR with one of the networks that begin so. Returns its name and the network.
+    /// A policy that lets a block in, less a number of addresses.
+    async fn policy(&self, name: &str, exceptions: u32) -> Result<()> {
+        let except: Vec<String> = (0..exceptions).map(|i| format!("fd00:{i:x}::1/128")).collect();
+        let policy = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "::/0", "except": except}}]}, {}]},
+        });
+        self.lab.apply(&policy.to_string()).await.map(drop)
+    }
+
+    /// Asks for logging in a way that cannot be read; returns the namespace's name.
+    async fn logging(&self, how: &str) -> Result<String> {
+        self.policy("logged", 0).await?;
+        let namespace = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": NAMESPACE, "annotations": {"k8s.ovn.org/acl-logging": how}},
+        });
+        self.lab.apply(&namespace.to_string()).await?;
+        Ok(NAMESPACE.to_owned())
+    }
+
     async fn cidr(&self, first: &str) -> Result<(String, String)> {
         let name = self.name();
         let net = format!("{first}.{}.0/24", name.trim_start_matches("made-"));
