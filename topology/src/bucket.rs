@@ -75,6 +75,11 @@ impl Bucket {
         Bucket::named(11, "")
     }
 
+    /// Labels and addresses of all nodes.
+    pub fn node_addresses() -> Bucket {
+        Bucket::named(12, "")
+    }
+
     fn named(kind: u8, name: impl Hash) -> Bucket {
         let mut hasher = FxHasher::default();
         (kind, name).hash(&mut hasher);

@@ -33,6 +33,9 @@ pub use slice::{Conditions, Endpoint, EndpointSliceFact, Hints, SlicePort};
 /// Label of a Node: the zone that it stands in.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// Label that every Namespace has: its name.
+pub(crate) const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
 /// An annotation: absent, read, or not readable.
 pub type Annotated<T> = Option<Result<T, Box<AnnotationError>>>;
 
@@ -62,6 +65,8 @@ pub struct NodeFact {
     pub host_cidrs: Annotated<Vec<IpNet>>,
     /// Annotation `pod-mtu`.
     pub pod_mtu: Annotated<u32>,
+    /// `metadata.labels`, for policies that name nodes by them.
+    pub labels: Labels,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<Str>,
     /// The node's bridge is of the userspace datapath: annotation `datapath-type`.
@@ -200,6 +205,7 @@ impl NodeFact {
                 .and_then(Result::transpose),
             host_cidrs: annotated(meta, annotation::HOST_CIDRS, node::parse_host_cidrs),
             pod_mtu: annotated(meta, annotation::POD_MTU, node::parse_pod_mtu),
+            labels: meta.labels.iter().flatten().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect(),
             zone: label(meta, ZONE).filter(|zone| !zone.is_empty()).map(Str::from),
             userspace: meta
                 .annotations
@@ -279,9 +285,15 @@ impl NamespaceFact {
 
     /// The fact of a Namespace from its `metadata` (name, labels, annotations).
     pub fn new(meta: &ObjectMeta, interner: &mut Interner) -> NamespaceFact {
+        let name = meta.name.as_deref().unwrap_or_default();
+        // The API server sees to it; what did not pass one, such as a file, may lack it.
+        let mut labels = labels(meta, interner).into_vec();
+        labels.retain(|(key, _)| &**key != NAME_LABEL);
+        let at = labels.partition_point(|(key, _)| &**key < NAME_LABEL);
+        labels.insert(at, (interner.intern(NAME_LABEL), interner.intern(name)));
         NamespaceFact {
-            name: meta.name.as_deref().unwrap_or_default().into(),
-            labels: labels(meta, interner),
+            name: name.into(),
+            labels: labels.into(),
             acl_logging: annotated(meta, annotation::ACL_LOGGING, AclLogging::parse),
         }
     }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use ovenbird_api::address;
 use ovenbird_reconcile::Owner;
 use ovsdb::Str;
 use rustc_hash::FxHashMap;
@@ -23,7 +24,7 @@ use crate::facts::{
 use crate::gateway::{self, GatewayError, Host};
 use crate::places::{Common, Place};
 use crate::policies::Policies;
-use crate::selection::Selections;
+use crate::selection::{LabelSelector, Selections};
 use crate::{Config, kinds};
 
 /// Pods by `namespace/name`.
@@ -160,6 +161,21 @@ impl Snapshot {
         self.hosts.get(node).map_or(&[], |host| &host.way_back)
     }
 
+    /// The addresses of the nodes that fit one of the selectors, sorted.
+    pub fn addresses_of_nodes(&self, selectors: &[LabelSelector]) -> Vec<IpAddr> {
+        let fit = |node: &&NodeFact| selectors.iter().any(|selector| selector.matches(&node.labels));
+        let addresses = |node: &NodeFact| {
+            let host = node.host_cidrs.iter().flatten().flatten().map(IpNet::addr);
+            let subnets = self.subnets.get(&node.name).map_or(&[][..], |subnets| &subnets.usable);
+            let management = subnets.iter().filter_map(|subnet| address::management(*subnet));
+            host.chain(management).collect::<Vec<_>>()
+        };
+        let mut all: Vec<IpAddr> = self.nodes.values().filter(fit).flat_map(addresses).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
     /// Owners that there are, sorted.
     pub fn owners(&self) -> Vec<Owner> {
         let mut owners = vec![kinds::cluster()];
@@ -214,6 +230,7 @@ impl Snapshot {
             buckets.extend(replace(&mut self.hosts, hosts).iter().map(|n| Bucket::host(n)));
             let with_switch = |node: &&NodeFact| self.subnets(&node.name).is_some_and(|s| !s.usable.is_empty());
             let place = |node: &NodeFact| Place::of(node, self.hosts.get(&node.name).map(|host| &host.addresses[..]));
+            buckets.push(Bucket::node_addresses());
             let places: Vec<Place> = self.nodes.values().filter(with_switch).map(place).collect();
             let common = Common::of(self.nodes.values(), &places);
             if self.places != places {

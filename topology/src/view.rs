@@ -18,7 +18,7 @@ use crate::facts::{
 };
 use crate::gateway::GatewayError;
 use crate::places::{Common, Place};
-use crate::selection::{Selected, Selection};
+use crate::selection::{LabelSelector, Selected, Selection};
 use crate::snapshot::{Snapshot, Subnets};
 use crate::{Config, Interner, kinds};
 
@@ -78,6 +78,12 @@ impl<'a> View<'a> {
         self.read(Bucket::port_numbers(&key, protocol, name));
         let selected = self.snapshot.selections().get(&key);
         selected.into_iter().flat_map(|selected| selected.numbers(protocol, name)).collect()
+    }
+
+    /// The addresses of the nodes that fit one of the selectors, sorted: those of their hosts, and of their management ports.
+    pub(crate) fn addresses_of_nodes(&self, selectors: &[LabelSelector]) -> Vec<IpAddr> {
+        self.read(Bucket::node_addresses());
+        self.snapshot.addresses_of_nodes(selectors)
     }
 
     /// Whether the owner's own namespace has NetworkPolicies. Not recorded: the owner is told when that changes.

@@ -44,6 +44,7 @@ impl World {
             gateway: None,
             host_cidrs: None,
             pod_mtu: None,
+            labels: Box::default(),
             zone: None,
             userspace: false,
         };

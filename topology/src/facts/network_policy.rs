@@ -57,6 +57,8 @@ pub enum Peers {
         selections: Box<[Selection]>,
         /// `ipBlock`: the union of all blocks, each less its own exceptions. Sorted.
         blocks: Box<[IpNet]>,
+        /// `nodes` of admin policies. Sorted.
+        nodes: Box<[LabelSelector]>,
     },
 }
 
@@ -135,23 +137,10 @@ impl NetworkPolicyFact {
     /// The selections that the policy needs, each with what for; sorted.
     pub(crate) fn uses(&self) -> Vec<(Selection, Use)> {
         let mut uses = Vec::new();
-        if let Some(rules) = &self.ingress {
-            uses.push((self.subject.clone(), Use::Ingress));
-            for rule in rules.iter().filter(|rule| rule.matches_something()) {
-                uses.extend(rule.peers.selections().iter().map(|peer| (peer.clone(), Use::Peer)));
-                let target = |(protocol, name)| (self.subject.clone(), Use::TargetPort(protocol, name));
-                uses.extend(rule.names().map(target));
-            }
-        }
-        if let Some(rules) = &self.egress {
-            uses.push((self.subject.clone(), Use::Egress));
-            for rule in rules.iter().filter(|rule| rule.matches_something()) {
-                uses.extend(rule.peers.selections().iter().map(|peer| (peer.clone(), Use::Peer)));
-                for (protocol, name) in rule.names() {
-                    let port = |peer| (peer, Use::PeerPort(protocol, name.clone()));
-                    uses.extend(rule.peers.named().into_iter().map(port));
-                }
-            }
+        for (rules, isolated, ingress) in [(&self.ingress, Use::Ingress, true), (&self.egress, Use::Egress, false)] {
+            let Some(rules) = rules else { continue };
+            uses.push((self.subject.clone(), isolated));
+            rules.iter().for_each(|rule| rule.add_uses(&self.subject, ingress, &mut uses));
         }
         uses.sort_unstable();
         uses.dedup();
@@ -163,7 +152,25 @@ impl Rule {
     /// False when nothing can fit.
     pub fn matches_something(&self) -> bool {
         self.ports.as_ref().is_none_or(|ports| !ports.is_empty())
-            && !matches!(&self.peers, Peers::Some { selections, blocks } if selections.is_empty() && blocks.is_empty())
+            && !matches!(&self.peers, Peers::Some { selections, blocks, nodes }
+                if selections.is_empty() && blocks.is_empty() && nodes.is_empty())
+    }
+
+    /// Adds the selections that the rule needs for pods of `subject`.
+    pub(crate) fn add_uses(&self, subject: &Selection, ingress: bool, uses: &mut Vec<(Selection, Use)>) {
+        if !self.matches_something() {
+            return;
+        }
+        uses.extend(self.peers.selections().iter().map(|peer| (peer.clone(), Use::Peer)));
+        for (protocol, name) in self.names() {
+            if ingress {
+                uses.push((subject.clone(), Use::TargetPort(protocol, name)));
+                continue;
+            }
+            let anywhere = matches!(&self.peers, Peers::Some { blocks, .. } if !blocks.is_empty());
+            let peers = self.peers.named().into_iter().chain(anywhere.then(Selection::everything));
+            uses.extend(peers.map(|peer| (peer, Use::PeerPort(protocol, name.clone()))));
+        }
     }
 
     /// The named ports.
@@ -184,7 +191,7 @@ impl Peers {
         }
     }
 
-    /// The selections in which an outgoing named port is looked up: addresses have no names, so of anybody it is all pods.
+    /// The selections in which an outgoing named port is looked up: of anybody it is all pods.
     pub fn named(&self) -> Vec<Selection> {
         match self {
             Peers::Anybody => vec![Selection::everything()],
@@ -268,7 +275,10 @@ impl Reader<'_> {
         }
         selections.sort_unstable();
         selections.dedup();
-        Rule { peers: Peers::Some { selections: selections.into(), blocks: blocks.into_nets() }, ports }
+        Rule {
+            peers: Peers::Some { selections: selections.into(), blocks: blocks.into_nets(), nodes: Box::default() },
+            ports,
+        }
     }
 
     fn peer(&mut self, field: &str, peer: &NetworkPolicyPeer) -> Option<Selection> {

@@ -30,14 +30,17 @@ pub(super) fn all(parts: impl IntoIterator<Item = Option<String>>) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(" && ")
 }
 
-/// The address is in one of the sets, which `sets` names for IPv4 (`true`) and IPv6; `None` without any. Families that the
-/// cluster does not have are left out.
-pub(super) fn addresses(config: &Config, side: Side, mut sets: impl FnMut(bool) -> Vec<String>) -> Option<String> {
+/// The address is in one set of each list, which `sets` names for IPv4 (`true`) and IPv6; `None` when there is no such address. Families
+/// that the cluster does not have are left out.
+pub(super) fn addresses(config: &Config, side: Side, mut sets: impl FnMut(bool) -> Vec<Vec<String>>) -> Option<String> {
     let mut families = Vec::new();
     for v4 in config.families() {
-        let names: Vec<String> = sets(v4).iter().map(|name| format!("${name}")).collect();
         let ip = if v4 { "ip4" } else { "ip6" };
-        families.extend(set(names).map(|set| format!("{ip}.{} == {set}", side.as_str())));
+        let texts = sets(v4).into_iter().map(|names| {
+            let names = names.iter().map(|name| format!("${name}")).collect();
+            Some(format!("{ip}.{} == {}", side.as_str(), set(names)?))
+        });
+        families.extend(texts.collect::<Option<Vec<String>>>().map(|all| all.join(" && ")));
     }
     match families.len() {
         0 => None,

@@ -9,7 +9,7 @@ use ovenbird_schema::northbound::{address_set as set, port_group as pg};
 use ovsdb::{Str, Uuid};
 
 use super::acl::{Acl, Gress, TIER_POLICY, Verdict};
-use super::{ALLOW, Named, port_use};
+use super::{ALLOW, port_use};
 use crate::build::{self, RowBuilder, contribution, text_member};
 use crate::facts::PodFact;
 use crate::node::check;
@@ -56,19 +56,31 @@ impl Group {
 }
 
 /// The addresses of a selection's pods, of one family.
-pub(super) fn address_set(selection: &Selection, v4: bool) -> Named {
-    let key = selection.to_string();
-    let role = family(v4);
-    let id = build::id(&set::TABLE, &owner_of(&key), role);
-    Named { name: name(&format!("{role}_{key}"), id), id }
+pub(super) fn address_set(selection: &Selection, v4: bool) -> String {
+    Named::of(selection, family(v4)).name
 }
 
 /// Those of pods to which a port name means a number.
-pub(super) fn port_set(selection: &Selection, protocol: Protocol, port: &str, number: u16, v4: bool) -> Named {
-    let key = selection.to_string();
-    let role = format!("{}_{}", port_role(protocol, port, number), family(v4));
-    let id = build::id(&set::TABLE, &owner_of(&key), &role);
-    Named { name: name(&format!("{role}_{key}"), id), id }
+pub(super) fn port_set(selection: &Selection, protocol: Protocol, port: &str, number: u16, v4: bool) -> String {
+    Named::of(selection, &port_set_role(protocol, port, number, v4)).name
+}
+
+fn port_set_role(protocol: Protocol, port: &str, number: u16, v4: bool) -> String {
+    format!("{}_{}", port_role(protocol, port, number), family(v4))
+}
+
+/// A set of addresses of a selection.
+struct Named {
+    id: Uuid,
+    name: String,
+}
+
+impl Named {
+    fn of(selection: &Selection, role: &str) -> Named {
+        let key = selection.to_string();
+        let id = build::id(&set::TABLE, &owner_of(&key), role);
+        Named { name: name(&format!("{role}_{key}"), id), id }
+    }
 }
 
 /// The name of a group or set: a readable beginning, and part of the row's UUID, so that no two are the same.
@@ -91,7 +103,7 @@ pub(crate) fn translate_selection(view: &View<'_>, owner: &Owner) -> Output {
     }
     if selected.is_used(&Use::Peer) {
         for v4 in view.config().families() {
-            output.rows.push(set_row(view, owner, family(v4), &address_set(selection, v4)));
+            output.rows.push(set_row(view, owner, family(v4), selection));
         }
     }
     for port in selected.uses() {
@@ -104,8 +116,8 @@ pub(crate) fn translate_selection(view: &View<'_>, owner: &Owner) -> Output {
                 continue;
             }
             for v4 in view.config().families() {
-                let row = port_set(selection, protocol, name, number, v4);
-                output.rows.push(set_row(view, owner, &format!("{role}_{}", family(v4)), &row));
+                let role = port_set_role(protocol, name, number, v4);
+                output.rows.push(set_row(view, owner, &role, selection));
             }
         }
     }
@@ -154,10 +166,10 @@ pub(crate) fn translate_peer(view: &View<'_>, owner: &Owner) -> Output {
             };
             for port in selected.uses() {
                 match port {
-                    Use::Peer => add(address_set(selection, v4)),
+                    Use::Peer => add(Named::of(selection, family(v4))),
                     Use::PeerPort(protocol, name) => {
                         if let Some(number) = pod.number(*protocol, name) {
-                            add(port_set(selection, *protocol, name, number, v4));
+                            add(Named::of(selection, &port_set_role(*protocol, name, number, v4)));
                         }
                     }
                     _ => {}
@@ -205,7 +217,8 @@ fn group_row(view: &View<'_>, owner: &Owner, role: &str, keys: &[&str], group: &
         .build()
 }
 
-fn set_row(view: &View<'_>, owner: &Owner, role: &str, row: &Named) -> DesiredRow {
+fn set_row(view: &View<'_>, owner: &Owner, role: &str, selection: &Selection) -> DesiredRow {
+    let row = Named::of(selection, role);
     RowBuilder::keyed(view, &set::TABLE, owner, role, &[role], set::EXTERNAL_IDS, &[])
         .exactly(set::name(&*row.name))
         .members(set::ADDRESSES)
@@ -220,6 +233,6 @@ fn port_role(protocol: Protocol, name: &str, number: u16) -> String {
     format!("{}_{name}_{number}", protocol.name())
 }
 
-fn family(v4: bool) -> &'static str {
+pub(super) fn family(v4: bool) -> &'static str {
     if v4 { "v4" } else { "v6" }
 }

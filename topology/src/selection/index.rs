@@ -19,12 +19,9 @@ use slab::Slab;
 
 use super::{LabelSelector, Namespaces, Selection, Use};
 use crate::bucket::Bucket;
-use crate::facts::{Labels, NamespaceFact, PodFact};
+use crate::facts::{Labels, NAME_LABEL, NamespaceFact, PodFact};
 use crate::kinds;
 use crate::snapshot::{Pods, Touched};
-
-/// The label that every namespace has: its name.
-const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 type Id = usize;
 type ScopeId = usize;
