@@ -2,40 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
-use std::time::Duration;
+mod world;
 
-use ovenbird_reconcile::{CommitConfig, Committer, Desired, Outcome, Zone};
-use ovenbird_schema::northbound::DATABASE;
-use ovenbird_topology::{Change, Config, EndpointSliceFact, Engine, Fact, Interner, ServiceFact, text};
-use ovsdb::{MonitorSpec, Op, Replica, TxnReply, Update};
+use ovenbird_topology::{EndpointSliceFact, Fact, ServiceFact};
 use serde_json::{Value, json};
 
-/// A database that has what is wanted.
-struct World {
-    engine: Engine,
-    texts: Interner,
-    desired: Desired,
-    replica: Replica,
-}
+use world::World;
 
 impl World {
-    fn new() -> World {
-        let subnets = ("10.128.0.0/14/24,fd00:10:128::/48/64", "10.96.0.0/16,fd00:10:96::/112");
-        let config = Config::parse(subnets.0, subnets.1, "100.64.0.0/16,fd98::/64", 1400).unwrap();
-        World {
-            engine: Engine::new(config),
-            texts: Interner::default(),
-            desired: Desired::new(Zone::default(), &DATABASE),
-            replica: Replica::new(&DATABASE, &MonitorSpec::everything(&DATABASE)),
-        }
-    }
-
     fn service(&mut self, name: &str, addresses: &[String]) {
         let port = json!({"port": 80, "targetPort": 8080, "protocol": "TCP"});
         let object =
             json!({"metadata": {"namespace": "ns", "name": name}, "spec": {"clusterIPs": addresses, "ports": [port]}});
         let fact = ServiceFact::from_k8s(&serde_json::from_value(object).unwrap(), &mut self.texts);
-        self.engine.apply(Change::Upsert(Fact::Service(fact)));
+        self.apply(Fact::Service(fact));
     }
 
     fn slice(&mut self, service: &str, part: usize, family: &str, addresses: &[String]) {
@@ -44,45 +24,8 @@ impl World {
         let object = json!({"metadata": {"namespace": "ns", "name": format!("{service}-{family}-{part}"), "labels": labels},
             "addressType": family, "ports": [{"name": "", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints});
         let fact = EndpointSliceFact::from_k8s(&serde_json::from_value(object).unwrap(), &mut self.texts);
-        self.engine.apply(Change::Upsert(Fact::EndpointSlice(fact)));
+        self.apply(Fact::EndpointSlice(fact));
     }
-
-    fn translate(&mut self) {
-        for owner in self.engine.take_dirty() {
-            let output = self.engine.translate(&owner);
-            assert!(self.desired.set(&owner, output).is_empty());
-        }
-    }
-
-    /// The database gets all that is wanted.
-    fn meet(&mut self) {
-        self.translate();
-        let mut tables = text::json(&self.desired.rows());
-        for row in tables.as_object_mut().unwrap().values_mut().flat_map(|t| t.as_object_mut().unwrap().values_mut()) {
-            *row = json!({"initial": row.take()});
-        }
-        self.replica.apply(&Update::from_text(&tables.to_string()).into_reset(), &mut Vec::new()).unwrap();
-        assert_eq!(self.transactions().len(), 0);
-    }
-
-    /// The transactions that what has changed takes, each as JSON.
-    fn transactions(&mut self) -> Vec<Vec<Value>> {
-        self.translate();
-        let mut committer = Committer::new(CommitConfig::default(), None);
-        let mut all = Vec::new();
-        while let Some(batch) = committer.next(&mut self.desired, &self.replica, Duration::ZERO) {
-            all.push(batch.ops.iter().map(json_of).collect());
-            let outcome = committer.on_reply(&mut self.desired, Ok(&TxnReply::default()), Duration::ZERO);
-            assert!(matches!(outcome, Some(Outcome::Committed { .. })));
-        }
-        all
-    }
-}
-
-fn json_of(op: &Op) -> Value {
-    let mut text = Vec::new();
-    op.write_json(&mut text);
-    serde_json::from_slice(&text).unwrap()
 }
 
 /// Pod number `n`; the first hundred are those of one node.
