@@ -13,12 +13,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta, PostParams};
 use ovenbird_daemon::{access, rights};
 use ovenbird_reconcile::{Diagnostic, Owner, Severity};
-use ovenbird_topology::kinds;
+use ovenbird_topology::{AdminKind, kinds};
 use ovsdb::Str;
 use rustc_hash::{FxHashMap, FxHasher};
 use tokio::sync::mpsc;
 
 use crate::lease::Validity;
+use crate::object::admin;
 
 /// Complaints that may wait to be written.
 const QUEUE: usize = 256;
@@ -117,7 +118,7 @@ async fn publish(client: &kube::Client, identity: &str, subject: &Subject, diagn
 async fn uid_of(client: &kube::Client, subject: &Subject) -> Result<Option<String>, kube::Error> {
     let resource = ApiResource {
         group: subject.group().into(),
-        version: "v1".into(),
+        version: subject.version().into(),
         api_version: subject.api_version(),
         kind: subject.kind.into(),
         plural: subject.plural(),
@@ -144,20 +145,29 @@ impl Subject {
     fn group(&self) -> &'static str {
         match self.kind {
             "ServiceCIDR" | "NetworkPolicy" => "networking.k8s.io",
+            _ if self.admin().is_some() => admin::GROUP,
             _ => "",
         }
+    }
+
+    fn admin(&self) -> Option<AdminKind> {
+        AdminKind::ALL.into_iter().find(|kind| kind.as_str() == self.kind)
+    }
+
+    fn version(&self) -> &'static str {
+        self.admin().map_or("v1", admin::version)
     }
 
     fn plural(&self) -> String {
         match self.kind {
             "NetworkPolicy" => "networkpolicies".into(),
-            kind => format!("{}s", kind.to_lowercase()),
+            kind => self.admin().map_or_else(|| format!("{}s", kind.to_lowercase()), |kind| admin::plural(kind).into()),
         }
     }
 
     fn api_version(&self) -> String {
         let group = self.group();
-        if group.is_empty() { "v1".into() } else { format!("{group}/v1") }
+        if group.is_empty() { "v1".into() } else { format!("{group}/{}", self.version()) }
     }
 
     fn split(&self) -> (Option<&str>, &str) {
@@ -204,7 +214,7 @@ fn render(identity: &str, subject: &Subject, uid: String, diagnostic: &Diagnosti
 }
 
 /// Cuts at a character boundary.
-fn truncate(text: &mut String, most: usize) {
+pub(crate) fn truncate(text: &mut String, most: usize) {
     let end = (0..=most.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
     text.truncate(end);
 }

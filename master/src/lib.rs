@@ -11,6 +11,7 @@
 pub mod admin;
 pub mod allocate;
 pub mod annotate;
+pub mod condition;
 pub mod config;
 pub mod event;
 pub mod lease;

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use ovenbird_reconcile::{CommitConfig, Committer, Counters, Desired, Diagnostic, Outcome, Output, Owner, Zone};
 use ovenbird_schema::northbound;
-use ovsdb::{ClientError, Event, Handle, Op, Replica, RowChange, TxnId, TxnReply};
+use ovsdb::{ClientError, ColumnId, Event, Handle, Op, Replica, RowChange, TableDesc, TxnId, TxnReply};
 
 use crate::lease::Leading;
 use crate::monitor;
@@ -268,6 +268,11 @@ impl Northbound {
             }
             _ => {}
         }
+    }
+
+    /// True when the server's schema has a column.
+    pub fn has_column(&self, table: &TableDesc, column: ColumnId) -> bool {
+        self.replica.has_column(table, column)
     }
 
     /// Sends the next transaction if there is one to send.

@@ -20,6 +20,7 @@ use ovsdb::Str;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 
+pub mod admin;
 mod service;
 mod slice;
 
@@ -42,7 +43,7 @@ pub trait Kind: Clone + fmt::Debug + Send + Sync + 'static {
 /// An object of kind `K`, without all that we do not read.
 #[derive(Clone, Debug)]
 pub struct Slim<K: Kind> {
-    /// name, namespace, uid, resourceVersion, labels, both timestamps and our annotations.
+    /// name, namespace, uid, resourceVersion, generation, labels, both timestamps and our annotations.
     pub meta: ObjectMeta,
     /// Part of the spec.
     pub spec: K::Spec,
@@ -183,6 +184,7 @@ impl From<Meta> for ObjectMeta {
             uid: meta.uid,
             resource_version: meta.resource_version,
             labels: meta.labels,
+            generation: meta.generation,
             creation_timestamp: meta.creation_timestamp,
             deletion_timestamp: meta.deletion_timestamp,
             annotations: Some(meta.annotations.0),
@@ -206,6 +208,7 @@ struct Meta {
     uid: Option<String>,
     resource_version: Option<String>,
     labels: Option<BTreeMap<String, String>>,
+    generation: Option<i64>,
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
     #[serde(default)]

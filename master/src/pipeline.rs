@@ -16,9 +16,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ovenbird_reconcile::{Outcome, Owner, OwnerKind, Zone};
+use ovenbird_schema::northbound::acl;
 use ovenbird_topology::{
-    Change as FactChange, EndpointSliceFact, Engine, Fact, FactKey, NamespaceFact, NetworkPolicyFact, NodeFact,
-    PodFact, ServiceCidrFact, ServiceFact, kinds,
+    AdminKind, AdminPolicyFact, Change as FactChange, EndpointSliceFact, Engine, Fact, FactKey, NamespaceFact,
+    NetworkPolicyFact, NodeFact, PodFact, ServiceCidrFact, ServiceFact, kinds,
 };
 use ovsdb::{Handle, Str};
 use tokio::sync::{mpsc, watch};
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Question;
 use crate::allocate::{Allocator, Effects};
 use crate::annotate::{self, Done, Request};
+use crate::condition::Conditions;
 use crate::config::Config;
 use crate::event::{Reporter, Source, Subject};
 use crate::lease::{Leading, Validity};
@@ -63,18 +65,38 @@ pub enum Seen {
     EndpointSlices(Batch<EndpointSliceFact>),
     /// Of NetworkPolicies.
     NetworkPolicies(Batch<NetworkPolicyFact>),
+    /// Of admin policies of one kind.
+    AdminPolicies(AdminKind, Batch<AdminPolicyFact>),
     /// Of ServiceCIDRs.
     ServiceCidrs(Batch<ServiceCidrFact>),
 }
 
 /// Kinds that are watched.
-const KINDS: [&str; 7] = ["Node", "Pod", "Namespace", "Service", "EndpointSlice", "NetworkPolicy", "ServiceCIDR"];
+const KINDS: [&str; 10] = [
+    "Node",
+    "Pod",
+    "Namespace",
+    "Service",
+    "EndpointSlice",
+    "NetworkPolicy",
+    "AdminNetworkPolicy",
+    "BaselineAdminNetworkPolicy",
+    "ClusterNetworkPolicy",
+    "ServiceCIDR",
+];
 /// Those that say what a pod may do: before they are listed, no pod is connected.
-const POLICIES: [usize; 2] = [2, 5];
+const POLICIES: [usize; 5] = [2, 5, 6, 7, 8];
 /// Owners whose rows depend on them.
-const POLICED: [OwnerKind; 3] = [kinds::PEER, kinds::NETWORK_POLICY, kinds::POD];
+const POLICED: [OwnerKind; 6] = [
+    kinds::PEER,
+    kinds::NETWORK_POLICY,
+    kinds::ADMIN_NETWORK_POLICY,
+    kinds::BASELINE_ADMIN_NETWORK_POLICY,
+    kinds::CLUSTER_NETWORK_POLICY,
+    kinds::POD,
+];
 /// So many of them must be listed before anything is chosen or deleted. ServiceCIDRs yield no rows, and before Kubernetes 1.33 there are none.
-const NEEDED: usize = 6;
+const NEEDED: usize = 9;
 
 /// The ends of all channels that lead here.
 #[derive(Debug)]
@@ -102,6 +124,8 @@ pub struct Outputs {
     pub handle: Handle,
     /// To the Events of objects.
     pub reporter: Reporter,
+    /// To the status of admin policies.
+    pub conditions: Conditions,
     /// Asked before each transaction.
     pub validity: Validity,
     /// For /metrics.
@@ -238,6 +262,7 @@ impl Pipeline {
             // A pod that starts is waited for.
             let patient = owner.kind == kinds::SERVICE;
             let diagnostics = self.northbound.set(&owner, output, patient, now);
+            self.out.conditions.set(&owner, &diagnostics);
             if let Some(subject) = Subject::of(&owner) {
                 self.out.reporter.set(Source::Translation, subject, &diagnostics);
             }
@@ -327,9 +352,17 @@ impl Pipeline {
                 let change = |this: &mut Self, fact| this.effects.facts.push(Fact::NetworkPolicy(fact));
                 self.take(5, batch, FactKey::NetworkPolicy, change)
             }
+            Seen::AdminPolicies(kind, batch) => {
+                let change = |this: &mut Self, fact: AdminPolicyFact| {
+                    this.out.conditions.forget(&fact.key);
+                    this.effects.facts.push(Fact::AdminPolicy(fact));
+                };
+                let place = KINDS.iter().position(|known| *known == kind.as_str()).unwrap_or_default();
+                self.take(place, batch, |name| FactKey::AdminPolicy((kind, name)), change)
+            }
             Seen::ServiceCidrs(batch) => {
                 let change = |this: &mut Self, fact| this.effects.facts.push(Fact::ServiceCidr(fact));
-                self.take(6, batch, FactKey::ServiceCidr, change)
+                self.take(9, batch, FactKey::ServiceCidr, change)
             }
         }
     }
@@ -338,7 +371,7 @@ impl Pipeline {
         &mut self,
         kind: usize,
         batch: Batch<T>,
-        key: fn(Str) -> FactKey,
+        key: impl Fn(Str) -> FactKey,
         upsert: impl Fn(&mut Self, T),
     ) -> usize {
         let count = batch.changes.len();
@@ -419,6 +452,9 @@ impl Pipeline {
     fn on_northbound(&mut self, event: ovsdb::Event) {
         let commit = self.northbound.on_event(event, self.now());
         let up = self.northbound.is_up();
+        if up {
+            self.engine.set_acl_tiers(self.northbound.has_column(&acl::TABLE, acl::TIER));
+        }
         self.out.readiness.northbound.store(up, Ordering::Relaxed);
         self.out.metrics.connected.set(up.into());
         if let Some(commit) = commit {

@@ -12,16 +12,18 @@ use kube::Api;
 use ovenbird_daemon::access::{self, AccessError};
 use ovenbird_daemon::http;
 use ovenbird_schema::northbound;
-use ovenbird_topology::{Interner, NetworkPolicyFact, ServiceCidrFact};
+use ovenbird_topology::{AdminKind, Interner, NetworkPolicyFact, ServiceCidrFact};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::annotate;
+use crate::condition::Conditions;
 use crate::config::Config;
 use crate::event::Reporter;
 use crate::lease::Election;
 use crate::metrics::Metrics;
+use crate::object::admin::{Anp, Banp, Cnp, SlimAdmin};
 use crate::object::{NamespaceKind, NodeKind, PodKind, ServiceKind, Slim, SlimSlice};
 use crate::pipeline::{Inputs, Outputs, Pipeline, Seen};
 use crate::readiness::{Readiness, Shown};
@@ -96,8 +98,9 @@ pub async fn run_with(client: kube::Client, config: Config, stop: CancellationTo
     let (outcome_tx, outcomes) = mpsc::unbounded_channel();
     let validity = election.validity.clone();
     tokio::spawn(annotate::run(client.clone(), validity.clone(), config.patch_concurrency, request_rx, outcome_tx));
+    let conditions = Conditions::spawn(client.clone(), validity.clone());
     let reporter = Reporter::spawn(client, election.identity.clone(), validity.clone());
-    let outputs = Outputs { requests, generation, handle, reporter, validity, metrics, readiness };
+    let outputs = Outputs { requests, generation, handle, reporter, conditions, validity, metrics, readiness };
     let inputs = Inputs { seen, outcomes, northbound: northbound_events, leading: election.leading.clone(), questions };
     Pipeline::new(&config, election.identity.clone(), outputs).run(inputs, stop).await;
     election.release().await;
@@ -125,6 +128,11 @@ fn spawn_watches(client: &kube::Client) -> (channel::Sender<u64>, mpsc::Receiver
     watches.spawn(SlimSlice::tell, Seen::EndpointSlices);
     let policy = |policy: NetworkPolicy, texts: &mut Interner| NetworkPolicyFact::from_k8s(&policy, texts);
     watches.spawn(policy, Seen::NetworkPolicies);
+    watches.spawn_optional(SlimAdmin::<Anp>::tell, |batch| Seen::AdminPolicies(AdminKind::AdminNetworkPolicy, batch));
+    watches.spawn_optional(SlimAdmin::<Banp>::tell, |batch| {
+        Seen::AdminPolicies(AdminKind::BaselineAdminNetworkPolicy, batch)
+    });
+    watches.spawn_optional(SlimAdmin::<Cnp>::tell, |batch| Seen::AdminPolicies(AdminKind::ClusterNetworkPolicy, batch));
     watches.spawn(|cidr: ServiceCIDR, _: &mut Interner| ServiceCidrFact::from_k8s(&cidr), Seen::ServiceCidrs);
     (generation, seen)
 }
@@ -139,11 +147,29 @@ struct Watches<'a> {
 impl Watches<'_> {
     fn spawn<O: watch::Object, T: watch::Keyed + Send + 'static>(
         &self,
+        tell: impl FnMut(O, &mut Interner) -> T + Send + 'static,
+        wrap: fn(watch::Batch<T>) -> Seen,
+    ) {
+        self.watch(false, tell, wrap);
+    }
+
+    /// Of a kind that the API server need not know.
+    fn spawn_optional<O: watch::Object, T: watch::Keyed + Send + 'static>(
+        &self,
+        tell: impl FnMut(O, &mut Interner) -> T + Send + 'static,
+        wrap: fn(watch::Batch<T>) -> Seen,
+    ) {
+        self.watch(true, tell, wrap);
+    }
+
+    fn watch<O: watch::Object, T: watch::Keyed + Send + 'static>(
+        &self,
+        optional: bool,
         mut tell: impl FnMut(O, &mut Interner) -> T + Send + 'static,
         wrap: fn(watch::Batch<T>) -> Seen,
     ) {
         let (api, mut texts) = (Api::all(self.client.clone()), Interner::default());
         let slim = move |object| tell(object, &mut texts);
-        tokio::spawn(watch::run(api, self.current.clone(), slim, wrap, self.tx.clone()));
+        tokio::spawn(watch::run(api, optional, self.current.clone(), slim, wrap, self.tx.clone()));
     }
 }

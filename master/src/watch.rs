@@ -17,7 +17,8 @@ use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Resource};
 use ovenbird_daemon::{access, rights};
 use ovenbird_topology::{
-    EndpointSliceFact, NamespaceFact, NetworkPolicyFact, NodeFact, PodFact, ServiceCidrFact, ServiceFact,
+    AdminPolicyFact, EndpointSliceFact, NamespaceFact, NetworkPolicyFact, NodeFact, PodFact, ServiceCidrFact,
+    ServiceFact,
 };
 use ovsdb::Str;
 use rustc_hash::FxHashSet;
@@ -93,6 +94,12 @@ impl Keyed for NetworkPolicyFact {
     }
 }
 
+impl Keyed for AdminPolicyFact {
+    fn key(&self) -> &Str {
+        &self.key.1
+    }
+}
+
 impl Keyed for ServiceCidrFact {
     fn key(&self) -> &Str {
         &self.name
@@ -114,15 +121,16 @@ pub fn key(object: &impl Resource) -> Str {
 }
 
 /// Watches all objects that `api` names until the reader is gone. `slim` turns each into what the reader keeps. A change of
-/// `generation` makes it list anew.
+/// `generation` makes it list anew. Of an `optional` kind that the API server does not know there are no objects.
 pub async fn run<O: Object, T: Keyed, E>(
     api: Api<O>,
+    optional: bool,
     mut generation: watch::Receiver<u64>,
     mut slim: impl FnMut(O) -> T,
     wrap: impl Fn(Batch<T>) -> E,
     events: mpsc::Sender<E>,
 ) {
-    let mut keys = Keys::default();
+    let mut keys = Keys { optional, ..Keys::default() };
     loop {
         let current = *generation.borrow_and_update();
         let stream = watcher(api.clone(), Config::default()).backoff(access::watch_backoff());
@@ -169,6 +177,12 @@ async fn follow<O: Object, T: Keyed, E>(
                 }
                 Err(error) => {
                     let kind = O::kind(&());
+                    if keys.optional && access::is_unknown_kind(&error) {
+                        keys.begin();
+                        batch.changes.extend(keys.finish().map(Change::Delete));
+                        batch.complete = Some(generation);
+                        continue;
+                    }
                     if access::is_unknown_kind(&error) {
                         tracing::debug!(%kind, "the API server does not know this kind");
                     } else if !rights::was_told(&error) {
@@ -185,13 +199,15 @@ async fn follow<O: Object, T: Keyed, E>(
 
 /// The keys that were told, and during a list those it has named so far.
 struct Keys<T> {
+    /// The API server need not know the kind.
+    optional: bool,
     known: FxHashSet<T>,
     listed: Option<FxHashSet<T>>,
 }
 
 impl<T> Default for Keys<T> {
     fn default() -> Self {
-        Keys { known: FxHashSet::default(), listed: None }
+        Keys { optional: false, known: FxHashSet::default(), listed: None }
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use rustc_hash::FxHasher;
 
-use crate::facts::{HostPort, Protocol};
+use crate::facts::{AdminKey, HostPort, Protocol};
 
 /// A part of the snapshot that owners read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +78,21 @@ impl Bucket {
     /// Labels and addresses of all nodes.
     pub fn node_addresses() -> Bucket {
         Bucket::named(12, "")
+    }
+
+    /// All NetworkPolicies, and the labels of namespaces.
+    pub fn network_policies() -> Bucket {
+        Bucket::named(13, "")
+    }
+
+    /// The place of an admin policy among the others.
+    pub fn admin_place(key: &AdminKey) -> Bucket {
+        Bucket::named(14, (key.0.as_str(), &key.1))
+    }
+
+    /// How a pass is written, and the policies of the last tier.
+    pub fn passes() -> Bucket {
+        Bucket::named(15, "")
     }
 
     fn named(kind: u8, name: impl Hash) -> Bucket {

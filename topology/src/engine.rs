@@ -48,12 +48,20 @@ impl Engine {
 
     /// Takes a change in and marks the owners that it may concern.
     pub fn apply(&mut self, change: Change) {
-        if !self.config.network_policy() && matches!(change, Change::Upsert(Fact::NetworkPolicy(_))) {
+        let policy = matches!(change, Change::Upsert(Fact::NetworkPolicy(_) | Fact::AdminPolicy(_)));
+        if policy && !self.config.network_policy() {
             return;
         }
         let touched = self.snapshot.apply(change);
         self.dirty.extend(touched.owners);
         self.mark(&touched.buckets);
+    }
+
+    /// Says whether the database has tiers of ACLs (ovn-nb(5), `tier`); until then, and without them, their meaning is composed of
+    /// priorities alone.
+    pub fn set_acl_tiers(&mut self, tiers: bool) {
+        let changed = self.snapshot.set_acl_tiers(tiers);
+        self.mark(&changed);
     }
 
     /// The owners to translate since the last call, in commit order. Owners whose object is gone are among them: they
@@ -77,6 +85,9 @@ impl Engine {
             kinds::NODE => node::translate(&view, owner),
             kinds::POD => pod::translate(&view, owner),
             kinds::SERVICE => service::translate(&view, owner),
+            kinds::ADMIN_NETWORK_POLICY | kinds::BASELINE_ADMIN_NETWORK_POLICY | kinds::CLUSTER_NETWORK_POLICY => {
+                policy::admin::translate(&view, owner)
+            }
             kinds::POD_SELECTOR => policy::translate_selection(&view, owner),
             kinds::NETPOL_NAMESPACE => policy::translate_namespace(&view, owner),
             kinds::PEER => policy::translate_peer(&view, owner),

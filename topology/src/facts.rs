@@ -16,6 +16,7 @@ use ovsdb::Str;
 
 use crate::intern::Interner;
 
+mod admin_policy;
 mod blocks;
 mod container_port;
 mod host_port;
@@ -24,6 +25,7 @@ mod service;
 mod service_cidr;
 mod slice;
 
+pub use admin_policy::{AdminAction, AdminKey, AdminKind, AdminPolicyFact, AdminPolicySpec, AdminRule, Tier};
 pub use container_port::ContainerPort;
 pub use network_policy::{NetworkPolicyFact, Numbers, Peers, PortMatch, Rule};
 pub use service::{ServiceFact, ServicePort};
@@ -139,6 +141,8 @@ pub enum Fact {
     ServiceCidr(ServiceCidrFact),
     /// A NetworkPolicy.
     NetworkPolicy(NetworkPolicyFact),
+    /// An AdminNetworkPolicy, BaselineAdminNetworkPolicy or ClusterNetworkPolicy.
+    AdminPolicy(AdminPolicyFact),
 }
 
 /// Name of a fact.
@@ -158,6 +162,8 @@ pub enum FactKey {
     ServiceCidr(Str),
     /// A NetworkPolicy by `namespace/name`.
     NetworkPolicy(Str),
+    /// An admin policy by kind and name.
+    AdminPolicy(AdminKey),
 }
 
 /// An event.
@@ -180,6 +186,7 @@ impl Fact {
             Fact::EndpointSlice(slice) => FactKey::EndpointSlice(slice.key.clone()),
             Fact::ServiceCidr(cidr) => FactKey::ServiceCidr(cidr.name.clone()),
             Fact::NetworkPolicy(policy) => FactKey::NetworkPolicy(policy.key.clone()),
+            Fact::AdminPolicy(policy) => FactKey::AdminPolicy(policy.key.clone()),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use ovenbird_reconcile::{Owner, OwnerKind};
 
+use crate::facts::{AdminKey, AdminKind};
+
 /// The cluster as a whole; its key is empty.
 pub const CLUSTER: OwnerKind = OwnerKind { rank: 10, name: "Cluster" };
 /// A set of pods that selectors name, by its text (see `selection`).
@@ -16,10 +18,31 @@ pub const NODE: OwnerKind = OwnerKind { rank: 20, name: "Node" };
 pub const PEER: OwnerKind = OwnerKind { rank: 24, name: "Peer" };
 /// A NetworkPolicy, by `namespace/name`; its rules are there before pods are isolated.
 pub const NETWORK_POLICY: OwnerKind = OwnerKind { rank: 26, name: "NetworkPolicy" };
+/// An AdminNetworkPolicy, by name.
+pub const ADMIN_NETWORK_POLICY: OwnerKind = OwnerKind { rank: 27, name: "AdminNetworkPolicy" };
+/// A BaselineAdminNetworkPolicy, by name.
+pub const BASELINE_ADMIN_NETWORK_POLICY: OwnerKind = OwnerKind { rank: 27, name: "BaselineAdminNetworkPolicy" };
+/// A ClusterNetworkPolicy, by name.
+pub const CLUSTER_NETWORK_POLICY: OwnerKind = OwnerKind { rank: 27, name: "ClusterNetworkPolicy" };
 /// A Pod, by `namespace/name`.
 pub const POD: OwnerKind = OwnerKind { rank: 30, name: "Pod" };
 /// A Service, by `namespace/name`.
 pub const SERVICE: OwnerKind = OwnerKind { rank: 40, name: "Service" };
+
+/// The kind of owners of an admin policy.
+pub fn of_admin(kind: AdminKind) -> OwnerKind {
+    match kind {
+        AdminKind::AdminNetworkPolicy => ADMIN_NETWORK_POLICY,
+        AdminKind::BaselineAdminNetworkPolicy => BASELINE_ADMIN_NETWORK_POLICY,
+        AdminKind::ClusterNetworkPolicy => CLUSTER_NETWORK_POLICY,
+    }
+}
+
+/// The admin policy that an owner stands for.
+pub(crate) fn admin_key(owner: &Owner) -> Option<AdminKey> {
+    let kind = AdminKind::ALL.into_iter().find(|kind| of_admin(*kind) == owner.kind)?;
+    Some((kind, owner.key.clone()))
+}
 
 /// The one owner of kind [`CLUSTER`].
 pub fn cluster() -> Owner {

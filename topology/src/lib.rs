@@ -33,7 +33,7 @@ mod view;
 pub use config::{Config, ConfigError};
 pub use engine::Engine;
 pub use facts::{
-    Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NetworkPolicyFact, NodeFact, PodAddresses,
-    PodFact, ServiceCidrFact, ServiceFact,
+    AdminKind, AdminPolicyFact, Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NetworkPolicyFact,
+    NodeFact, PodAddresses, PodFact, ServiceCidrFact, ServiceFact,
 };
 pub use intern::Interner;

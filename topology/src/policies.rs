@@ -1,5 +1,15 @@
 //! The policies of the snapshot, and the selections that they need.
 //!
+//! Admin policies have an order, and so each a place in the priorities of ACLs: its first rule's, the further ones follow.
+//!
+//! ```text
+//! Admin     30000 - 100 p          p below 100, as in ovn-kubernetes
+//!           20000 - 11 (p - 100)   p from 100; after the rules of all before, where these are more
+//! (NetworkPolicy 1001, 1000)
+//! Baseline  999 and below, densely
+//! ```
+//!
+//! Without tiers a rule that passes needs places for copies of all that comes after its tier (see `policy::admin`).
 //! Inputs: facts. Outputs: owners and buckets that a change touches. Must not: match pods itself (that is `selection`'s part).
 
 use std::collections::BTreeMap;
@@ -9,9 +19,9 @@ use ovsdb::Str;
 use rustc_hash::FxHashMap;
 
 use crate::bucket::Bucket;
-use crate::facts::NetworkPolicyFact;
+use crate::facts::{AdminAction, AdminKey, AdminPolicyFact, AdminRule, NetworkPolicyFact, Tier};
 use crate::kinds;
-use crate::selection::Selections;
+use crate::selection::{Selection, Selections, Use};
 use crate::snapshot::{Pods, Touched};
 
 /// All policies.
@@ -20,7 +30,18 @@ pub(crate) struct Policies {
     network: FxHashMap<Str, Box<NetworkPolicyFact>>,
     /// Number of NetworkPolicies by namespace.
     by_namespace: BTreeMap<Str, usize>,
+    admin: BTreeMap<AdminKey, Box<AdminPolicyFact>>,
+    /// Priority of the first rule of each admin policy; `None` without room.
+    places: BTreeMap<AdminKey, Option<i64>>,
+    /// The database has tiers of ACLs.
+    tiers: bool,
+    /// `places` do not yet follow from `admin` and `tiers`.
+    unplaced: bool,
 }
+
+/// First and last priority of the tier before NetworkPolicies, and of the one after them.
+const ADMIN: [i64; 2] = [30000, 10001];
+const BASELINE: [i64; 2] = [999, 1];
 
 impl Policies {
     /// A NetworkPolicy by `namespace/name`.
@@ -33,15 +54,60 @@ impl Policies {
         self.by_namespace.contains_key(namespace)
     }
 
+    /// Namespaces that have NetworkPolicies, sorted.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Str> {
+        self.by_namespace.keys()
+    }
+
+    /// All NetworkPolicies, by key.
+    pub fn all_network(&self) -> Vec<&NetworkPolicyFact> {
+        let mut all: Vec<&NetworkPolicyFact> = self.network.values().map(|policy| &**policy).collect();
+        all.sort_unstable_by_key(|policy| &policy.key);
+        all
+    }
+
+    /// An admin policy.
+    pub fn admin(&self, key: &AdminKey) -> Option<&AdminPolicyFact> {
+        self.admin.get(key).map(|policy| &**policy)
+    }
+
+    /// The priority of an admin policy's first rule; `None` without room.
+    pub fn place(&self, key: &AdminKey) -> Option<i64> {
+        self.places.get(key).copied().flatten()
+    }
+
+    /// The policies of the last tier that have room, in their order, each with its first priority.
+    pub fn baseline(&self) -> Vec<(&AdminPolicyFact, i64)> {
+        let placed = self.in_order().into_iter().filter(|policy| policy.tier == Tier::Baseline);
+        placed.filter_map(|policy| Some((policy, self.place(&policy.key)?))).collect()
+    }
+
+    /// True when the database has tiers of ACLs.
+    pub fn tiers(&self) -> bool {
+        self.tiers
+    }
+
+    /// Priorities that a rule takes up.
+    pub fn slots(&self, rule: &AdminRule) -> i64 {
+        if rule.action == AdminAction::Pass && !self.tiers { 3 + self.baseline_slots() } else { 1 }
+    }
+
+    /// Priorities between the first rule and the end of the last tier.
+    pub fn baseline_slots(&self) -> i64 {
+        let baseline = self.admin.values().filter(|policy| policy.tier == Tier::Baseline);
+        baseline.map(|policy| self.slots_of(policy)).sum()
+    }
+
     /// True when there is any policy.
     pub fn any(&self) -> bool {
-        !self.network.is_empty()
+        !self.network.is_empty() || !self.admin.is_empty()
     }
 
     /// Owners that there are for policies, unsorted.
     pub fn owners(&self) -> impl Iterator<Item = Owner> {
         let shared = self.by_namespace.keys().map(|name| Owner::new(kinds::NETPOL_NAMESPACE, name.clone()));
-        self.network.keys().map(|key| Owner::new(kinds::NETWORK_POLICY, key.clone())).chain(shared)
+        let admin = self.admin.keys().map(|(kind, name)| Owner::new(kinds::of_admin(*kind), name.clone()));
+        self.network.keys().map(|key| Owner::new(kinds::NETWORK_POLICY, key.clone())).chain(shared).chain(admin)
     }
 
     /// Takes in a NetworkPolicy that came, changed or went.
@@ -57,17 +123,12 @@ impl Policies {
             return;
         }
         touched.owners.push(Owner::new(kinds::NETWORK_POLICY, key.clone()));
+        touched.buckets.push(Bucket::network_policies());
         let any = self.any();
         let before = self.network.remove(key);
         let old = before.as_ref().map(|policy| policy.uses()).unwrap_or_default();
         let new = fact.as_ref().map(NetworkPolicyFact::uses).unwrap_or_default();
-        // First what comes, so that what both need stays.
-        for (selection, what) in new.iter().filter(|used| old.binary_search(used).is_err()) {
-            selections.acquire(selection, what, pods, touched);
-        }
-        for (selection, what) in old.iter().filter(|used| new.binary_search(used).is_err()) {
-            selections.release(selection, what, pods, touched);
-        }
+        change_uses(&old, &new, selections, pods, touched);
         match (&before, &fact) {
             (None, Some(policy)) => self.count(policy.namespace(), true, touched),
             (Some(policy), None) => self.count(policy.namespace(), false, touched),
@@ -81,6 +142,80 @@ impl Policies {
         }
     }
 
+    /// Takes in an admin policy that came, changed or went.
+    pub fn set_admin(
+        &mut self,
+        key: &AdminKey,
+        fact: Option<AdminPolicyFact>,
+        selections: &mut Selections,
+        pods: &Pods,
+        touched: &mut Touched,
+    ) {
+        if self.admin(key) == fact.as_ref() {
+            return;
+        }
+        touched.owners.push(Owner::new(kinds::of_admin(key.0), key.1.clone()));
+        touched.buckets.push(Bucket::passes());
+        let any = self.any();
+        let old = self.admin.remove(key).map(|policy| policy.uses()).unwrap_or_default();
+        let new = fact.as_ref().map(AdminPolicyFact::uses).unwrap_or_default();
+        change_uses(&old, &new, selections, pods, touched);
+        if let Some(fact) = fact {
+            self.admin.insert(fact.key.clone(), Box::new(fact));
+        }
+        self.unplaced = true;
+        if any != self.any() {
+            touched.buckets.push(Bucket::any_policy());
+        }
+    }
+
+    /// Says whether the database has tiers of ACLs; without, their meaning is composed.
+    pub fn set_tiers(&mut self, tiers: bool) -> Vec<Bucket> {
+        if self.tiers == tiers {
+            return Vec::new();
+        }
+        self.tiers = tiers;
+        self.unplaced = true;
+        vec![Bucket::passes()]
+    }
+
+    /// Brings the places up to date and returns the buckets that changed by it.
+    pub fn settle(&mut self) -> Vec<Bucket> {
+        if !std::mem::take(&mut self.unplaced) {
+            return Vec::new();
+        }
+        let mut next = [ADMIN[0], BASELINE[0]];
+        let mut places = BTreeMap::new();
+        for policy in self.in_order() {
+            let (tier, last, natural) = match policy.tier {
+                Tier::Admin => (0, ADMIN[1], natural(i64::from(policy.priority))),
+                Tier::Baseline => (1, BASELINE[1], BASELINE[0]),
+            };
+            let first = next[tier].min(natural);
+            let after = first - self.slots_of(policy);
+            let fits = after >= last - 1;
+            if fits {
+                next[tier] = after;
+            }
+            places.insert(policy.key.clone(), fits.then_some(first));
+        }
+        let old = std::mem::replace(&mut self.places, places);
+        let changed = self.places.iter().filter(|(key, place)| old.get(*key) != Some(*place));
+        changed.map(|(key, _)| Bucket::admin_place(key)).chain([Bucket::passes()]).collect()
+    }
+
+    /// Admin policies in the order in which they are asked.
+    fn in_order(&self) -> Vec<&AdminPolicyFact> {
+        let mut policies: Vec<&AdminPolicyFact> = self.admin.values().map(|policy| &**policy).collect();
+        policies.sort_by(|a, b| a.order().cmp(&b.order()));
+        policies
+    }
+
+    fn slots_of(&self, policy: &AdminPolicyFact) -> i64 {
+        let slots = |rules: &[AdminRule]| rules.iter().map(|rule| self.slots(rule)).sum::<i64>();
+        slots(&policy.ingress).max(slots(&policy.egress))
+    }
+
     fn count(&mut self, namespace: &str, more: bool, touched: &mut Touched) {
         let name = Str::from(namespace);
         let count = self.by_namespace.entry(name.clone()).or_default();
@@ -91,5 +226,26 @@ impl Policies {
             return;
         }
         touched.owners.push(Owner::new(kinds::NETPOL_NAMESPACE, name));
+    }
+}
+
+/// The priority of the first rule of a policy that has room enough before it.
+fn natural(priority: i64) -> i64 {
+    if priority < 100 { ADMIN[0] - 100 * priority } else { ADMIN[0] - 10_000 - 11 * (priority - 100) }
+}
+
+fn change_uses(
+    old: &[(Selection, Use)],
+    new: &[(Selection, Use)],
+    selections: &mut Selections,
+    pods: &Pods,
+    touched: &mut Touched,
+) {
+    // First what comes, so that what both need stays.
+    for (selection, what) in new.iter().filter(|used| old.binary_search(used).is_err()) {
+        selections.acquire(selection, what, pods, touched);
+    }
+    for (selection, what) in old.iter().filter(|used| new.binary_search(used).is_err()) {
+        selections.release(selection, what, pods, touched);
     }
 }

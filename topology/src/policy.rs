@@ -5,6 +5,7 @@
 //! PodSelector     Port_Group of its pods' ports (as those that are isolated), Address_Sets of their addresses (as the other end)
 //! NetpolNamespace Port_Groups of the pods that some policy isolates, one for each direction, each with a drop (priority 1000)
 //! Peer            a pod's addresses in Address_Sets
+//! admin policies  ACLs that let through, stop or pass, on the Port_Group of their subject, before or after those of NetworkPolicies
 //! NetworkPolicy   ACLs that let through (priority 1001), on the Port_Group of its podSelector; Address_Sets of its ipBlocks
 //! Pod             its port in Port_Groups, in the transaction that makes the port
 //! Cluster, Node   what no policy may stop: ARP and ND, a node to its own pods, a pod to itself through a Service
@@ -15,6 +16,7 @@
 //! after load balancing, so that it is the endpoint of a Service that counts. Must not: match pods (that is `selection`'s part).
 
 mod acl;
+pub(crate) mod admin;
 mod always;
 mod expression;
 mod groups;

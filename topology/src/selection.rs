@@ -44,6 +44,8 @@ pub enum Use {
     Ingress,
     /// Its pods are isolated for what goes out.
     Egress,
+    /// Its pods are the subject of an admin policy.
+    Subject,
     /// Its pods are allowed as the other end.
     Peer,
     /// Its pods' own port of this name is opened.

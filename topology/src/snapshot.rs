@@ -18,8 +18,8 @@ use rustc_hash::FxHashMap;
 use crate::allocate::{NodeSubnets, SubnetError};
 use crate::bucket::Bucket;
 use crate::facts::{
-    Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NetworkPolicyFact, NodeFact, PodAddresses,
-    PodFact, ServiceCidrFact, ServiceFact, ServicePort,
+    AdminKey, AdminPolicyFact, Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NetworkPolicyFact,
+    NodeFact, PodAddresses, PodFact, ServiceCidrFact, ServiceFact, ServicePort,
 };
 use crate::gateway::{self, GatewayError, Host};
 use crate::places::{Common, Place};
@@ -205,6 +205,8 @@ impl Snapshot {
             Change::Delete(FactKey::EndpointSlice(key)) => self.set_slice(&key, None),
             Change::Upsert(Fact::ServiceCidr(cidr)) => self.set_service_cidr(cidr.name.clone(), Some(cidr)),
             Change::Delete(FactKey::ServiceCidr(name)) => self.set_service_cidr(name, None),
+            Change::Upsert(Fact::AdminPolicy(policy)) => self.set_admin_policy(&policy.key.clone(), Some(policy)),
+            Change::Delete(FactKey::AdminPolicy(key)) => self.set_admin_policy(&key, None),
             Change::Upsert(Fact::NetworkPolicy(policy)) => self.set_network_policy(&policy.key.clone(), Some(policy)),
             Change::Delete(FactKey::NetworkPolicy(key)) => self.set_network_policy(&key, None),
         }
@@ -213,7 +215,7 @@ impl Snapshot {
     /// Brings what is derived of all nodes up to date and returns the buckets that changed by it. Apart from `apply`, so that a
     /// batch of changes, such as the first list, costs one pass over the nodes.
     pub fn settle(&mut self, config: &Config) -> Vec<Bucket> {
-        let mut buckets = Vec::new();
+        let mut buckets = self.policies.settle();
         if std::mem::take(&mut self.unsettled) {
             let subnets = judge_subnets(config, self.nodes.values());
             buckets.extend(replace(&mut self.subnets, subnets).iter().map(|n| Bucket::subnets(n)));
@@ -289,6 +291,17 @@ impl Snapshot {
         let mut touched = Touched::default();
         self.policies.set_network(key, policy, &mut self.selections, &self.pods, &mut touched);
         touched
+    }
+
+    fn set_admin_policy(&mut self, key: &AdminKey, policy: Option<AdminPolicyFact>) -> Touched {
+        let mut touched = Touched::default();
+        self.policies.set_admin(key, policy, &mut self.selections, &self.pods, &mut touched);
+        touched
+    }
+
+    /// Says whether the database has tiers of ACLs.
+    pub fn set_acl_tiers(&mut self, tiers: bool) -> Vec<Bucket> {
+        self.policies.set_tiers(tiers)
     }
 
     fn set_service(&mut self, key: &Str, service: Option<ServiceFact>) -> Touched {

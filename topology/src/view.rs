@@ -13,11 +13,12 @@ use ovsdb::Str;
 
 use crate::bucket::Bucket;
 use crate::facts::{
-    Annotated, EndpointSliceFact, HostPort, NetworkPolicyFact, NodeFact, PodFact, Protocol, ServiceCidrFact,
-    ServiceFact, ServicePort,
+    AdminPolicyFact, Annotated, EndpointSliceFact, HostPort, NetworkPolicyFact, NodeFact, PodFact, Protocol,
+    ServiceCidrFact, ServiceFact, ServicePort,
 };
 use crate::gateway::GatewayError;
 use crate::places::{Common, Place};
+use crate::policies::Policies;
 use crate::selection::{LabelSelector, Selected, Selection};
 use crate::snapshot::{Snapshot, Subnets};
 use crate::{Config, Interner, kinds};
@@ -78,6 +79,32 @@ impl<'a> View<'a> {
         self.read(Bucket::port_numbers(&key, protocol, name));
         let selected = self.snapshot.selections().get(&key);
         selected.into_iter().flat_map(|selected| selected.numbers(protocol, name)).collect()
+    }
+
+    /// The owner's own admin policy. Not recorded, as above.
+    pub(crate) fn own_admin_policy(&self, owner: &Owner) -> Option<&'a AdminPolicyFact> {
+        self.snapshot.policies().admin(&kinds::admin_key(owner)?)
+    }
+
+    /// The priority of an admin policy's first rule; `None` without room.
+    pub(crate) fn admin_place(&self, policy: &AdminPolicyFact) -> Option<i64> {
+        self.read(Bucket::admin_place(&policy.key));
+        self.snapshot.policies().place(&policy.key)
+    }
+
+    /// All policies, for what depends on the order among them.
+    pub(crate) fn policies(&self) -> &'a Policies {
+        self.read(Bucket::passes());
+        self.snapshot.policies()
+    }
+
+    /// The NetworkPolicies of the namespaces in which a selection looks for pods, by key, and these namespaces.
+    pub(crate) fn network_policies_in(&self, selection: &Selection) -> (Vec<&'a NetworkPolicyFact>, Vec<&'a Str>) {
+        self.read(Bucket::network_policies());
+        let (policies, selections) = (self.snapshot.policies(), self.snapshot.selections());
+        let of_scope = policies.all_network().into_iter().filter(|p| selections.is_in(selection, p.namespace()));
+        let namespaces = policies.namespaces().filter(|name| selections.is_in(selection, name));
+        (of_scope.collect(), namespaces.collect())
     }
 
     /// The addresses of the nodes that fit one of the selectors, sorted: those of their hosts, and of their management ports.

@@ -2,8 +2,8 @@
 //! plan against the state after the step before (`NN-plan.txt`) are compared. `UPDATE_GOLDEN=1` rewrites them.
 //!
 //! Inputs are Kubernetes objects, which are upserted, and two kinds of ours: `Config` (first step: `clusterSubnets`,
-//! `serviceCIDRs`, `joinSubnets`, `masqueradeSubnets`, `nonMasqueradeCIDRs`, `snat`, `networkPolicy`) and `Delete` (`node`, `pod`, `service`,
-//! `slice`, `cidr`, `namespace` or `policy`). `REPEAT` in a text is replaced by 200 times `x`.
+//! `serviceCIDRs`, `joinSubnets`, `masqueradeSubnets`, `nonMasqueradeCIDRs`, `snat`, `networkPolicy`, `aclTiers`) and `Delete` (`node`, `pod`, `service`,
+//! `slice`, `cidr`, `namespace`, `policy` or `anp`). `REPEAT` in a text is replaced by 200 times `x`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
@@ -14,8 +14,8 @@ use std::path::Path;
 use ovenbird_reconcile::{Desired, Owner, Plan, Scope, Zone, plan};
 use ovenbird_schema::northbound::DATABASE;
 use ovenbird_topology::{
-    Change, Config, EndpointSliceFact, Engine, Fact, FactKey, Interner, NamespaceFact, NetworkPolicyFact, NodeFact,
-    PodFact, ServiceCidrFact, ServiceFact, config, text,
+    AdminKind, AdminPolicyFact, Change, Config, EndpointSliceFact, Engine, Fact, FactKey, Interner, NamespaceFact,
+    NetworkPolicyFact, NodeFact, PodFact, ServiceCidrFact, ServiceFact, config, text,
 };
 use ovsdb::{MonitorSpec, Replica, Str, Update};
 use serde_json::{Value, json};
@@ -43,8 +43,10 @@ impl Pipeline {
             network_policy: settings["networkPolicy"].as_bool().unwrap_or(true),
             acl_logging_rate: 20,
         });
+        let mut engine = Engine::new(config.unwrap());
+        engine.set_acl_tiers(settings["aclTiers"].as_bool().unwrap_or(true));
         Pipeline {
-            engine: Engine::new(config.unwrap()),
+            engine,
             interner: Interner::default(),
             desired: Desired::new(Zone(0), &DATABASE),
             replica: Replica::new(&DATABASE, &MonitorSpec::everything(&DATABASE)),
@@ -77,6 +79,9 @@ impl Pipeline {
                 let policy = serde_json::from_value(object).unwrap();
                 Change::Upsert(Fact::NetworkPolicy(NetworkPolicyFact::from_k8s(&policy, interner)))
             }
+            "AdminNetworkPolicy" => admin(AdminKind::AdminNetworkPolicy, object, interner),
+            "BaselineAdminNetworkPolicy" => admin(AdminKind::BaselineAdminNetworkPolicy, object, interner),
+            "ClusterNetworkPolicy" => admin(AdminKind::ClusterNetworkPolicy, object, interner),
             "Delete" => {
                 let named = |kind: &str| object[kind].as_str().map(Str::from);
                 let key = (named("node").map(FactKey::Node))
@@ -84,6 +89,7 @@ impl Pipeline {
                     .or_else(|| named("service").map(FactKey::Service))
                     .or_else(|| named("slice").map(FactKey::EndpointSlice))
                     .or_else(|| named("namespace").map(FactKey::Namespace))
+                    .or_else(|| named("anp").map(|name| FactKey::AdminPolicy((AdminKind::AdminNetworkPolicy, name))))
                     .or_else(|| named("policy").map(FactKey::NetworkPolicy))
                     .or_else(|| named("cidr").map(FactKey::ServiceCidr));
                 Change::Delete(key.unwrap())
@@ -116,6 +122,12 @@ impl Pipeline {
         assert!(second.is_empty(), "a second plan is empty, not:\n{second}");
         (rows, plan_text)
     }
+}
+
+fn admin(kind: AdminKind, mut object: Value, interner: &mut Interner) -> Change {
+    let meta = serde_json::from_value(object["metadata"].take()).unwrap();
+    let spec = serde_json::from_value(object["spec"].take()).unwrap();
+    Change::Upsert(Fact::AdminPolicy(AdminPolicyFact::new(kind, &meta, &spec, interner)))
 }
 
 /// What is done for whom, sorted: the order of a plan is for the tests of `reconcile`.

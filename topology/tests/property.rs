@@ -11,8 +11,8 @@ use ovenbird_api::{L3Gateway, PodNetwork, bandwidth, node};
 use ovenbird_reconcile::{Output, Owner, Want};
 use ovenbird_schema::northbound::{load_balancer as lb, logical_router as lr, logical_switch as ls};
 use ovenbird_topology::{
-    Change, Config, EndpointSliceFact, Engine, Fact, FactKey, Interner, NamespaceFact, NetworkPolicyFact, NodeFact,
-    PodFact, ServiceFact,
+    AdminKind, AdminPolicyFact, Change, Config, EndpointSliceFact, Engine, Fact, FactKey, Interner, NamespaceFact,
+    NetworkPolicyFact, NodeFact, PodFact, ServiceFact,
 };
 use ovsdb::{Atom, Uuid};
 use proptest::prelude::*;
@@ -50,6 +50,18 @@ enum Step {
         shape: u16,
     },
     DeletePolicy(u8),
+    /// `shape` chooses priority, subject, actions, peers and ports.
+    Admin {
+        kind: u8,
+        name: u8,
+        shape: u16,
+    },
+    DeleteAdmin {
+        kind: u8,
+        name: u8,
+    },
+    /// The database has tiers of ACLs.
+    Tiers(bool),
     /// `shape` chooses policies, ports, families and annotations.
     Service {
         name: u8,
@@ -110,6 +122,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u8..2).prop_map(Step::DeleteNamespace),
         6 => (0u8..4, any::<u16>()).prop_map(|(name, shape)| Step::Policy { name, shape }),
         2 => (0u8..4).prop_map(Step::DeletePolicy),
+        4 => (0u8..3, 0u8..2, any::<u16>()).prop_map(|(kind, name, shape)| Step::Admin { kind, name, shape }),
+        1 => (0u8..3, 0u8..2).prop_map(|(kind, name)| Step::DeleteAdmin { kind, name }),
+        1 => any::<bool>().prop_map(Step::Tiers),
         4 => (0u8..2, any::<u16>()).prop_map(|(name, shape)| Step::Service { name, shape }),
         6 => (0u8..3, 0u8..3, prop::collection::vec((0u8..4, 0u8..4, 0u8..8), 0..4))
             .prop_map(|(name, service, endpoints)| Step::Slice { name, service, endpoints }),
@@ -180,7 +195,11 @@ fn change(step: &Step, interner: &mut Interner) -> Option<Change> {
         }
         Step::DeleteService(name) => Change::Delete(FactKey::Service(format!("ns/s{name}").into())),
         Step::DeleteSlice(name) => Change::Delete(FactKey::EndpointSlice(format!("ns/e{name}").into())),
-        Step::Catch => return None,
+        Step::Admin { kind, name, shape } => Change::Upsert(Fact::AdminPolicy(admin(*kind, *name, *shape, interner))),
+        Step::DeleteAdmin { kind, name } => {
+            Change::Delete(FactKey::AdminPolicy((AdminKind::ALL[usize::from(*kind)], format!("a{name}").into())))
+        }
+        Step::Tiers(_) | Step::Catch => return None,
     })
 }
 
@@ -216,6 +235,25 @@ fn policy(name: u8, shape: u16) -> NetworkPolicy {
             "ingress": rule("from"), "egress": if shape >> 12 & 1 == 1 { rule("to") } else { json!([]) }},
     });
     serde_json::from_value(object).unwrap()
+}
+
+fn admin(kind: u8, name: u8, shape: u16, interner: &mut Interner) -> AdminPolicyFact {
+    let choose = |at: u16, of: &[serde_json::Value]| of[usize::from(shape >> at) % of.len()].clone();
+    let selectors = [json!({}), json!({"matchLabels": {"app": "a"}}), json!({"matchLabels": {"tier": "x"}})];
+    let pods = json!({"pods": {"namespaceSelector": choose(0, &selectors), "podSelector": choose(2, &selectors)}});
+    let peers = [
+        json!([{"namespaces": choose(4, &selectors)}]),
+        json!([{"networks": ["192.0.2.0/24"]}, {"nodes": {}}]),
+        json!([{"domainNames": ["example.org"]}]),
+    ];
+    let ports = [json!(null), json!([{"namedPort": "web"}]), json!([{"portNumber": {"port": 80}}])];
+    let actions = [json!("Allow"), json!("Deny"), json!("Pass")];
+    let rule = |at: u16, peers_name: &str| json!({"action": choose(at, &actions), peers_name: choose(at + 2, &peers), "ports": choose(at + 1, &ports)});
+    let meta = serde_json::from_value(json!({"name": format!("a{name}")})).unwrap();
+    let spec = json!({"tier": if shape & 1 == 1 { "Admin" } else { "Baseline" }, "priority": shape % 3, "subject": pods,
+        "ingress": [rule(6, "from"), rule(8, "from")], "egress": [rule(10, "to")]});
+    let spec = serde_json::from_value(spec).unwrap();
+    AdminPolicyFact::new(AdminKind::ALL[usize::from(kind)], &meta, &spec, interner)
 }
 
 fn service(name: u8, shape: u16, interner: &mut Interner) -> ServiceFact {
@@ -310,7 +348,12 @@ proptest! {
         let mut interner = Interner::default();
         let (mut incremental, mut held) = (engine(), Held::new());
         let mut facts: BTreeMap<FactKey, Fact> = BTreeMap::new();
+        let mut tiers = false;
         for step in &steps {
+            if let Step::Tiers(new) = step {
+                tiers = *new;
+                incremental.set_acl_tiers(tiers);
+            }
             match change(step, &mut interner) {
                 None => catch_up(&mut incremental, &mut held),
                 Some(change) => {
@@ -326,6 +369,7 @@ proptest! {
         prop_assert!(incremental.take_dirty().is_empty());
 
         let mut scratch = engine();
+        scratch.set_acl_tiers(tiers);
         for fact in facts.into_values().rev() {
             scratch.apply(Change::Upsert(fact));
         }

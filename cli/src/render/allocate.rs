@@ -18,7 +18,8 @@ pub fn fill(config: &Config, mut facts: Vec<Fact>) -> (Vec<Fact>, Vec<String>) {
         | Fact::Service(_)
         | Fact::EndpointSlice(_)
         | Fact::ServiceCidr(_)
-        | Fact::NetworkPolicy(_) => 0,
+        | Fact::NetworkPolicy(_)
+        | Fact::AdminPolicy(_) => 0,
     });
     let mut problems = Vec::new();
     let (mut subnets, mut ids) = (NodeSubnets::new(config), NodeIds::default());

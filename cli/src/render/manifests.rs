@@ -11,10 +11,13 @@ use anyhow::{Context, anyhow};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ovenbird_topology::facts::AdminPolicySpec;
 use ovenbird_topology::{
-    EndpointSliceFact, Fact, FactKey, Interner, NamespaceFact, NetworkPolicyFact, NodeFact, PodFact, ServiceCidrFact,
-    ServiceFact,
+    AdminKind, AdminPolicyFact, EndpointSliceFact, Fact, FactKey, Interner, NamespaceFact, NetworkPolicyFact, NodeFact,
+    PodFact, ServiceCidrFact, ServiceFact,
 };
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -88,6 +91,11 @@ impl Reader {
         Ok(())
     }
 
+    fn admin(&mut self, kind: AdminKind, object: Value) -> anyhow::Result<Fact> {
+        let AdminPolicy { metadata, spec } = typed(object, kind.as_str())?;
+        Ok(Fact::AdminPolicy(AdminPolicyFact::new(kind, &metadata, &spec, &mut self.interner)))
+    }
+
     fn object(&mut self, object: Value) -> anyhow::Result<()> {
         let kind = object["kind"].as_str().ok_or_else(|| anyhow!("kind: missing"))?.to_owned();
         let fact = match kind.as_str() {
@@ -105,6 +113,9 @@ impl Reader {
                 &typed::<NetworkPolicy>(object, &kind)?,
                 &mut self.interner,
             )),
+            "AdminNetworkPolicy" => self.admin(AdminKind::AdminNetworkPolicy, object)?,
+            "BaselineAdminNetworkPolicy" => self.admin(AdminKind::BaselineAdminNetworkPolicy, object)?,
+            "ClusterNetworkPolicy" => self.admin(AdminKind::ClusterNetworkPolicy, object)?,
             "ServiceCIDR" => Fact::ServiceCidr(ServiceCidrFact::from_k8s(&typed::<ServiceCIDR>(object, &kind)?)),
             _ if kind.ends_with("List") && object["items"].is_array() => return self.list(object, &kind),
             _ => {
@@ -153,10 +164,20 @@ fn documents(text: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 /// An object of its Kubernetes type, with a name, and a namespace where its kind has one.
+/// An admin policy: kinds of which k8s-openapi knows nothing.
+#[derive(Deserialize)]
+struct AdminPolicy {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: AdminPolicySpec,
+}
+
 fn typed<T: DeserializeOwned>(mut object: Value, kind: &str) -> anyhow::Result<T> {
     let name = object["metadata"]["name"].as_str().filter(|n| !n.is_empty()).map(str::to_owned);
     let name = name.ok_or_else(|| anyhow!("{kind}: metadata.name: missing"))?;
-    if matches!(kind, "Pod" | "Service" | "EndpointSlice") && object["metadata"]["namespace"].is_null() {
+    if matches!(kind, "Pod" | "Service" | "EndpointSlice" | "NetworkPolicy")
+        && object["metadata"]["namespace"].is_null()
+    {
         object["metadata"]["namespace"] = "default".into();
     }
     serde_path_to_error::deserialize(object).map_err(|e| anyhow!("{kind} {name}: {}: {}", e.path(), e.inner()))

@@ -155,7 +155,8 @@ impl Allocator {
             | FactKey::Service(_)
             | FactKey::EndpointSlice(_)
             | FactKey::ServiceCidr(_)
-            | FactKey::NetworkPolicy(_) => {}
+            | FactKey::NetworkPolicy(_)
+            | FactKey::AdminPolicy(_) => {}
         }
     }
 

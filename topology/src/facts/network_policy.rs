@@ -363,7 +363,7 @@ impl Reader<'_> {
 }
 
 /// The first problems, and how many more there are.
-fn told(mut problems: Vec<Problem>) -> Box<[Problem]> {
+pub(super) fn told(mut problems: Vec<Problem>) -> Box<[Problem]> {
     let more = problems.len().saturating_sub(TOLD);
     problems.truncate(TOLD);
     if more > 0
@@ -375,7 +375,7 @@ fn told(mut problems: Vec<Problem>) -> Box<[Problem]> {
 }
 
 /// The beginning of a text that may be long.
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     text.chars().take(60).collect()
 }
 

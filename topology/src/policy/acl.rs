@@ -15,6 +15,10 @@ use super::groups::Group;
 
 /// Tier of what no policy may stop.
 pub(super) const TIER_ALWAYS: i64 = 0;
+/// Tier of admin policies before NetworkPolicies.
+pub(super) const TIER_ADMIN: i64 = 1;
+/// Tier of admin policies after them.
+pub(super) const TIER_BASELINE: i64 = 3;
 /// Tier of NetworkPolicy.
 pub(super) const TIER_POLICY: i64 = 2;
 /// Longest `name` of an ACL.
@@ -40,6 +44,8 @@ pub(super) enum Verdict {
     Allow,
     /// Stops.
     Drop,
+    /// Leaves to the next tier.
+    Pass,
 }
 
 /// An ACL.
@@ -121,6 +127,7 @@ impl Acl {
             Verdict::AllowRelated => acl::Action::AllowRelated,
             Verdict::Allow => acl::Action::Allow,
             Verdict::Drop => acl::Action::Drop,
+            Verdict::Pass => acl::Action::Pass,
         };
         let severity = self.log.map(|severity| match severity {
             LogSeverity::Alert => acl::Severity::Alert,

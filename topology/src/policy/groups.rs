@@ -45,7 +45,7 @@ impl Group {
     }
 
     /// The pods of a namespace that some policy isolates.
-    fn isolated(namespace: &str, gress: Gress) -> Group {
+    pub fn isolated(namespace: &str, gress: Gress) -> Group {
         let id = build::id(&pg::TABLE, &Owner::new(kinds::NETPOL_NAMESPACE, namespace), gress.as_str());
         let direction = match gress {
             Gress::Ingress => "ingress",
@@ -85,6 +85,7 @@ impl Named {
 
 /// The name of a group or set: a readable beginning, and part of the row's UUID, so that no two are the same.
 pub(super) fn name(readable: &str, id: Uuid) -> String {
+    let readable = readable.replace('*', "_all_");
     let words = readable.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let mut prefix: String = words.collect::<Vec<_>>().join("_");
     prefix.truncate(LONGEST_PREFIX);
@@ -206,7 +207,7 @@ pub(crate) fn add_to_pod(view: &View<'_>, owner: &Owner, pod: &PodFact, port: Uu
 }
 
 fn is_target(selected: &Selected) -> bool {
-    selected.is_used(&Use::Ingress) || selected.is_used(&Use::Egress)
+    [Use::Ingress, Use::Egress, Use::Subject].iter().any(|what| selected.is_used(what))
 }
 
 fn group_row(view: &View<'_>, owner: &Owner, role: &str, keys: &[&str], group: &Group) -> DesiredRow {

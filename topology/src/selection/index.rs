@@ -113,6 +113,11 @@ impl Selections {
         self.homes.get(name)?.fact.as_ref()
     }
 
+    /// Whether a selection looks for pods in a namespace.
+    pub fn is_in(&self, selection: &Selection, namespace: &str) -> bool {
+        is_of(&selection.namespaces, namespace, self.namespace(namespace))
+    }
+
     /// Counts a further use.
     pub fn acquire(&mut self, selection: &Selection, what: &Use, pods: &Pods, touched: &mut Touched) {
         let key = selection.to_string();
@@ -180,6 +185,9 @@ impl Selections {
         let home = self.home(name);
         if logging(home.fact.as_ref()) != logging(fact.as_ref()) {
             touched.buckets.push(Bucket::acl_logging(name));
+        }
+        if home.fact.as_ref().map(|fact| &fact.labels) != fact.as_ref().map(|fact| &fact.labels) {
+            touched.buckets.push(Bucket::network_policies());
         }
         home.fact = fact;
         let scopes = self.scopes_of(name);

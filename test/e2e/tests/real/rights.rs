@@ -26,6 +26,8 @@ use ovenbird_lab::{Api, Family, Lab, Options, testing};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
+mod admin;
+
 const RBAC: &str = include_str!("../../../../deploy/rbac.yaml");
 const NAMESPACE: &str = "rights";
 /// A Node without a kubelet: what is done about its pods is the master's alone.
@@ -169,6 +171,13 @@ impl World<'_> {
 
     /// Makes the daemon need the right.
     async fn provoke(&self, right: &Right) -> Result<()> {
+        if let Some(kind) = admin::Kind::of(right) {
+            if right.verb == "get" || right.verb == "patch" {
+                return self.admin_policy(&kind).await.map(drop);
+            }
+            self.lab.stop(right.component())?;
+            return self.lab.start(right.component());
+        }
         match (&*right.account, &*right.resource, &*right.verb) {
             (
                 "ovenbird-master",
@@ -218,6 +227,12 @@ impl World<'_> {
 
     /// Waits until the daemon has done what it could not do before.
     async fn mended(&self, right: &Right) -> Result<()> {
+        if let Some(kind) = admin::Kind::of(right) {
+            if right.verb == "get" || right.verb == "patch" {
+                return self.admin_told(right, &kind).await;
+            }
+            return self.master_sees(right).await;
+        }
         let (nodes, pods) = (KubeApi::<Node>::all(self.client.clone()), self.pods());
         match (&*right.account, &*right.resource, &*right.verb) {
             (
@@ -302,7 +317,8 @@ impl World<'_> {
                 user: Some(format!("system:serviceaccount:ovenbird:{}", right.account)),
                 resource_attributes: Some(ResourceAttributes {
                     group: Some(right.group.clone()),
-                    resource: Some(right.resource.clone()),
+                    resource: right.resource.split('/').next().map(str::to_owned),
+                    subresource: right.resource.split_once('/').map(|(_, sub)| sub.to_owned()),
                     verb: Some(right.verb.clone()),
                     namespace: right.role["metadata"]["namespace"].as_str().map(str::to_owned),
                     name: right.names.first().cloned(),
@@ -322,25 +338,31 @@ impl World<'_> {
     /// A new object of the kind reaches the master, and with it all there are.
     async fn master_sees(&self, right: &Right) -> Result<()> {
         let (name, all) = (self.name(), ListParams::default());
-        let kind = match &*right.resource {
-            "nodes" => self.node(&name, json!({})).await.map(|()| "Node")?,
-            "pods" => self.pod(&name, GHOST, json!({})).await.map(|()| "Pod")?,
-            "services" => self.service(&name, json!({})).await.map(|()| "Service")?,
-            "endpointslices" => self.slice(&name).await.map(|()| "EndpointSlice")?,
-            "servicecidrs" => self.cidr("10.200").await.map(|_| "ServiceCIDR")?,
-            "networkpolicies" => self.policy(&name, 0).await.map(|()| "NetworkPolicy")?,
-            _ => self.lab.namespace(&name).await.map(|()| "Namespace")?,
+        let admin = admin::Kind::of(right);
+        let kind = match (&admin, &*right.resource) {
+            (Some(kind), _) => {
+                self.admin_policy(kind).await?;
+                kind.name()
+            }
+            (None, "nodes") => self.node(&name, json!({})).await.map(|()| "Node")?,
+            (None, "pods") => self.pod(&name, GHOST, json!({})).await.map(|()| "Pod")?,
+            (None, "services") => self.service(&name, json!({})).await.map(|()| "Service")?,
+            (None, "endpointslices") => self.slice(&name).await.map(|()| "EndpointSlice")?,
+            (None, "servicecidrs") => self.cidr("10.200").await.map(|_| "ServiceCIDR")?,
+            (None, "networkpolicies") => self.policy(&name, 0).await.map(|()| "NetworkPolicy")?,
+            (None, _) => self.lab.namespace(&name).await.map(|()| "Namespace")?,
         };
         self.until("the master to have seen all", async || {
             let client = self.client.clone();
-            let count = match kind {
-                "Node" => KubeApi::<Node>::all(client).list_metadata(&all).await?.items.len(),
-                "Pod" => KubeApi::<Pod>::all(client).list_metadata(&all).await?.items.len(),
-                "Service" => KubeApi::<Service>::all(client).list_metadata(&all).await?.items.len(),
-                "EndpointSlice" => KubeApi::<EndpointSlice>::all(client).list_metadata(&all).await?.items.len(),
-                "NetworkPolicy" => KubeApi::<NetworkPolicy>::all(client).list_metadata(&all).await?.items.len(),
-                "ServiceCIDR" => KubeApi::<ServiceCIDR>::all(client).list_metadata(&all).await?.items.len(),
-                _ => KubeApi::<Namespace>::all(client).list_metadata(&all).await?.items.len(),
+            let count = match (&admin, kind) {
+                (Some(kind), _) => self.count_admin(kind).await?,
+                (None, "Node") => KubeApi::<Node>::all(client).list_metadata(&all).await?.items.len(),
+                (None, "Pod") => KubeApi::<Pod>::all(client).list_metadata(&all).await?.items.len(),
+                (None, "Service") => KubeApi::<Service>::all(client).list_metadata(&all).await?.items.len(),
+                (None, "EndpointSlice") => KubeApi::<EndpointSlice>::all(client).list_metadata(&all).await?.items.len(),
+                (None, "NetworkPolicy") => KubeApi::<NetworkPolicy>::all(client).list_metadata(&all).await?.items.len(),
+                (None, "ServiceCIDR") => KubeApi::<ServiceCIDR>::all(client).list_metadata(&all).await?.items.len(),
+                (None, _) => KubeApi::<Namespace>::all(client).list_metadata(&all).await?.items.len(),
             };
             let Ok(status) = master::status(self.lab, "master1") else { return Ok(false) };
             let watches = status["watches"].as_array().into_iter().flatten();

@@ -16,6 +16,7 @@ use crate::layout::Layout;
 use crate::process::write_atomic;
 
 const NAMESPACE: &str = include_str!("../../../../deploy/namespace.yaml");
+const CRDS: &str = include_str!("../../../../deploy/crds.yaml");
 const RBAC: &str = include_str!("../../../../deploy/rbac.yaml");
 const DAY: u32 = 24 * 60 * 60;
 
@@ -50,6 +51,7 @@ pub async fn create(layout: &Layout) -> Result<()> {
     let client = cluster::connect(&layout.kubeconfig()).await?;
     cluster::apply(&client, NAMESPACE).await?;
     cluster::apply(&client, RBAC).await?;
+    cluster::apply(&client, CRDS).await?;
     let pki = Pki::new(pki_dir(layout))?;
     let server = format!("https://{}", api_address(layout)?);
     for account in [Account::Master, Account::Node] {

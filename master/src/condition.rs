@@ -1,0 +1,165 @@
+//! Conditions in the status of admin policies: `Accepted` says whether all of a policy is in effect, and if not, what is wrong.
+//!
+//! A condition is written when it differs from what the object has, so a restart writes nothing, and a status that somebody else
+//! changed is left alone until the policy changes. Must not: block the pipeline, write while another master leads, or touch conditions of others.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use ovenbird_daemon::{access, rights};
+use ovenbird_reconcile::{Diagnostic, Owner, Severity};
+use ovenbird_topology::AdminKind;
+use ovenbird_topology::facts::AdminKey;
+use ovsdb::Str;
+use rustc_hash::FxHashMap;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::event::truncate;
+use crate::lease::Validity;
+use crate::object::admin;
+
+/// `type` of our condition.
+const ACCEPTED: &str = "Accepted";
+/// Who we are in managedFields.
+const MANAGER: &str = "ovenbird-master";
+/// Longest `message` that we write.
+const LONGEST: usize = 1024;
+
+/// What a policy is to be told.
+#[derive(Debug)]
+struct Verdict {
+    kind: AdminKind,
+    name: Str,
+    reason: &'static str,
+    message: String,
+}
+
+/// Sends conditions to their writer, each once.
+#[derive(Debug)]
+pub struct Conditions {
+    told: FxHashMap<AdminKey, String>,
+    queue: mpsc::UnboundedSender<Verdict>,
+}
+
+impl Conditions {
+    /// Starts the task that writes conditions while `validity` holds.
+    pub fn spawn(client: kube::Client, validity: Validity) -> Conditions {
+        let (queue, mut verdicts) = mpsc::unbounded_channel::<Verdict>();
+        tokio::spawn(async move {
+            while let Some(verdict) = verdicts.recv().await {
+                if validity.is_valid() {
+                    write(&client, &verdict).await;
+                }
+            }
+        });
+        Conditions { told: FxHashMap::default(), queue }
+    }
+
+    /// The object changed: what it was told may be about an older generation.
+    pub fn forget(&mut self, key: &AdminKey) {
+        self.told.remove(key);
+    }
+
+    /// What became of an owner's translation; of interest when it is an admin policy.
+    pub fn set(&mut self, owner: &Owner, diagnostics: &[Diagnostic]) {
+        let Some(kind) = AdminKind::ALL.into_iter().find(|kind| kind.as_str() == owner.kind.name) else { return };
+        let wrong: Vec<&Diagnostic> = diagnostics.iter().filter(|d| d.severity != Severity::Note).collect();
+        let text = |d: &&Diagnostic| format!("{}: {}", d.field, d.message);
+        let (reason, mut message) = match wrong.first() {
+            None => ("Translated", "all of the policy is in effect".to_owned()),
+            Some(first) => (first.reason, wrong.iter().map(text).collect::<Vec<_>>().join("; ")),
+        };
+        truncate(&mut message, LONGEST);
+        let key = (kind, owner.key.clone());
+        if self.told.get(&key) == Some(&message) {
+            return;
+        }
+        self.told.insert(key, message.clone());
+        // A writer that is gone ends with the process.
+        let _ = self.queue.send(Verdict { kind, name: owner.key.clone(), reason, message });
+    }
+}
+
+async fn write(client: &kube::Client, verdict: &Verdict) {
+    let (kind, version) = (verdict.kind, admin::version(verdict.kind));
+    let resource = ApiResource {
+        group: admin::GROUP.into(),
+        version: version.into(),
+        api_version: format!("{}/{version}", admin::GROUP),
+        kind: kind.as_str().into(),
+        plural: admin::plural(kind).into(),
+    };
+    let objects: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let wanted = async || {
+        let Some(object) = objects.get_opt(&verdict.name).await? else { return Ok(()) };
+        let Some(condition) = condition(&object, verdict) else { return Ok(()) };
+        let patch = json!({
+            "apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": &*verdict.name},
+            "status": {"conditions": [condition]},
+        });
+        let params = PatchParams::apply(MANAGER).force();
+        objects.patch_status(&verdict.name, &params, &Patch::Apply(&patch)).await.map(drop)
+    };
+    match access::insist(wanted).await {
+        Ok(()) => {}
+        Err(error) if rights::was_told(&error) => {}
+        // It went meanwhile.
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => tracing::warn!(%error, kind = kind.as_str(), name = %verdict.name, "cannot write a condition"),
+    }
+}
+
+/// The condition to write; `None` when the object has it.
+fn condition(object: &DynamicObject, verdict: &Verdict) -> Option<Condition> {
+    let conditions = object.data.pointer("/status/conditions").and_then(Value::as_array);
+    let before = conditions.into_iter().flatten().find(|condition| condition["type"] == ACCEPTED);
+    let before: Option<Condition> = before.and_then(|condition| serde_json::from_value(condition.clone()).ok());
+    let status = if verdict.reason == "Translated" { "True" } else { "False" };
+    let since = before.as_ref().filter(|b| b.status == status).map(|b| b.last_transition_time.clone());
+    let wanted = Condition {
+        last_transition_time: since.unwrap_or_else(now),
+        message: verdict.message.clone(),
+        observed_generation: object.metadata.generation,
+        reason: verdict.reason.into(),
+        status: status.into(),
+        type_: ACCEPTED.into(),
+    };
+    (before.as_ref() != Some(&wanted)).then_some(wanted)
+}
+
+/// Now, in seconds as the API has it.
+fn now() -> Time {
+    let now = jiff::Timestamp::now();
+    Time(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(conditions: &Value) -> DynamicObject {
+        serde_json::from_value(json!({"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": "AdminNetworkPolicy",
+            "metadata": {"name": "a", "generation": 3}, "status": {"conditions": conditions}}))
+        .expect("an object")
+    }
+
+    #[test]
+    fn what_is_there_is_not_written_again() {
+        let mut verdict = Verdict {
+            kind: AdminKind::AdminNetworkPolicy,
+            name: "a".into(),
+            reason: "Translated",
+            message: "fine".into(),
+        };
+        let first = condition(&object(&json!([])), &verdict).expect("a condition");
+        assert_eq!((&*first.status, first.observed_generation), ("True", Some(3)));
+        let there = json!([{"type": "Other", "status": "True"}, first]);
+        assert_eq!(condition(&object(&there), &verdict), None);
+        // The same status with another text keeps its time.
+        verdict.message = "well".into();
+        let second = condition(&object(&there), &verdict).expect("a condition");
+        assert_eq!(second.last_transition_time, first.last_transition_time);
+        verdict.reason = "InvalidPolicy";
+        assert_eq!(condition(&object(&there), &verdict).expect("a condition").status, "False");
+    }
+}
