@@ -40,7 +40,8 @@ pub(super) fn addresses(config: &Config, side: Side, mut sets: impl FnMut(bool) 
             let names = names.iter().map(|name| format!("${name}")).collect();
             Some(format!("{ip}.{} == {}", side.as_str(), set(names)?))
         });
-        families.extend(texts.collect::<Option<Vec<String>>>().map(|all| all.join(" && ")));
+        let texts: Option<Vec<String>> = texts.collect();
+        families.extend(texts.map(|all| if all.len() > 1 { format!("({})", all.join(" && ")) } else { all.concat() }));
     }
     match families.len() {
         0 => None,
@@ -99,6 +100,18 @@ mod tests {
             numbers.iter().map(|n| PortMatch { protocol: Protocol::Tcp, numbers: n.clone() }).collect();
         all.sort_unstable();
         ports(&all)
+    }
+
+    /// OVN does not take `&&` beside `||` without parentheses.
+    #[test]
+    fn several_sets_of_both_families() {
+        let config = Config::parse("10.128.0.0/14/23,fd01::/48/64", "", "100.64.0.0/16,fd98::/64", 1400).unwrap();
+        let text = addresses(&config, Side::Source, |v4| {
+            vec![vec![format!("a{v4}"), format!("b{v4}")], vec![format!("c{v4}")]]
+        });
+        let wanted = "((ip4.src == {$atrue, $btrue} && ip4.src == $ctrue) || (ip6.src == {$afalse, $bfalse} && ip6.src == $cfalse))";
+        assert_eq!(text.as_deref(), Some(wanted));
+        assert_eq!(addresses(&config, Side::Source, |_| vec![vec!["a".into()], vec![]]), None);
     }
 
     #[test]
