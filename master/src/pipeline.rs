@@ -85,9 +85,10 @@ const KINDS: [&str; 10] = [
     "ServiceCIDR",
 ];
 /// Those that say what a pod may do: before they are listed, no pod is connected.
-const POLICIES: [usize; 5] = [2, 5, 6, 7, 8];
+const POLICIES: [usize; 6] = [0, 2, 5, 6, 7, 8];
 /// Owners whose rows depend on them.
-const POLICED: [OwnerKind; 6] = [
+const POLICED: [OwnerKind; 7] = [
+    kinds::NETPOL_NAMESPACE,
     kinds::PEER,
     kinds::NETWORK_POLICY,
     kinds::ADMIN_NETWORK_POLICY,
