@@ -10,7 +10,7 @@
 //! Whatever has arrived is taken in before anything is sent, so load raises the size of transactions and not the length of a
 //! queue. Must not: block, do I/O by itself, or let a stage reach back into one before it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -148,8 +148,8 @@ pub struct Pipeline {
     /// Generation of the last complete list of each kind.
     listed: [Option<u64>; KINDS.len()],
     /// Services that changed before every list was complete, and are not translated yet: what they would lose then is only not told
-    /// yet. Once the lists are complete, the next one is last.
-    early: Vec<Owner>,
+    /// yet.
+    early: BTreeSet<Owner>,
     /// Pods and policies that changed before all policies were known, and are not translated yet.
     unjudged: Vec<Owner>,
     /// All that the lists told has become wishes.
@@ -177,7 +177,7 @@ impl Pipeline {
             northbound: Northbound::new(Zone::default(), out.handle.clone()),
             watches: KINDS.map(|kind| status::Watch { kind, ..status::Watch::default() }),
             listed: [None; KINDS.len()],
-            early: Vec::new(),
+            early: BTreeSet::new(),
             unjudged: Vec::new(),
             caught_up: false,
             leading: Leading::No,
@@ -298,15 +298,9 @@ impl Pipeline {
             owners = rest;
             self.unjudged.extend::<Vec<Owner>>(unjudged);
         }
-        let new = !early.is_empty();
         self.early.extend(early);
         if self.is_listed() {
-            if new {
-                self.early.sort_by(|a, b| b.cmp(a));
-                self.early.dedup();
-            }
-            let rest = self.early.len().saturating_sub(PORTION);
-            owners.extend(self.early.split_off(rest).into_iter().rev());
+            owners.extend(std::iter::from_fn(|| self.early.pop_first()).take(PORTION));
         }
         owners
     }
