@@ -292,15 +292,24 @@ impl Northbound {
     }
 
     fn pump_batch(&mut self, now: Duration) {
-        if self.complete && self.desired.backlog() <= LITTLE {
-            self.complete = false;
-            self.committer.allow_deletes(&mut self.desired, true);
-        }
         let opens = self.pace.opens();
         if now < opens {
             self.paused_until = Some(opens);
             return;
         }
+        self.send_burst(now);
+        if self.complete && self.desired.backlog() <= LITTLE {
+            self.complete = false;
+            self.audit = Audit::Expected;
+            self.committer.allow_deletes(&mut self.desired, true);
+            // What is on its way comes first: to compare everything takes longer than that.
+            if !self.is_busy() {
+                self.send_burst(now);
+            }
+        }
+    }
+
+    fn send_burst(&mut self, now: Duration) {
         // Until the epoch is ours nothing may follow: it would not be fenced.
         let most = if self.epoch == Epoch::None { 1 } else { BURST };
         let mut raise = (self.epoch == Epoch::None).then(|| self.takeover());

@@ -268,11 +268,11 @@ impl Pipeline {
                 self.out.reporter.set(Source::Translation, subject, &diagnostics);
             }
         }
-        self.pump(now);
         if self.is_catching_up() && self.early.is_empty() {
             self.caught_up = true;
             self.northbound.allow_deletes();
         }
+        self.pump(now);
     }
 
     fn pump(&mut self, now: Duration) {
