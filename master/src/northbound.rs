@@ -11,6 +11,7 @@
 //! rows, so that a restart which finds nothing to do writes nothing. Must not: read a clock (the caller tells the time),
 //! know Kubernetes.
 
+mod hand_over;
 mod raise;
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use ovsdb::{ClientError, ColumnId, Event, Handle, Op, Replica, RowChange, TableD
 use crate::lease::Leading;
 use crate::monitor;
 use crate::pace::Pace;
+use hand_over::hand_over;
 use raise::{Epoch, Raise};
 
 type Failure = Box<dyn std::error::Error>;
@@ -322,7 +324,12 @@ impl Northbound {
                 flight.raise = Some(raise);
                 ops.splice(..0, first);
             }
+            let full = flight.rows >= LITTLE;
             flights.push_back(flight.take_off(handle, &ops, now));
+            if full {
+                // The next one will take a while.
+                hand_over();
+            }
         });
         if self.flights.is_empty() {
             self.pace.clear();
