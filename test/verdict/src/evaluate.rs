@@ -59,7 +59,7 @@ pub struct Verdict {
 pub enum Decision {
     /// This end is no pod, or no policy isolates it in this direction.
     Open,
-    /// No policy can forbid it: a pod and itself, or a pod's own node to the pod.
+    /// No policy can forbid it: a pod to itself, or its own node to it.
     Exempt,
     /// The rules that allow it, at least one.
     Allowed(Vec<RuleRef>),

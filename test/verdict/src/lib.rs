@@ -11,8 +11,10 @@
 pub mod evaluate;
 pub mod expression;
 pub mod frame;
+pub mod generate;
 pub mod packet;
 pub mod rows;
+pub mod translate;
 
 pub use evaluate::{Cluster, Host, Verdict};
 pub use packet::{Packet, Protocol};

@@ -110,6 +110,21 @@ pub struct Step {
     pub rule: Arc<Rule>,
 }
 
+/// Where a packet enters the first switch on its way, and where it leaves the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way<'a> {
+    /// Name of the first Logical_Switch.
+    pub switch: &'a str,
+    /// Name of the Logical_Switch_Port by which it enters.
+    pub inport: &'a str,
+    /// Source MAC there.
+    pub eth_src: u64,
+    /// Destination MAC there.
+    pub eth_dst: u64,
+    /// Name of the Logical_Switch_Port by which it leaves the last switch: the destination's, or one towards a router.
+    pub outport: &'a str,
+}
+
 /// Why rows cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RowsError {
@@ -166,11 +181,13 @@ struct Passage<'a> {
 impl Rows {
     /// What becomes of a packet.
     pub fn judge(&self, packet: &Packet) -> Result<Outcome, Undefined> {
-        self.follow(packet.source, packet.destination, &|egress| {
-            // What a pod sends to itself, behind a Service, comes back under another address.
-            let itself = egress && packet.source == packet.destination;
-            let source = if itself { packet::hairpin(packet.source) } else { packet.source };
-            Content::Ip(Packet { source, ..*packet })
+        // What a pod sends to itself goes by way of a Service. It turns round before the stage after load balancing, and comes back under another
+        // address.
+        let itself = packet.source == packet.destination;
+        self.follow(packet.source, packet.destination, &|stage| match stage {
+            Stage::FromPortAfterLb if itself => None,
+            Stage::ToPort if itself => Some(Content::Ip(Packet { source: packet::hairpin(packet.source), ..*packet })),
+            _ => Some(Content::Ip(*packet)),
         })
     }
 
@@ -178,24 +195,33 @@ impl Rows {
     pub fn resolve(&self, source: IpAddr, destination: IpAddr) -> Result<Outcome, Undefined> {
         let packet = Packet { source, destination, protocol: packet::Protocol::Icmp, source_port: 0, port: 0 };
         let content = if source.is_ipv4() { Content::Arp } else { Content::Solicitation(packet) };
-        self.follow(source, destination, &|_| content)
+        self.follow(source, destination, &|_| Some(content))
     }
 
-    /// Whether a port has the address.
-    pub fn is_inside(&self, address: IpAddr) -> bool {
-        self.port_at(address).is_some()
+    /// The way of a packet, if a port has one of its addresses.
+    pub fn way(&self, source: IpAddr, destination: IpAddr) -> Option<Way<'_>> {
+        let passages = self.passages(source, destination);
+        let (first, last) = (passages.first()?, passages.last()?);
+        let (inport, towards) = (first.inport?, first.outport?);
+        Some(Way {
+            switch: &first.switch.name,
+            inport: &inport.name,
+            eth_src: inport.mac,
+            eth_dst: towards.mac,
+            outport: &last.outport?.name,
+        })
     }
 
     fn follow(
         &self,
         source: IpAddr,
         destination: IpAddr,
-        content: &dyn Fn(bool) -> Content,
+        content: &dyn Fn(Stage) -> Option<Content>,
     ) -> Result<Outcome, Undefined> {
         let mut outcome = Outcome { allowed: true, steps: Vec::new() };
         for passage in self.passages(source, destination) {
             for stage in [Stage::FromPort, Stage::FromPortAfterLb, Stage::ToPort] {
-                let frame = passage.frame(stage, content(stage == Stage::ToPort));
+                let Some(frame) = content(stage).map(|content| passage.frame(stage, content)) else { continue };
                 let Some(rule) = passage.switch.decide(stage, &frame)? else { continue };
                 outcome.allowed = rule.action != Action::Deny;
                 outcome.steps.push(Step { switch: passage.switch.name.clone(), rule });

@@ -238,7 +238,15 @@ fn a_pod_that_meets_itself_comes_back_under_another_address() {
     World::new()
         .group("to 0 1000 drop outport == @pg")
         .group("to 0 1001 allow outport == @pg && ip4.src == 169.254.169.5")
-        .is(&[("a > a TCP/80", "yes n1:21"), ("hairpin > a TCP/80", "yes n1:21")]);
+        .group("after 0 1000 drop inport == @pg && tcp")
+        .group("from 0 1000 drop inport == @pg && udp")
+        .is(&[
+            // It turns round before the stage after load balancing.
+            ("a > a TCP/80", "yes n1:21"),
+            ("a > b TCP/80", "no n1:22"),
+            ("a > a UDP/80", "no n1:23"),
+            ("hairpin > a TCP/80", "yes n1:21"),
+        ]);
 }
 
 #[test]

@@ -101,14 +101,16 @@ fn number(port: i32) -> Option<u16> {
     u16::try_from(port).ok().filter(|port| *port > 0)
 }
 
-/// Whether a pod has given a port of a protocol that name. Of init containers only those that go on running (restartPolicy Always) listen.
+/// Whether a pod calls a port of a protocol by that name; of two with one name the first counts. Of init containers only those listen that go on
+/// running (restartPolicy Always).
 fn calls(pod: &Pod, number: u16, name: &str, protocol: Protocol) -> bool {
     let spec = pod.spec.iter();
     let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
     let containers = spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten().filter(sidecar)));
-    let is_it = |port: &ContainerPort| {
+    let is_called_so = |port: &&ContainerPort| {
         let of = Protocol::from_kubernetes(port.protocol.as_deref().unwrap_or("TCP"));
-        port.name.as_deref() == Some(name) && of == Some(protocol) && port.container_port == i32::from(number)
+        port.name.as_deref() == Some(name) && of == Some(protocol)
     };
-    containers.flat_map(|c| c.ports.iter().flatten()).any(is_it)
+    let called = containers.flat_map(|c| c.ports.iter().flatten()).find(is_called_so);
+    called.is_some_and(|port| port.container_port == i32::from(number))
 }
