@@ -11,6 +11,7 @@
 //! rows, so that a restart which finds nothing to do writes nothing. Must not: read a clock (the caller tells the time),
 //! know Kubernetes.
 
+mod hand_over;
 mod raise;
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use ovsdb::{ClientError, ColumnId, Event, Handle, Op, Replica, RowChange, TableD
 use crate::lease::Leading;
 use crate::monitor;
 use crate::pace::Pace;
+use hand_over::hand_over;
 use raise::{Epoch, Raise};
 
 type Failure = Box<dyn std::error::Error>;
@@ -292,15 +294,24 @@ impl Northbound {
     }
 
     fn pump_batch(&mut self, now: Duration) {
-        if self.complete && self.desired.backlog() <= LITTLE {
-            self.complete = false;
-            self.committer.allow_deletes(&mut self.desired, true);
-        }
         let opens = self.pace.opens();
         if now < opens {
             self.paused_until = Some(opens);
             return;
         }
+        self.send_burst(now);
+        if self.complete && self.desired.backlog() <= LITTLE {
+            self.complete = false;
+            self.audit = Audit::Expected;
+            self.committer.allow_deletes(&mut self.desired, true);
+            // What is on its way comes first: to compare everything takes longer than that.
+            if !self.is_busy() {
+                self.send_burst(now);
+            }
+        }
+    }
+
+    fn send_burst(&mut self, now: Duration) {
         // Until the epoch is ours nothing may follow: it would not be fenced.
         let most = if self.epoch == Epoch::None { 1 } else { BURST };
         let mut raise = (self.epoch == Epoch::None).then(|| self.takeover());
@@ -313,7 +324,12 @@ impl Northbound {
                 flight.raise = Some(raise);
                 ops.splice(..0, first);
             }
+            let full = flight.rows >= LITTLE;
             flights.push_back(flight.take_off(handle, &ops, now));
+            if full {
+                // The next one will take a while.
+                hand_over();
+            }
         });
         if self.flights.is_empty() {
             self.pace.clear();

@@ -10,7 +10,7 @@
 //! Whatever has arrived is taken in before anything is sent, so load raises the size of transactions and not the length of a
 //! queue. Must not: block, do I/O by itself, or let a stage reach back into one before it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -85,9 +85,10 @@ const KINDS: [&str; 10] = [
     "ServiceCIDR",
 ];
 /// Those that say what a pod may do: before they are listed, no pod is connected.
-const POLICIES: [usize; 5] = [2, 5, 6, 7, 8];
+const POLICIES: [usize; 6] = [0, 2, 5, 6, 7, 8];
 /// Owners whose rows depend on them.
-const POLICED: [OwnerKind; 6] = [
+const POLICED: [OwnerKind; 7] = [
+    kinds::NETPOL_NAMESPACE,
     kinds::PEER,
     kinds::NETWORK_POLICY,
     kinds::ADMIN_NETWORK_POLICY,
@@ -147,8 +148,8 @@ pub struct Pipeline {
     /// Generation of the last complete list of each kind.
     listed: [Option<u64>; KINDS.len()],
     /// Services that changed before every list was complete, and are not translated yet: what they would lose then is only not told
-    /// yet. Once the lists are complete, the next one is last.
-    early: Vec<Owner>,
+    /// yet.
+    early: BTreeSet<Owner>,
     /// Pods and policies that changed before all policies were known, and are not translated yet.
     unjudged: Vec<Owner>,
     /// All that the lists told has become wishes.
@@ -176,7 +177,7 @@ impl Pipeline {
             northbound: Northbound::new(Zone::default(), out.handle.clone()),
             watches: KINDS.map(|kind| status::Watch { kind, ..status::Watch::default() }),
             listed: [None; KINDS.len()],
-            early: Vec::new(),
+            early: BTreeSet::new(),
             unjudged: Vec::new(),
             caught_up: false,
             leading: Leading::No,
@@ -267,11 +268,11 @@ impl Pipeline {
                 self.out.reporter.set(Source::Translation, subject, &diagnostics);
             }
         }
-        self.pump(now);
         if self.is_catching_up() && self.early.is_empty() {
             self.caught_up = true;
             self.northbound.allow_deletes();
         }
+        self.pump(now);
     }
 
     fn pump(&mut self, now: Duration) {
@@ -297,15 +298,9 @@ impl Pipeline {
             owners = rest;
             self.unjudged.extend::<Vec<Owner>>(unjudged);
         }
-        let new = !early.is_empty();
         self.early.extend(early);
         if self.is_listed() {
-            if new {
-                self.early.sort_by(|a, b| b.cmp(a));
-                self.early.dedup();
-            }
-            let rest = self.early.len().saturating_sub(PORTION);
-            owners.extend(self.early.split_off(rest).into_iter().rev());
+            owners.extend(std::iter::from_fn(|| self.early.pop_first()).take(PORTION));
         }
         owners
     }
