@@ -37,8 +37,21 @@ pub struct Case {
     pub cluster: Cluster,
     /// Its nodes as Kubernetes has them.
     pub nodes: Vec<Node>,
+    /// Families of addresses that pods have.
+    pub families: Families,
     /// Packets, none of them from and to the same address but for pods.
     pub packets: Vec<Packet>,
+}
+
+/// Families of addresses of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// Dual stack.
+    Both,
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
 /// What a pod is.
@@ -93,23 +106,38 @@ struct PacketSketch {
 
 /// A case.
 pub fn case() -> impl Strategy<Value = Case> {
+    case_of(families())
+}
+
+/// Two cases of the same families.
+pub fn pair() -> impl Strategy<Value = (Case, Case)> {
+    families().prop_flat_map(|families| (case_of(Just(families)), case_of(Just(families))))
+}
+
+fn families() -> impl Strategy<Value = Families> {
+    prop_oneof![6 => Just(Families::Both), 1 => Just(Families::V4), 1 => Just(Families::V6)]
+}
+
+fn case_of(families: impl Strategy<Value = Families>) -> impl Strategy<Value = Case> {
     let namespaces = vec(labels(), 2..=4);
     let pods = vec(pod(), 3..=PODS);
     let policies = vec(policy::policy(), 1..=POLICIES);
     let packets = vec(packet(), 1..150);
-    (namespaces, pods, policies, packets)
-        .prop_map(|(namespaces, pods, policies, packets)| build(&namespaces, pods, policies, &packets))
+    (namespaces, pods, policies, families, packets).prop_map(|(namespaces, pods, policies, families, packets)| {
+        build(&namespaces, pods, policies, families, &packets)
+    })
 }
 
 fn build(
     namespaces: &[BTreeMap<String, String>],
     pods: Vec<PodSketch>,
     policies: Vec<(usize, NetworkPolicy)>,
+    families: Families,
     packets: &[PacketSketch],
 ) -> Case {
     let namespace = |index: usize| format!("s{}", index % namespaces.len());
     let pods: Vec<Pod> =
-        pods.into_iter().enumerate().map(|(index, pod)| pod.build(index, namespace(pod.namespace))).collect();
+        pods.into_iter().enumerate().map(|(index, pod)| pod.build(index, namespace(pod.namespace), families)).collect();
     let named = |(index, (home, mut policy)): (usize, (usize, NetworkPolicy))| {
         policy.metadata.name = Some(format!("p{index}"));
         policy.metadata.namespace = Some(namespace(home));
@@ -123,10 +151,14 @@ fn build(
         let metadata = ObjectMeta { name: Some(namespace(index)), labels: Some(labels), ..Default::default() };
         Namespace { metadata, ..Default::default() }
     };
-    let cluster =
-        Cluster { namespaces: namespaces.iter().enumerate().map(object).collect(), policies, nodes: hosts(), pods };
-    let packets = packets.iter().filter_map(|sketch| sketch.build(&cluster)).collect();
-    Case { cluster, nodes: nodes(), packets }
+    let cluster = Cluster {
+        namespaces: namespaces.iter().enumerate().map(object).collect(),
+        policies,
+        nodes: hosts(families),
+        pods,
+    };
+    let packets = packets.iter().filter_map(|sketch| sketch.build(&cluster, families)).collect();
+    Case { cluster, nodes: nodes(families), families, packets }
 }
 
 /// Labels of a small alphabet.
@@ -181,24 +213,24 @@ fn packet() -> impl Strategy<Value = PacketSketch> {
 }
 
 impl PodSketch {
-    fn build(&self, index: usize, namespace: String) -> Pod {
+    fn build(&self, index: usize, namespace: String, families: Families) -> Pod {
         let number = if self.kind == Kind::Replaced { 10 } else { 10 + u8::try_from(index).unwrap_or(0) };
         // The first pod's addresses are of the first node in any case, so that whoever replaces it may have been there, too.
         let node = if index == 0 || self.kind == Kind::Replaced { 0 } else { self.node };
-        let families: &[bool] = match self.kind {
-            Kind::V4Only => &[false],
-            Kind::V6Only => &[true],
-            Kind::Pending => &[],
-            _ => &[false, true],
+        let has = |v6: &&bool| match self.kind {
+            Kind::V4Only => !**v6,
+            Kind::V6Only => **v6,
+            Kind::Pending => false,
+            _ => true,
         };
         let own = |v6: &bool| if self.kind == Kind::Host { uplink(node, *v6) } else { pod_address(node, number, *v6) };
-        let addresses: Vec<IpAddr> = families.iter().map(own).collect();
+        let addresses: Vec<IpAddr> = families.list().iter().filter(has).map(own).collect();
         let nets = addresses.iter().map(|a| format!("\"{a}/{}\"", if a.is_ipv4() { 23 } else { 64 }));
         let network = format!(
             r#"{{"default":{{"ip_addresses":[{}],"mac_address":"0a:58:00:00:{node:02x}:{number:02x}"}}}}"#,
             nets.collect::<Vec<_>>().join(",")
         );
-        let on_network = !matches!(self.kind, Kind::Host | Kind::Pending);
+        let on_network = self.kind != Kind::Host && !addresses.is_empty();
         let annotations = on_network.then(|| BTreeMap::from([("k8s.ovn.org/pod-networks".to_owned(), network)]));
         let phase = match self.kind {
             Kind::Finished => "Succeeded",
@@ -246,9 +278,10 @@ impl PodSketch {
 }
 
 impl PacketSketch {
-    fn build(&self, cluster: &Cluster) -> Option<Packet> {
+    fn build(&self, cluster: &Cluster, families: Families) -> Option<Packet> {
         // Pods are what matters: each stands in the list four times.
-        let ends = ends(cluster, self.v6);
+        let v6 = if self.v6 { families != Families::V4 } else { families == Families::V6 };
+        let ends = ends(cluster, v6);
         let pods: Vec<IpAddr> = ends.iter().copied().filter(|a| cluster.pod_at(*a).is_some()).collect();
         let ends = [&ends[..], &pods.repeat(3)].concat();
         let [source, destination] = self.ends.map(|index| ends.get(index % ends.len()).copied());
@@ -274,7 +307,8 @@ pub fn ends(cluster: &Cluster, v6: bool) -> Vec<IpAddr> {
     let statuses = cluster.pods.iter().filter_map(|pod| pod.status.as_ref());
     let texts = statuses.flat_map(|status| status.pod_ips.iter().flatten());
     let pods = texts.filter_map(|ip| ip.ip.parse().ok());
-    let nodes = (0..NODES).flat_map(|n| [pod_address(n, 2, v6), uplink(n, v6)]);
+    let management = cluster.nodes.iter().flat_map(|host| host.management.iter().copied());
+    let nodes = management.chain((0..NODES).map(|n| uplink(n, v6)));
     let outside: [IpAddr; 2] = if v6 {
         [Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1)].map(IpAddr::V6)
     } else {
@@ -305,19 +339,32 @@ fn uplink(node: u8, v6: bool) -> IpAddr {
     }
 }
 
+impl Families {
+    /// The families, IPv6 as `true`.
+    pub fn list(self) -> &'static [bool] {
+        match self {
+            Families::Both => &[false, true],
+            Families::V4 => &[false],
+            Families::V6 => &[true],
+        }
+    }
+}
+
 /// The nodes as the evaluator has them.
-fn hosts() -> Vec<Host> {
-    let management = |n| vec![pod_address(n, 2, false), pod_address(n, 2, true)];
+fn hosts(families: Families) -> Vec<Host> {
+    let management = |n| families.list().iter().map(|v6| pod_address(n, 2, *v6)).collect();
     (0..NODES).map(|n| Host { name: format!("n{n}"), management: management(n) }).collect()
 }
 
-fn nodes() -> Vec<Node> {
-    (0..NODES).map(node).collect()
+fn nodes(families: Families) -> Vec<Node> {
+    (0..NODES).map(|n| node(n, families)).collect()
 }
 
-fn node(n: u8) -> Node {
+fn node(n: u8, families: Families) -> Node {
+    let subnet = |v6: &bool| if *v6 { format!("\"fd01:0:0:{n}::/64\"") } else { format!("\"10.128.{}.0/23\"", 2 * n) };
+    let subnets: Vec<String> = families.list().iter().map(subnet).collect();
     let annotations = [
-        ("k8s.ovn.org/node-subnets", format!(r#"{{"default":["10.128.{}.0/23","fd01:0:0:{n}::/64"]}}"#, 2 * n)),
+        ("k8s.ovn.org/node-subnets", format!(r#"{{"default":[{}]}}"#, subnets.join(","))),
         ("k8s.ovn.org/node-id", (2 + n).to_string()),
         ("k8s.ovn.org/node-mgmt-port-mac-addresses", format!(r#"{{"default":"0a:58:00:00:{n:02x}:02"}}"#)),
         ("k8s.ovn.org/host-cidrs", format!(r#"["{}/16","{}/64"]"#, uplink(n, false), uplink(n, true))),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fs;
 use std::path::Path;
@@ -11,6 +12,8 @@ use ovenbird_verdict::generate::{self, Case};
 use ovenbird_verdict::rows::{Action, Outcome, Step};
 use ovenbird_verdict::{Packet, Rows, Verdict, translate};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 
 /// What is wrong with the rows of a case, in words; on servers with tiers of ACLs and without.
 fn faults(case: &Case) -> Result<(), String> {
@@ -72,6 +75,29 @@ fn mute(case: &Case, rows: &Rows) -> Result<(), String> {
     Ok(())
 }
 
+/// The property is not vacuous: cases of all families have packets of which every decision is made, in each direction.
+#[test]
+fn cases_lead_to_every_decision() {
+    let mut runner = TestRunner::deterministic();
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..300 {
+        let case = generate::case().new_tree(&mut runner).unwrap().current();
+        for verdict in case.packets.iter().map(|packet| case.cluster.verdict(packet)) {
+            for (direction, decision) in [("egress", &verdict.egress), ("ingress", &verdict.ingress)] {
+                let kind = match decision {
+                    Decision::Open => "open",
+                    Decision::Exempt => "exempt",
+                    Decision::Allowed(_) => "allowed",
+                    Decision::Denied(_) => "denied",
+                };
+                *seen.entry(format!("{:?} {direction} {kind}", case.families)).or_default() += 1;
+            }
+        }
+    }
+    assert_eq!(seen.len(), 3 * 2 * 4, "{seen:?}");
+    assert!(seen.values().all(|count| *count >= 10), "{seen:?}");
+}
+
 /// Cases that once failed, each as the property printed it.
 #[test]
 fn what_was_wrong_once_is_right() {
@@ -85,19 +111,30 @@ fn what_was_wrong_once_is_right() {
 }
 
 /// `PROPTEST_CASES` asks for more. What fails is to become a file in `agree/`, not a seed.
-fn config() -> ProptestConfig {
+fn config(cases: u32) -> ProptestConfig {
     let asked = std::env::var_os("PROPTEST_CASES").is_some();
     let default = ProptestConfig { failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::default() };
-    if asked { default } else { ProptestConfig { cases: 500, ..default } }
+    if asked { default } else { ProptestConfig { cases, ..default } }
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(500))]
 
     #[test]
     fn rows_say_what_the_reference_says(case in generate::case()) {
         if let Err(fault) = faults(&case) {
             return Err(TestCaseError::fail(fault));
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(150))]
+
+    /// Whatever there was before leaves no trace.
+    #[test]
+    fn rows_follow_from_the_objects_alone((before, case) in generate::pair(), tiers in any::<bool>()) {
+        let (after, fresh) = (translate::rows_after(&before, &case, tiers).unwrap(), translate::rows(&case, tiers).unwrap());
+        prop_assert_eq!(after, fresh);
     }
 }

@@ -1,4 +1,4 @@
-//! A case as text: one object a line, in JSON, as little as says it; then the packets. What a failing property prints is what a case by name is
+//! A case as text: its families unless it is dual stack, one object a line, in JSON, as little as says it; then the packets. What a failing property prints is what a case by name is
 //! read from.
 //!
 //! Must not: know what a generated case looks like.
@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::Value;
 
-use super::{Case, hosts, nodes};
+use super::{Case, Families, hosts, nodes};
 use crate::evaluate::Cluster;
 use crate::packet::{Packet, Protocol};
 
@@ -19,6 +19,9 @@ impl std::fmt::Debug for Case {
         let namespaces = namespaces.iter().map(serde_json::to_string);
         let pods = pods.iter().map(serde_json::to_string);
         let policies = policies.iter().map(serde_json::to_string);
+        if self.families != Families::Both {
+            writeln!(f, "families {:?}", self.families)?;
+        }
         for line in namespaces.chain(pods).chain(policies) {
             writeln!(f, "{}", line.map_err(|_| std::fmt::Error)?)?;
         }
@@ -31,9 +34,15 @@ impl std::str::FromStr for Case {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Case, String> {
-        let mut case =
-            Case { cluster: Cluster { nodes: hosts(), ..Cluster::default() }, nodes: nodes(), packets: Vec::new() };
-        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let lines = || text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let families = match lines().next() {
+            Some("families V4") => Families::V4,
+            Some("families V6") => Families::V6,
+            _ => Families::Both,
+        };
+        let cluster = Cluster { nodes: hosts(families), ..Cluster::default() };
+        let mut case = Case { cluster, nodes: nodes(families), families, packets: Vec::new() };
+        for line in lines().filter(|line| !line.starts_with("families ")) {
             case.add(line).map_err(|problem| format!("{line}: {problem}"))?;
         }
         Ok(case)
