@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use ovenbird_reconcile::{Output, Owner};
 
 use crate::bucket::Bucket;
+use crate::check::{self, Answer, Query, Refusal};
 use crate::facts::{Change, Fact};
 use crate::reads::Reads;
 use crate::snapshot::Snapshot;
@@ -98,6 +99,17 @@ impl Engine {
         let reads = view.into_reads();
         self.reads.record(owner, reads);
         output
+    }
+
+    /// What the policies say of a pod's traffic.
+    ///
+    /// # Errors
+    /// When the question is about something that is not there.
+    pub fn check(&mut self, query: &Query) -> Result<Answer, Refusal> {
+        self.settle();
+        // What it reads is not recorded: nothing is made of it.
+        let view = View::new(&self.config, &self.snapshot, &self.texts);
+        check::check(&self.config, &self.snapshot, &view, query)
     }
 
     fn settle(&mut self) {

@@ -9,6 +9,7 @@
 pub mod allocate;
 mod bucket;
 mod build;
+pub mod check;
 mod cluster;
 pub mod config;
 mod engine;

@@ -42,7 +42,7 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
         return output;
     }
     let chassis = check(&node.chassis, NODE_CHASSIS_ID, Severity::Warning, &mut output.diagnostics);
-    let mac = check(&node.management_mac, NODE_MGMT_PORT_MACS, Severity::Warning, &mut output.diagnostics);
+    check(&node.management_mac, NODE_MGMT_PORT_MACS, Severity::Warning, &mut output.diagnostics);
 
     let switch = switch_row(view, owner, node, &subnets.usable);
     let pin = chassis.map(|chassis| pin_row(view, owner, node, chassis));
@@ -53,7 +53,7 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
         .exactly(lsp::addresses(["router"]))
         .keys(lsp::OPTIONS, [("router-port", Some(name::router_to_switch(&node.name).into()))])
         .build();
-    let management = management_row(view, owner, node, &subnets.usable, mac.copied());
+    let management = management_row(view, owner, node, &subnets.usable);
 
     let member_of_switch = |row: &DesiredRow| contribution(&ls::TABLE, switch.id.uuid(), ls::PORTS, row.id.uuid());
     output.contributions = vec![
@@ -67,6 +67,17 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
     policy::add_to_node(view, owner, &subnets.usable, port, &mut output);
     gateway::translate(view, owner, node, &subnets.usable, chassis, &mut output);
     output
+}
+
+/// The MAC of the cluster router on a node's switch.
+pub(crate) fn router_mac(subnets: &[IpNet]) -> Option<Mac> {
+    Mac::of_any(subnets.iter().filter_map(|subnet| address::router(*subnet)))
+}
+
+/// The MAC of the host's port: what the node says, or what the rule gives until it has said.
+pub(crate) fn management_mac(node: &NodeFact, subnets: &[IpNet]) -> Option<Mac> {
+    let said = node.management_mac.as_ref().and_then(|mac| mac.as_ref().ok()).copied();
+    said.or_else(|| Mac::of_any(subnets.iter().filter_map(|subnet| address::management(*subnet))))
 }
 
 /// The value of an annotation; a complaint when it cannot be read.
@@ -115,7 +126,7 @@ fn router_port_row(
 ) -> DesiredRow {
     let on_subnet = |s: &IpNet| address::router(*s).map(|a| address::on_subnet(a, *s));
     let networks: Vec<IpNet> = subnets.iter().filter_map(on_subnet).collect();
-    let mac = Mac::of_any(networks.iter().map(IpNet::addr)).map(|mac| mac.to_string()).unwrap_or_default();
+    let mac = router_mac(subnets).map(|mac| mac.to_string()).unwrap_or_default();
     RowBuilder::new(view, &lrp::TABLE, owner, "", lrp::EXTERNAL_IDS, &[])
         .exactly(lrp::name(name::router_to_switch(&node.name)))
         .exactly(lrp::mac(mac))
@@ -134,11 +145,10 @@ fn pin_row(view: &View<'_>, owner: &Owner, node: &NodeFact, chassis: &str) -> De
         .build()
 }
 
-/// The host's port: its MAC is what the node says, or what the rule gives until the node has said.
-fn management_row(view: &View<'_>, owner: &Owner, node: &NodeFact, subnets: &[IpNet], mac: Option<Mac>) -> DesiredRow {
-    let ips = || subnets.iter().filter_map(|s| address::management(*s));
-    let mut addresses = mac.or_else(|| Mac::of_any(ips())).map(|mac| mac.to_string()).unwrap_or_default();
-    for ip in ips() {
+/// The host's port.
+fn management_row(view: &View<'_>, owner: &Owner, node: &NodeFact, subnets: &[IpNet]) -> DesiredRow {
+    let mut addresses = management_mac(node, subnets).map(|mac| mac.to_string()).unwrap_or_default();
+    for ip in subnets.iter().filter_map(|s| address::management(*s)) {
         addresses.push_str(&format!(" {ip}"));
     }
     RowBuilder::new(view, &lsp::TABLE, owner, "management", lsp::EXTERNAL_IDS, &[])

@@ -49,6 +49,17 @@ impl Policies {
         self.network.get(key).map(|policy| &**policy)
     }
 
+    /// The NetworkPolicies of a namespace, by name.
+    pub fn network_in(&self, namespace: &str) -> Vec<&NetworkPolicyFact> {
+        if !self.any_in(namespace) {
+            return Vec::new();
+        }
+        let all = self.network.values().map(|policy| &**policy);
+        let mut policies: Vec<&NetworkPolicyFact> = all.filter(|policy| policy.namespace() == namespace).collect();
+        policies.sort_unstable_by_key(|policy| &policy.key);
+        policies
+    }
+
     /// True when the namespace has a NetworkPolicy.
     pub fn any_in(&self, namespace: &str) -> bool {
         self.by_namespace.contains_key(namespace)
@@ -69,6 +80,11 @@ impl Policies {
     /// An admin policy.
     pub fn admin(&self, key: &AdminKey) -> Option<&AdminPolicyFact> {
         self.admin.get(key).map(|policy| &**policy)
+    }
+
+    /// True when there is an admin policy.
+    pub fn any_admin(&self) -> bool {
+        !self.admin.is_empty()
     }
 
     /// The priority of an admin policy's first rule; `None` without room.

@@ -84,6 +84,11 @@ impl Snapshot {
         self.nodes.get(name)
     }
 
+    /// Nodes by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeFact> {
+        self.nodes.values()
+    }
+
     pub fn pod(&self, key: &str) -> Option<&PodFact> {
         self.pods.get(key).map(|pod| &**pod)
     }
@@ -98,6 +103,13 @@ impl Snapshot {
 
     pub fn service(&self, key: &str) -> Option<&ServiceFact> {
         self.services.get(key).map(|service| &**service)
+    }
+
+    /// Key of a Service that has an address as its own, within the cluster or outside; the first by key. Looks through all Services.
+    pub fn service_at(&self, address: IpAddr) -> Option<&Str> {
+        let outside = self.outside.get(&address).and_then(BTreeSet::first);
+        let within = self.services.values().filter(|service| service.cluster_ips.contains(&address));
+        outside.or_else(|| within.map(|service| &service.key).min())
     }
 
     /// Of the Services that ask for a port of an address the oldest, then the first by key.

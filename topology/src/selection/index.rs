@@ -108,6 +108,11 @@ impl Selections {
         self.ids.keys()
     }
 
+    /// The keys of a namespace's pods that have a port, sorted.
+    pub fn pods_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Str> + use<'a> {
+        self.homes.get(namespace).into_iter().flat_map(|home| &home.pods)
+    }
+
     /// A namespace's fact.
     pub fn namespace(&self, name: &str) -> Option<&NamespaceFact> {
         self.homes.get(name)?.fact.as_ref()

@@ -1,0 +1,216 @@
+//! What the policies say of a pod's traffic, from the snapshot alone: isolated or not, by which policies, and which rule lets it pass.
+//!
+//! ```text
+//! Query -[ends]-> addresses of both ends -[judge]-> for each pair: egress of the source, ingress of the destination -> Answer
+//! ```
+//!
+//! It reads facts and selections, as the translation does, and no rows: so it can be held against what OVN makes of the rows. Work grows with
+//! the policies of one namespace, and lists are bounded. Must not: change anything, or record what it reads.
+
+pub mod answer;
+mod ends;
+mod judge;
+mod microflow;
+pub mod query;
+mod traffic;
+mod words;
+
+use std::net::IpAddr;
+
+use crate::Config;
+use crate::facts::{NetworkPolicyFact, PodFact};
+use crate::snapshot::Snapshot;
+use crate::view::View;
+
+pub use answer::Answer;
+use answer::{Decision, Direction, Isolation, Overview, Path, Verdict};
+use ends::{Address, Ends, Party, Role};
+use judge::{Asked, Judge, Side};
+pub use query::Query;
+use query::{End, Port};
+
+/// Most problems of policies that are told.
+const PROBLEMS: usize = 10;
+
+/// Why a question has no answer, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such pod.
+    #[error("there is no pod {pod}; pods of namespace {namespace}: {others}")]
+    #[allow(missing_docs, reason = "the text says it")]
+    UnknownPod { pod: String, namespace: String, others: String },
+    /// There is no such node.
+    #[error("there is no node {node}; nodes: {others}")]
+    #[allow(missing_docs, reason = "the text says it")]
+    UnknownNode { node: String, others: String },
+    /// The pod has no logical port.
+    #[error("pod {pod} has no network: {why}")]
+    #[allow(missing_docs, reason = "the text says it")]
+    NoPort { pod: String, why: String },
+    /// A node has not told its addresses.
+    #[error("{end} has no addresses yet; `ovenbird status` says what it waits for")]
+    #[allow(missing_docs, reason = "the text says it")]
+    NoAddresses { end: String },
+    /// One end has IPv4 only, the other IPv6 only.
+    #[error("{source_name} and {destination} have no family of addresses in common")]
+    #[allow(missing_docs, reason = "the text says it")]
+    NoFamily { source_name: String, destination: String },
+    /// Policies are asked after load balancing.
+    #[error(
+        "{address} is Service {service}: policies see the pods behind it; ask for one of them (`kubectl get endpointslices`)"
+    )]
+    #[allow(missing_docs, reason = "the text says it")]
+    Service { address: IpAddr, service: String },
+    /// The destination has no port of that name.
+    #[error("{end} has no {port}; named ports: {others}")]
+    #[allow(missing_docs, reason = "the text says it")]
+    UnknownPort { end: String, port: String, others: String },
+    /// A pod was given for both ends.
+    #[error("from and to are both given; the pod itself is one of the ends")]
+    BothEnds,
+}
+
+/// The answer to a question.
+///
+/// # Errors
+/// When it is about something that is not there.
+pub(crate) fn check(config: &Config, snapshot: &Snapshot, view: &View<'_>, query: &Query) -> Result<Answer, Refusal> {
+    let ends = Ends { view, snapshot };
+    let judge = |asked| Judge { config, snapshot, asked };
+    let (from, to) = match (&query.from, &query.to) {
+        (Some(_), Some(_)) => return Err(Refusal::BothEnds),
+        (None, None) => return overview(&ends, &judge(Asked::Anything), query).map(Answer::Overview),
+        (Some(from), None) => (from, &End::Pod(query.pod.clone())),
+        (None, Some(to)) => (&End::Pod(query.pod.clone()), to),
+    };
+    let (source, destination) = (ends.find(from, Role::Source)?, ends.find(to, Role::Destination)?);
+    let asked = asked(query.port.as_ref(), &destination)?;
+    decide(&ends, &judge(asked), source, destination, query).map(Answer::Decision)
+}
+
+/// Replaces a name by what the destination means by it.
+fn asked(port: Option<&Port>, destination: &Party<'_>) -> Result<Asked, Refusal> {
+    Ok(match port {
+        None => Asked::Anything,
+        Some(Port::Icmp) => Asked::Icmp,
+        Some(Port::Number(protocol, number)) => Asked::Port(*protocol, *number),
+        Some(Port::Named(protocol, name)) => {
+            let pod = destination.addresses.iter().find_map(|address| address.pod);
+            let number = pod.and_then(|pod| pod.number(*protocol, name));
+            let named = pod.into_iter().flat_map(|pod| &pod.ports);
+            let named: Vec<String> = named.map(|p| format!("{}/{}", p.protocol.name(), p.name)).collect();
+            let others = if named.is_empty() { "none".to_owned() } else { named.join(", ") };
+            let (end, port) = (destination.name.clone(), format!("{}/{name}", protocol.name()));
+            Asked::Port(*protocol, number.ok_or(Refusal::UnknownPort { end, port, others })?)
+        }
+    })
+}
+
+fn decide(
+    ends: &Ends<'_>,
+    judge: &Judge<'_>,
+    source: Party<'_>,
+    destination: Party<'_>,
+    query: &Query,
+) -> Result<Decision, Refusal> {
+    let mut paths = Vec::new();
+    for from in &source.addresses {
+        for to in destination.addresses.iter().filter(|to| to.ip.is_ipv4() == from.ip.is_ipv4()) {
+            paths.push(path(ends, judge, from, to));
+        }
+    }
+    let verdict = match paths.first().map(|path| path.verdict) {
+        None => {
+            let (source_name, destination) = (source.name, destination.name);
+            return Err(Refusal::NoFamily { source_name, destination });
+        }
+        Some(first) if paths.iter().all(|path| path.verdict == first) => first,
+        Some(_) => Verdict::Partly,
+    };
+    let pods: Vec<&PodFact> = [&source, &destination].iter().filter_map(|p| p.addresses.first()?.pod).collect();
+    let mut notes = [source.notes, destination.notes].concat();
+    if let [a, b] = pods[..]
+        && a.key == b.key
+    {
+        notes.push(
+            "this is of a pod to itself through a Service; what it sends to its own address never leaves it".into(),
+        );
+    }
+    let (from, to) = (pods.first().copied(), pods.last().copied());
+    let sides = [(from, Direction::Egress), (to, Direction::Ingress)];
+    let policies = sides.iter().flat_map(|(pod, direction)| pod.map(|pod| judge.isolating(pod, *direction)));
+    notes.extend(problems(policies.flatten()));
+    notes.extend(limits(judge));
+    notes.dedup();
+    let port = query.port.as_ref().map(ToString::to_string);
+    Ok(Decision { verdict, source: source.name, destination: destination.name, port, paths, notes })
+}
+
+/// From one address to another.
+fn path(ends: &Ends<'_>, judge: &Judge<'_>, from: &Address<'_>, to: &Address<'_>) -> Path {
+    let side = |direction, pod, other| judge.judge(Side { direction, pod, other, target: to.pod });
+    let egress = from.pod.map(|pod| side(Direction::Egress, pod, to));
+    let ingress = to.pod.map(|pod| side(Direction::Ingress, pod, from));
+    let mut passes = judge.asked.of(&traffic::Traffic::everything());
+    for (_, some) in egress.iter().chain(&ingress) {
+        passes = passes.and(some);
+    }
+    let verdict = match (judge.asked, passes.is_nothing()) {
+        (_, true) => Verdict::Denied,
+        (Asked::Anything, false) if !passes.is_everything() => Verdict::Partly,
+        _ => Verdict::Allowed,
+    };
+    let texts = passes.texts();
+    let len = texts.len();
+    Path {
+        source: from.ip,
+        destination: to.ip,
+        verdict,
+        passes: words::cut(texts.into_iter(), len),
+        egress: egress.map(|(judgement, _)| judgement),
+        ingress: ingress.map(|(judgement, _)| judgement),
+        microflow: microflow::of(ends.snapshot, from, to, judge.asked),
+    }
+}
+
+/// All that isolates a pod.
+fn overview(ends: &Ends<'_>, judge: &Judge<'_>, query: &Query) -> Result<Overview, Refusal> {
+    let fact = ends.fact(&query.pod)?;
+    let (pod, node) = (fact.key.to_string(), fact.node.as_ref().map(ToString::to_string));
+    let nothing = || [Isolation::default(), Isolation::default()];
+    if let (true, Some(on)) = (fact.host_network, &fact.node) {
+        let ([ingress, egress], notes) = (nothing(), vec![ends::on_host(fact, on)]);
+        return Ok(Overview { pod, node, addresses: Vec::new(), ingress, egress, notes });
+    }
+    let (addresses, mut notes) = match ends.pod(&query.pod, Role::Source) {
+        Ok(party) => (party.addresses.iter().map(|address| address.ip).collect(), Vec::new()),
+        Err(refusal) => (Vec::new(), vec![refusal.to_string()]),
+    };
+    let directions = [Direction::Ingress, Direction::Egress];
+    let [ingress, egress] = directions.map(|direction| judge.isolation(fact, direction));
+    let policies = directions.iter().flat_map(|direction| judge.isolating(fact, *direction));
+    notes.extend(problems(policies));
+    notes.extend(limits(judge));
+    Ok(Overview { pod, node, addresses, ingress, egress, notes })
+}
+
+/// What is wrong with policies: it opens nothing.
+fn problems<'a>(policies: impl Iterator<Item = &'a NetworkPolicyFact>) -> Vec<String> {
+    let mut faulty: Vec<&NetworkPolicyFact> = policies.filter(|policy| !policy.problems.is_empty()).collect();
+    faulty.sort_unstable_by_key(|policy| &policy.key);
+    faulty.dedup_by_key(|policy| &policy.key);
+    let problems = faulty.iter().flat_map(|policy| policy.problems.iter().map(move |problem| (policy, problem)));
+    let text = problems.map(|(policy, p)| format!("{}: {}: {}; it lets nothing pass", policy.key, p.field, p.message));
+    text.take(PROBLEMS).collect()
+}
+
+/// What the answer leaves out.
+fn limits(judge: &Judge<'_>) -> Option<String> {
+    if !judge.config.network_policy() {
+        return Some("policies are switched off (--enable-network-policy=false)".to_owned());
+    }
+    let admin = judge.snapshot.policies().any_admin();
+    admin.then(|| {
+        "there are admin policies, which this answer leaves out; --live shows what OVN makes of them".to_owned()
+    })
+}
