@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use ovenbird_reconcile::{Outcome, Owner, OwnerKind, Zone};
 use ovenbird_schema::northbound::acl;
+use ovenbird_topology::check::{Answer, Query};
 use ovenbird_topology::{
     AdminKind, AdminPolicyFact, Change as FactChange, EndpointSliceFact, Engine, Fact, FactKey, NamespaceFact,
     NetworkPolicyFact, NodeFact, PodFact, ServiceCidrFact, ServiceFact, kinds,
@@ -502,7 +503,17 @@ impl Pipeline {
         match question {
             Question::Status(answer) => drop(answer.send(report::status(self, self.now()))),
             Question::Release(answer) => drop(answer.send(self.northbound.release())),
+            Question::CheckPolicy(query, answer) => drop(answer.send(self.check_policy(&query))),
         }
+    }
+
+    /// What policies say, once all of them and all pods are known.
+    fn check_policy(&mut self, query: &Query) -> Result<Answer, String> {
+        if let Some(watch) = self.watches[..NEEDED].iter().find(|watch| !watch.complete) {
+            let why = watch.error.as_deref().unwrap_or("the first list is under way; ask again");
+            return Err(format!("the master does not know every {} yet: {why}", watch.kind));
+        }
+        self.engine.check(query).map_err(|refusal| refusal.to_string())
     }
 
     fn on_second(&mut self) {
