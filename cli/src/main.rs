@@ -3,8 +3,11 @@
 //! Each subcommand is a module with `Args` and `run`. Answers go to stdout, complaints to stderr. Must not: change anything
 //! unasked.
 
+mod admin;
+mod check;
 mod render;
 mod status;
+mod table;
 
 use std::process::ExitCode;
 
@@ -24,18 +27,22 @@ enum Command {
     Render(render::Args),
     /// Show what the master does, what waits and why.
     Status(status::Args),
+    /// Say what becomes of a pod's traffic, and why.
+    Check(check::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Render(args) => render::run(&args),
         Command::Status(args) => status::run(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ovenbird: {error:#}");
-            ExitCode::FAILURE
+        Command::Check(args) => {
+            return check::run(&args).unwrap_or_else(|error| complain(&error, ExitCode::from(check::ERROR)));
         }
-    }
+    };
+    result.map_or_else(|error| complain(&error, ExitCode::FAILURE), |()| ExitCode::SUCCESS)
+}
+
+fn complain(error: &anyhow::Error, code: ExitCode) -> ExitCode {
+    eprintln!("ovenbird: {error:#}");
+    code
 }

@@ -4,32 +4,21 @@
 //! people. Must not: interpret more than it needs to show.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::ValueEnum;
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::rpc_params;
-use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::net::UnixStream;
 
-/// Lines of a table of people's size.
-const LINES: usize = 20;
+use crate::admin::{Admin, Output, runtime};
+use crate::table::table;
 
 /// Ask the master how it is.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Admin socket of the master.
-    #[arg(
-        long,
-        visible_alias = "admin-socket",
-        env = "OVENBIRD_ADMIN_SOCKET",
-        default_value = "/run/ovenbird/master.sock",
-        value_name = "PATH"
-    )]
-    socket: PathBuf,
+    #[command(flatten)]
+    admin: Admin,
     /// Tables for people, or JSON for programs.
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
@@ -38,20 +27,13 @@ pub struct Args {
     release: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-}
-
 /// Runs the command.
 ///
 /// # Errors
 /// When the master does not answer.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    let status: Value = runtime.block_on(async {
-        let client = connect(&args.socket).await?;
+    let status: Value = runtime()?.block_on(async {
+        let client = args.admin.connect().await?;
         if args.release {
             let released: bool = client.request("release", rpc_params![]).await.context("ask the master to release")?;
             anyhow::ensure!(released, "the master holds no removal back");
@@ -63,17 +45,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Output::Text => print!("{}", text(&serde_json::from_value(status).context("understand the master's answer")?)),
     }
     Ok(())
-}
-
-async fn connect(socket: &Path) -> anyhow::Result<WsClient> {
-    let advice = || {
-        format!(
-            "cannot reach a master at {}; is it running here, is --socket its --admin-socket, and are you root?",
-            socket.display()
-        )
-    };
-    let stream = UnixStream::connect(socket).await.with_context(advice)?;
-    WsClientBuilder::new().build_with_stream("ws://localhost/", stream).await.with_context(advice)
 }
 
 /// The answer, as far as tables show it. See `ovenbird-master`, status.rs.
@@ -202,27 +173,6 @@ fn summary(status: &Status) -> String {
     out
 }
 
-/// Appends an aligned table; nothing when it has no rows.
-fn table(out: &mut String, head: &[&str], rows: Vec<Vec<String>>) {
-    if rows.is_empty() {
-        return;
-    }
-    let more = rows.len().saturating_sub(LINES);
-    let mut lines: Vec<Vec<String>> = vec![head.iter().map(ToString::to_string).collect()];
-    lines.extend(rows.into_iter().take(LINES));
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    out.push('\n');
-    for line in &lines {
-        let padded = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        out.push_str(padded.collect::<Vec<_>>().join("  ").trim_end());
-        out.push('\n');
-    }
-    if more > 0 {
-        let _ = writeln!(out, "... and {more} more (--output json shows all)");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,12 +210,5 @@ LAST COMMITS             ROWS  BYTES  MS   OUTCOME
 2026-01-01T00:00:00.123  6     100    1.2  committed
 ";
         assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn long_tables_end_with_a_count() {
-        let mut out = String::new();
-        table(&mut out, &["A"], (0..LINES + 3).map(|i| vec![i.to_string()]).collect());
-        assert!(out.ends_with("... and 3 more (--output json shows all)\n"), "{out}");
     }
 }
