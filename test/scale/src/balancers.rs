@@ -3,26 +3,23 @@
 //! Must not: know a case.
 
 use std::ops::Range;
-use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use ovenbird_schema::northbound::{DATABASE, load_balancer as lb, load_balancer_group as group};
-use ovsdb::{Client, Config, Event, Handle, MonitorSpec, Replica, TableSpec, Uuid};
+use ovenbird_schema::northbound::{load_balancer as lb, load_balancer_group as group};
+use ovsdb::{MonitorSpec, Replica, TableSpec, Uuid};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::cluster::{ApiServer, namespace_of};
+use crate::rows::Rows;
 use crate::server::Server;
 
 /// Endpoints of each.
 pub const ENDPOINTS: usize = 5;
-/// After this a row counts as never written.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Creates Services, each with one slice.
 pub async fn fill(api: &ApiServer, services: Range<usize>) -> anyhow::Result<()> {
@@ -118,58 +115,15 @@ pub fn row_of(replica: &Replica, i: usize) -> anyhow::Result<Uuid> {
     Ok(row.context("a Service without row")?.0)
 }
 
-/// Load balancers and groups as they are in the database.
-pub struct Balancers {
-    events: UnboundedReceiver<Event>,
-    /// What is there.
-    pub replica: Replica,
-    _handle: Handle,
+/// Load balancers and their groups, whole.
+pub async fn watch(northbound: &Server) -> anyhow::Result<Rows> {
+    let spec = MonitorSpec::new().with(TableSpec::all(&lb::TABLE)).with(TableSpec::all(&group::TABLE));
+    Rows::watch(northbound, spec).await
 }
 
-impl Balancers {
-    /// Both tables, whole; returns when the first contents are there.
-    pub async fn watch(northbound: &Server) -> anyhow::Result<Balancers> {
-        let spec = MonitorSpec::new().with(TableSpec::all(&lb::TABLE)).with(TableSpec::all(&group::TABLE));
-        Balancers::of(northbound, spec).await
-    }
-
-    /// The names of load balancers only: what disturbs the server least.
-    pub async fn names(northbound: &Server) -> anyhow::Result<Balancers> {
-        Balancers::of(northbound, MonitorSpec::new().with(TableSpec::columns(&lb::TABLE, [lb::NAME]))).await
-    }
-
-    async fn of(northbound: &Server, spec: MonitorSpec) -> anyhow::Result<Balancers> {
-        let replica = Replica::new(&DATABASE, &spec);
-        let (handle, events) = Client::spawn(Config::new(vec![northbound.endpoint()]), &DATABASE, spec);
-        let mut balancers = Balancers { events, replica, _handle: handle };
-        while !balancers.next().await? {}
-        Ok(balancers)
-    }
-
-    /// Takes in one event. True when it was an update.
-    async fn next(&mut self) -> anyhow::Result<bool> {
-        match self.events.recv().await.context("the client ended")? {
-            Event::Connected(info) => self.replica.set_server(&info),
-            Event::Update(update) => {
-                self.replica.apply(&update, &mut Vec::new())?;
-                return Ok(true);
-            }
-            Event::Disconnected(error) => bail!("lost the database: {error}"),
-            _ => {}
-        }
-        Ok(false)
-    }
-
-    /// Takes in events until the replica passes a test.
-    pub async fn until(&mut self, mut met: impl FnMut(&Replica) -> bool) -> anyhow::Result<()> {
-        let waiting = async {
-            while !met(&self.replica) {
-                self.next().await?;
-            }
-            Ok(())
-        };
-        tokio::time::timeout(PATIENCE, waiting).await.context("the rows never came")?
-    }
+/// The names of load balancers only: what disturbs the server least.
+pub async fn names(northbound: &Server) -> anyhow::Result<Rows> {
+    Rows::watch(northbound, MonitorSpec::new().with(TableSpec::columns(&lb::TABLE, [lb::NAME]))).await
 }
 
 /// Members of the groups.

@@ -18,7 +18,7 @@ use crate::{Context, Outcome, median};
 /// Pods a second.
 const RATES: [usize; 2] = [100, 400];
 /// Seconds at each rate.
-const SECONDS: usize = 5;
+pub const SECONDS: usize = 5;
 /// Pods that live at a time.
 const ALIVE: usize = 200;
 
@@ -74,8 +74,8 @@ fn round(figure: f64) -> f64 {
     (figure * 100.0).round() / 100.0
 }
 
-/// Seconds from POST to port of each pod.
-async fn churn(api: &ApiServer, ports: &mut Ports, first: usize, rate: usize) -> anyhow::Result<Vec<f64>> {
+/// Seconds from POST to port of each pod; pods have numbers from `first` on, as many as come in [`SECONDS`] at `rate`.
+pub async fn churn(api: &ApiServer, ports: &mut Ports, first: usize, rate: usize) -> anyhow::Result<Vec<f64>> {
     let count = rate * SECONDS;
     let (sent, mut posts) = mpsc::unbounded_channel();
     let client = api.client()?;
@@ -121,7 +121,7 @@ async fn churn(api: &ApiServer, ports: &mut Ports, first: usize, rate: usize) ->
 }
 
 /// Median seconds from sending a POST to seeing the pod in a watch, one at a time.
-async fn watch_latency(api: &ApiServer) -> anyhow::Result<f64> {
+pub async fn watch_latency(api: &ApiServer) -> anyhow::Result<f64> {
     let client = api.client()?;
     let pods = Api::<Pod>::namespaced(client.clone(), &namespace_of(0));
     let version = pods.list(&Default::default()).await.context("list")?.metadata.resource_version.unwrap_or_default();

@@ -101,11 +101,7 @@ impl ApiServer {
     pub async fn fill(&self, pods: std::ops::Range<usize>, annotated: bool) -> anyhow::Result<()> {
         let client = self.client()?;
         if pods.start == 0 {
-            let nodes = Api::<Node>::all(client.clone());
-            for i in 0..NODES {
-                let node: Node = serde_json::from_value(node(i, annotated)).context("make a node")?;
-                nodes.create(&PostParams::default(), &node).await.context("create a node")?;
-            }
+            self.create_nodes(annotated).await?;
             let namespaces = Api::<Namespace>::all(client.clone());
             for i in 0..NAMESPACES {
                 let namespace = serde_json::from_value(json!({"metadata": {"name": format!("team-{i}")}}));
@@ -121,6 +117,16 @@ impl ApiServer {
             .buffer_unordered(16)
             .try_collect::<Vec<()>>()
             .await?;
+        Ok(())
+    }
+
+    /// Creates the nodes of S1, annotated or not.
+    pub async fn create_nodes(&self, annotated: bool) -> anyhow::Result<()> {
+        let nodes = Api::<Node>::all(self.client()?);
+        for i in 0..NODES {
+            let node: Node = serde_json::from_value(node(i, annotated)).context("make a node")?;
+            nodes.create(&PostParams::default(), &node).await.context("create a node")?;
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
@@ -15,9 +15,11 @@ use ovenbird_schema::northbound::load_balancer as lb;
 use ovsdb::{Replica, Uuid};
 use serde_json::Value;
 
-use crate::balancers::{Balancers, create, endpoint, name_of, patch, row_of, service, slice};
+use crate::balancers::{self, create, endpoint, name_of, patch, row_of, service, slice};
 use crate::cluster::{ApiServer, Master, SELDOM};
+use crate::rows::Rows;
 use crate::server::Server;
+use crate::written::Written;
 use crate::{Context, Outcome, quantile};
 
 /// Services that a pod of the drained node serves.
@@ -44,7 +46,7 @@ pub async fn run(context: &Context) -> anyhow::Result<Outcome> {
     let server = Server::start(&context.dir)?;
     let master = Master::start(&context.dir, &api, &server)?;
     master.settle(SELDOM)?;
-    let mut balancers = Balancers::watch(&server).await?;
+    let mut balancers = balancers::watch(&server).await?;
 
     let (mut ours, mut written) = ([Vec::new(), Vec::new()], [Written::default(), Written::default()]);
     for turn in 0..context.rounds * STORMS {
@@ -139,7 +141,7 @@ impl Storm {
     }
 
     /// Time from the first PATCH to the last row.
-    async fn until_written(&self, api: &ApiServer, balancers: &mut Balancers) -> anyhow::Result<Duration> {
+    async fn until_written(&self, api: &ApiServer, balancers: &mut Rows) -> anyhow::Result<Duration> {
         let client = api.client()?;
         let row = |(i, list): &(usize, Vec<String>)| anyhow::Ok((row_of(&balancers.replica, *i)?, list.clone()));
         let mut missing: Vec<(Uuid, Vec<String>)> = self.last.iter().map(row).collect::<Result<_, _>>()?;
@@ -197,25 +199,4 @@ fn has(replica: &Replica, row: &Uuid, wanted: &[String]) -> bool {
             }
         })
     })
-}
-
-/// What a master has written.
-#[derive(Default)]
-struct Written {
-    transactions: u64,
-    bytes: u64,
-}
-
-impl Written {
-    fn so_far(master: &Master) -> anyhow::Result<Written> {
-        let (status, _) = master.settle(SELDOM)?;
-        let of = |name: &str| status["northbound"][name].as_u64().with_context(|| format!("no {name} in the status"));
-        ensure!(status["drift"]["findings"] == 0, "the master has found drift");
-        Ok(Written { transactions: of("transactions")?, bytes: of("bytes")? })
-    }
-
-    fn add(&mut self, before: &Written, after: &Written) {
-        self.transactions += after.transactions - before.transactions;
-        self.bytes += after.bytes - before.bytes;
-    }
 }

@@ -25,11 +25,18 @@ mod ovsdb_commit;
 mod ovsdb_load;
 mod pod_add_share;
 mod pod_start;
+mod policies;
+mod policy_churn;
+mod policy_cold;
+mod policy_flip;
 mod process;
 mod raw;
+mod record;
 mod restart;
+mod rows;
 mod server;
 mod services;
+mod written;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -70,6 +77,11 @@ const CASES: &[(&str, Run)] = &[
     ("endpoint", |context| Box::pin(services::endpoint(context))),
     ("first-packet", |context| Box::pin(first_packet::run(context))),
     ("endpoint-storm", |context| Box::pin(endpoint_storm::run(context))),
+    ("policy-flip", |context| Box::pin(policy_flip::flip(context))),
+    ("policy-burst", |context| Box::pin(policy_flip::burst(context))),
+    ("policy-cold", |context| Box::pin(policy_cold::cold(context))),
+    ("policy-memory", |context| Box::pin(policy_cold::memory(context))),
+    ("policy-churn", |context| Box::pin(policy_churn::run(context))),
 ];
 
 /// Those on real Kubernetes.

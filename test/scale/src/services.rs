@@ -14,9 +14,11 @@ use kube::api::{WatchEvent, WatchParams};
 use ovenbird_schema::northbound::{load_balancer as lb, load_balancer_group as group};
 use ovsdb::{Condition, Datum, Mutation, Mutator, Op, Replica};
 
-use crate::balancers::{Balancers, endpoint_of, fill, members, name_of, patch, row_of};
+use crate::balancers::{self, endpoint_of, fill, members, name_of, patch, row_of};
 use crate::cluster::{ApiServer, Master, SELDOM, namespace_of};
-use crate::raw::{Raw, transact};
+use crate::raw::transact;
+use crate::record::{BATCH, insert, replay};
+use crate::rows::Rows;
 use crate::server::Server;
 use crate::{Context, Outcome, Usage, median, quantile};
 
@@ -26,8 +28,6 @@ const SIZES: [usize; 2] = [1_000, 10_000];
 const AMONG: [(usize, usize); 2] = [(500, 4), (10_000, 2)];
 /// Changes that are timed.
 const CHANGES: usize = 300;
-/// Services in one transaction of the floor.
-const BATCH: usize = 100;
 
 /// Runs `services-memory`.
 pub async fn memory(context: &Context) -> anyhow::Result<Outcome> {
@@ -72,12 +72,12 @@ pub async fn cold(context: &Context) -> anyhow::Result<Outcome> {
         let dir = context.dir.join(round.to_string());
         std::fs::create_dir_all(dir.join("raw")).context("make a folder")?;
         let server = Server::start(&dir)?;
-        let mut names = Balancers::names(&server).await?;
+        let mut names = balancers::names(&server).await?;
         let master = Master::start(&dir, &api, &server)?;
         names.until(|replica| replica.len(&lb::TABLE) == count).await?;
         ours.push(master.began.elapsed().as_secs_f64());
         usage = master.usage()?;
-        let balancers = Balancers::watch(&server).await?;
+        let balancers = balancers::watch(&server).await?;
         ensure!(members(&balancers.replica) == count, "the last row came before its group had it");
         let (status, _) = master.settle(SELDOM)?;
         transactions = status["northbound"]["transactions"].as_u64().unwrap_or_default();
@@ -120,7 +120,7 @@ pub async fn endpoint(context: &Context) -> anyhow::Result<Outcome> {
         let server = Server::start(&dir)?;
         let master = Master::start(&dir, &api, &server)?;
         master.settle(SELDOM)?;
-        let mut balancers = Balancers::watch(&server).await?;
+        let mut balancers = balancers::watch(&server).await?;
         let ours = changes(&api, &mut balancers, endpoints).await?;
         let floor = ways(&api).await?;
         let (status, _) = master.settle(SELDOM)?;
@@ -148,7 +148,7 @@ pub async fn endpoint(context: &Context) -> anyhow::Result<Outcome> {
 }
 
 /// Times from sending a PATCH that takes endpoints away, so that `most` or one less are left, to the row's being so.
-async fn changes(api: &ApiServer, balancers: &mut Balancers, most: usize) -> anyhow::Result<Vec<Duration>> {
+async fn changes(api: &ApiServer, balancers: &mut Rows, most: usize) -> anyhow::Result<Vec<Duration>> {
     let client = api.client()?;
     let mut times = Vec::new();
     for i in 0..CHANGES {
@@ -195,20 +195,13 @@ async fn ways(api: &ApiServer) -> anyhow::Result<Vec<Duration>> {
 
 /// The rows as transactions that write them anew, ready to be sent.
 fn record(replica: &Replica) -> Vec<Vec<u8>> {
-    let columns = |table: &'static ovsdb::TableDesc, row: &ovsdb::Row, without: Option<ovsdb::ColumnId>| {
-        let set = row.iter().filter(|(c, _)| Some(*c) != without).map(|(c, d)| (table.column(c).name, d.clone()));
-        set.collect::<Vec<_>>()
-    };
-    let insert = |table: &'static ovsdb::TableDesc, uuid, row| Op::Insert { table: table.name, uuid: Some(uuid), row };
-    let groups = replica.rows(&group::TABLE);
-    let empty =
-        groups.map(|(u, row)| insert(&group::TABLE, u, columns(&group::TABLE, row, Some(group::LOAD_BALANCER))));
+    let empty = replica.rows(&group::TABLE).map(|(u, row)| insert(&group::TABLE, u, row, &[group::LOAD_BALANCER]));
     let mut messages = vec![transact(empty)];
     for (uuid, row) in replica.rows(&group::TABLE) {
         let members: Vec<_> = group::Ref(row).load_balancer().collect();
         for chunk in members.chunks(BATCH) {
             let rows = chunk.iter().filter_map(|member| Some((*member, replica.row(&lb::TABLE, member)?)));
-            let mut ops: Vec<Op> = rows.map(|(u, r)| insert(&lb::TABLE, u, columns(&lb::TABLE, r, None))).collect();
+            let mut ops: Vec<Op> = rows.map(|(u, r)| insert(&lb::TABLE, u, r, &[])).collect();
             let members = Datum::Set(chunk.iter().map(|member| (*member).into()).collect());
             ops.push(Op::Mutate {
                 table: "Load_Balancer_Group",
@@ -219,15 +212,4 @@ fn record(replica: &Replica) -> Vec<Vec<u8>> {
         }
     }
     messages
-}
-
-fn replay(server: &Server, messages: &[Vec<u8>]) -> anyhow::Result<()> {
-    let mut raw = Raw::connect(server.socket())?;
-    for message in messages {
-        raw.send(message)?;
-        let reply = raw.receive(1)?;
-        let text = String::from_utf8_lossy(reply);
-        ensure!(text.contains(r#""error":null"#) && !text.contains(r#""details""#), "refused: {text}");
-    }
-    Ok(())
 }
