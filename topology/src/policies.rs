@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! Admin     30000 - 100 p          p below 100, as in ovn-kubernetes
-//!           20000 - 11 (p - 100)   p from 100; after the rules of all before, where these are more
+//!           20000 - 11 (p - 100)   p from 100; after the rules of all before, where these are more, and before that place where it and all
+//!                                  after it need more room
 //! (NetworkPolicy 1001, 1000)
 //! Baseline  999 and below, densely
 //! ```
@@ -202,13 +203,18 @@ impl Policies {
         }
         let mut next = [ADMIN[0], BASELINE[0]];
         let mut places = BTreeMap::new();
-        for policy in self.in_order() {
-            let (tier, last, natural) = match policy.tier {
-                Tier::Admin => (0, ADMIN[1], natural(i64::from(policy.priority))),
+        let policies: Vec<(&AdminPolicyFact, i64)> =
+            self.in_order().into_iter().map(|policy| (policy, self.slots_of(policy))).collect();
+        let of_admin = policies.iter().filter(|(policy, _)| policy.tier == Tier::Admin);
+        let mut needed: i64 = of_admin.map(|(_, slots)| slots).sum();
+        for (policy, slots) in policies {
+            let (tier, last, wanted) = match policy.tier {
+                Tier::Admin => (0, ADMIN[1], natural(i64::from(policy.priority)).max(ADMIN[1] - 1 + needed)),
                 Tier::Baseline => (1, BASELINE[1], BASELINE[0]),
             };
-            let first = next[tier].min(natural);
-            let after = first - self.slots_of(policy);
+            needed -= slots;
+            let first = next[tier].min(wanted);
+            let after = first - slots;
             let fits = after >= last - 1;
             if fits {
                 next[tier] = after;

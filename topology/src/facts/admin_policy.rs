@@ -1,7 +1,8 @@
 //! The fact of an admin policy: AdminNetworkPolicy, BaselineAdminNetworkPolicy or ClusterNetworkPolicy.
 //!
-//! What cannot be used never opens anything: in a rule that allows or passes it is left out, in one that denies it counts as
-//! everything. Source: network-policy-api, "fail closed". Must not: know which pods there are, or its place among others.
+//! What cannot be used never opens anything: in a rule that allows it is left out, in one that denies it counts as everything, and one
+//! that passes then denies, for after it something may allow. Source: network-policy-api, "fail closed". Must not: know which pods there are,
+//! or its place among others.
 
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector as K8sSelector, ObjectMeta};
@@ -116,10 +117,9 @@ impl AdminKind {
 impl AdminPolicyFact {
     /// The fact of an admin policy from its kind, `metadata` (name, creationTimestamp, generation, annotations) and `spec`.
     pub fn new(kind: AdminKind, meta: &ObjectMeta, spec: &AdminPolicySpec, interner: &mut Interner) -> AdminPolicyFact {
-        let mut reader = Reader { interner, problems: Vec::new() };
+        let mut reader = Reader { interner, problems: Vec::new(), kind, tier: Tier::Admin, sound: true };
         let subject = reader.subject(&spec.subject);
-        let sound = reader.problems.is_empty();
-        let tier = match (kind, spec.tier.as_deref()) {
+        reader.tier = match (kind, spec.tier.as_deref()) {
             (AdminKind::AdminNetworkPolicy, _) | (AdminKind::ClusterNetworkPolicy, Some("Admin")) => Tier::Admin,
             (AdminKind::BaselineAdminNetworkPolicy, _) | (_, Some("Baseline")) => Tier::Baseline,
             (AdminKind::ClusterNetworkPolicy, other) => {
@@ -128,6 +128,7 @@ impl AdminPolicyFact {
                 Tier::Admin
             }
         };
+        reader.sound = reader.problems.is_empty();
         let priority = match (kind, spec.priority) {
             (AdminKind::BaselineAdminNetworkPolicy, _) => LARGEST_PRIORITY,
             (_, priority) => {
@@ -138,13 +139,13 @@ impl AdminPolicyFact {
                 })
             }
         };
-        let ingress = reader.rules("spec.ingress", "from", spec.ingress.as_deref(), sound, tier);
-        let egress = reader.rules("spec.egress", "to", spec.egress.as_deref(), sound, tier);
+        let ingress = reader.rules("spec.ingress", "from", spec.ingress.as_deref());
+        let egress = reader.rules("spec.egress", "to", spec.egress.as_deref());
         AdminPolicyFact {
             key: (kind, meta.name.as_deref().unwrap_or_default().into()),
             created: created(meta),
             generation: meta.generation,
-            tier,
+            tier: reader.tier,
             priority,
             subject,
             ingress,
@@ -175,6 +176,10 @@ impl AdminPolicyFact {
 struct Reader<'a> {
     interner: &'a mut Interner,
     problems: Vec<Problem>,
+    kind: AdminKind,
+    tier: Tier,
+    /// What concerns all rules could be read.
+    sound: bool,
 }
 
 impl Reader<'_> {
@@ -190,7 +195,10 @@ impl Reader<'_> {
     fn subject(&mut self, peer: &PodsPeer) -> Selection {
         match (&peer.namespaces, &peer.pods) {
             (None, Some(_)) | (Some(_), None) => {}
-            _ => self.problem("spec.subject", "names no pods; give it either namespaces or pods"),
+            _ => {
+                self.problem("spec.subject", "does not say which pods; give it either namespaces or pods");
+                return Selection::everything();
+            }
         }
         self.pods("spec.subject", peer).unwrap_or_else(Selection::everything)
     }
@@ -205,49 +213,48 @@ impl Reader<'_> {
         Some(Selection { namespaces: Namespaces::Matching(namespaces), pods: LabelSelector::default() })
     }
 
-    fn rules(
-        &mut self,
-        field: &str,
-        peers_field: &str,
-        rules: Option<&[AdminRuleSpec]>,
-        sound: bool,
-        tier: Tier,
-    ) -> Box<[AdminRule]> {
+    fn rules(&mut self, field: &str, peers_field: &str, rules: Option<&[AdminRuleSpec]>) -> Box<[AdminRule]> {
         let rules = rules.unwrap_or_default().iter().enumerate();
-        rules.map(|(index, rule)| self.rule(&format!("{field}[{index}]"), peers_field, rule, sound, tier)).collect()
+        rules.map(|(index, rule)| self.rule(&format!("{field}[{index}]"), peers_field, rule)).collect()
     }
 
-    fn rule(&mut self, field: &str, peers_field: &str, spec: &AdminRuleSpec, sound: bool, tier: Tier) -> AdminRule {
-        let action = match &*spec.action {
-            "Allow" | "Accept" => AdminAction::Allow,
-            "Deny" => AdminAction::Deny,
-            // After the last tier there is what is without any policy.
-            "Pass" if tier == Tier::Baseline => AdminAction::Allow,
-            "Pass" => AdminAction::Pass,
-            other => {
-                self.problem(
-                    format!("{field}.action"),
-                    format!("{:?} is no action; use Allow, Deny or Pass", cut(other)),
-                );
-                AdminAction::Deny
-            }
-        };
+    fn rule(&mut self, field: &str, peers_field: &str, spec: &AdminRuleSpec) -> AdminRule {
+        let action = self.action(field, &spec.action);
         let before = self.problems.len();
         let peers = if peers_field == "from" { &spec.from } else { &spec.to };
         let peers = self.peers(&format!("{field}.{peers_field}"), peers.as_deref().unwrap_or_default());
         let between = self.problems.len();
         let ports = self.ports(field, spec);
         let (peers_sound, ports_sound) = (between == before, self.problems.len() == between);
+        let sound = self.sound && peers_sound && ports_sound;
         let nothing = Peers::Some { selections: Box::default(), blocks: Box::default(), nodes: Box::default() };
-        let rule = match action {
-            AdminAction::Deny => Rule {
-                peers: if peers_sound { peers } else { Peers::Anybody },
-                ports: if ports_sound { ports } else { None },
-            },
-            _ if !sound => Rule { peers: nothing, ports },
-            _ => Rule { peers, ports },
-        };
-        AdminRule { action, rule }
+        match action {
+            AdminAction::Allow if !self.sound => AdminRule { action, rule: Rule { peers: nothing, ports } },
+            // After the last tier there is what is without any policy.
+            AdminAction::Pass if sound && self.tier == Tier::Baseline => {
+                AdminRule { action: AdminAction::Allow, rule: Rule { peers, ports } }
+            }
+            AdminAction::Pass if sound => AdminRule { action, rule: Rule { peers, ports } },
+            AdminAction::Allow => AdminRule { action, rule: Rule { peers, ports } },
+            AdminAction::Pass | AdminAction::Deny => {
+                let peers = if peers_sound { peers } else { Peers::Anybody };
+                AdminRule { action: AdminAction::Deny, rule: Rule { peers, ports: ports.filter(|_| ports_sound) } }
+            }
+        }
+    }
+
+    fn action(&mut self, field: &str, text: &str) -> AdminAction {
+        let passes = self.kind != AdminKind::BaselineAdminNetworkPolicy;
+        match text {
+            "Allow" | "Accept" => AdminAction::Allow,
+            "Deny" => AdminAction::Deny,
+            "Pass" if passes => AdminAction::Pass,
+            other => {
+                let actions = if passes { "Allow, Deny or Pass" } else { "Allow or Deny" };
+                self.problem(format!("{field}.action"), format!("{:?} is no action here; use {actions}", cut(other)));
+                AdminAction::Deny
+            }
+        }
     }
 
     fn peers(&mut self, field: &str, peers: &[AdminPeer]) -> Peers {
@@ -258,12 +265,20 @@ impl Reader<'_> {
         for (index, peer) in peers.iter().enumerate() {
             let field = format!("{field}[{index}]");
             let before = self.problems.len();
-            if let Some(selection) = self.pods(&field, &peer.pods) {
+            let AdminPeer { pods: PodsPeer { namespaces, pods }, nodes: by_node, networks, domain_names } = peer;
+            let others = [by_node.is_some(), networks.is_some(), domain_names.is_some()];
+            let given = [namespaces.is_some(), pods.is_some()].into_iter().chain(others);
+            if given.filter(|given| *given).count() > 1 {
+                self.problem(field, "names several kinds of peers; make a peer of each");
+            } else if let Some(selection) = self.pods(&field, &peer.pods) {
                 selections.extend((self.problems.len() == before).then_some(selection));
             } else if let Some(selector) = &peer.nodes {
                 let selector = self.selector(selector, &format!("{field}.nodes"));
                 nodes.extend((self.problems.len() == before).then_some(selector));
             } else if let Some(networks) = &peer.networks {
+                if networks.is_empty() {
+                    self.problem(format!("{field}.networks"), "is empty; name at least one network");
+                }
                 networks
                     .iter()
                     .enumerate()
@@ -295,25 +310,32 @@ impl Reader<'_> {
         for (index, port) in spec.ports.iter().flatten().enumerate() {
             let field = format!("{field}.ports[{index}]");
             match port {
-                AdminPort { port_number: Some(one), .. } => {
+                AdminPort { port_number: Some(one), named_port: None, port_range: None } => {
                     all.extend(self.range(&field, one.protocol.as_deref(), one.port, one.port));
                 }
-                AdminPort { port_range: Some(range), .. } => {
+                AdminPort { port_number: None, named_port: None, port_range: Some(range) } => {
                     all.extend(self.range(&field, range.protocol.as_deref(), range.start, range.end));
                 }
-                AdminPort { named_port: Some(name), .. } => self.named(name, &mut all),
-                _ => self.problem(field, "names no port; give it portNumber, portRange or namedPort"),
+                AdminPort { port_number: None, named_port: Some(name), port_range: None } => {
+                    self.named(&format!("{field}.namedPort"), name, &mut all);
+                }
+                _ => self.problem(field, "does not say which port; give it one of portNumber, portRange and namedPort"),
             }
         }
         for (index, protocol) in spec.protocols.iter().flatten().enumerate() {
             let field = format!("{field}.protocols[{index}]");
             let AdminProtocol { tcp, udp, sctp, destination_named_port } = protocol;
             match (tcp, udp, sctp, destination_named_port) {
-                (Some(transport), ..) => all.extend(self.transport(&field, Protocol::Tcp, transport)),
-                (_, Some(transport), ..) => all.extend(self.transport(&field, Protocol::Udp, transport)),
-                (_, _, Some(transport), _) => all.extend(self.transport(&field, Protocol::Sctp, transport)),
-                (.., Some(name)) => self.named(name, &mut all),
-                _ => self.problem(field, "names no protocol; give it tcp, udp, sctp or destinationNamedPort"),
+                (Some(ports), None, None, None) => all.extend(self.transport(&field, Protocol::Tcp, ports)),
+                (None, Some(ports), None, None) => all.extend(self.transport(&field, Protocol::Udp, ports)),
+                (None, None, Some(ports), None) => all.extend(self.transport(&field, Protocol::Sctp, ports)),
+                (None, None, None, Some(name)) => {
+                    self.named(&format!("{field}.destinationNamedPort"), name, &mut all);
+                }
+                _ => self.problem(
+                    field,
+                    "does not say which protocol; give it one of tcp, udp, sctp and destinationNamedPort",
+                ),
             }
         }
         let any = spec.ports.as_ref().is_none_or(Vec::is_empty) && spec.protocols.as_ref().is_none_or(Vec::is_empty);
@@ -323,7 +345,10 @@ impl Reader<'_> {
     }
 
     /// A name without a protocol means the port of whatever protocol.
-    fn named(&mut self, name: &str, all: &mut Vec<PortMatch>) {
+    fn named(&mut self, field: &str, name: &str, all: &mut Vec<PortMatch>) {
+        if name.is_empty() {
+            return self.problem(field, "is an empty name; write the name of a container's port");
+        }
         let name = self.interner.intern(name);
         all.extend(Protocol::ALL.map(|protocol| PortMatch { protocol, numbers: Numbers::Named(name.clone()) }));
     }
@@ -332,10 +357,13 @@ impl Reader<'_> {
         let text = Some(protocol.as_str());
         match &transport.destination_port {
             None => Some(PortMatch { protocol, numbers: Numbers::All }),
-            Some(DestinationPort { range: Some(range), .. }) => self.range(field, text, range.start, range.end),
-            Some(DestinationPort { number, .. }) => {
-                let number = number.unwrap_or_default();
-                self.range(field, text, number, number)
+            Some(DestinationPort { number: Some(number), range: None }) => self.range(field, text, *number, *number),
+            Some(DestinationPort { number: None, range: Some(range) }) => {
+                self.range(field, text, range.start, range.end)
+            }
+            Some(_) => {
+                self.problem(format!("{field}.destinationPort"), "says no port, or two; give it number or range");
+                None
             }
         }
     }

@@ -169,7 +169,7 @@ fn complaints(policy: &AdminPolicyFact) -> Vec<Diagnostic> {
         severity: Severity::Warning,
         reason: "InvalidPolicy",
         field: problem.field.clone(),
-        message: format!("{}; until then it opens nothing, and a rule that denies denies more", problem.message),
+        message: format!("{}; until then it opens nothing, and what denies or passes denies more", problem.message),
     };
     policy.problems.iter().map(complaint).collect()
 }
