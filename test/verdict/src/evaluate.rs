@@ -9,6 +9,7 @@
 //! read it against the documentation. Beyond the API, what cannot be valid (an API server would have refused it) is left out, and
 //! never opens anything: see [`rule`] and [`selector`]. Must not: know OVN, or share code with the translation.
 
+pub mod admin;
 pub mod rule;
 pub mod selector;
 

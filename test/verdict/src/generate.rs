@@ -7,6 +7,7 @@
 //! Output: [`Case`]s. Addresses follow from a pod's index, so that a case can be read. Some of the policies cannot be valid. Must not: know the
 //! translation, or what a verdict should be.
 
+pub mod admin;
 mod policy;
 mod text;
 

@@ -1,4 +1,4 @@
-//! The judge of NetworkPolicy, independent of the translation that it judges.
+//! The judge of NetworkPolicy and of admin policies, independent of the translation that it judges.
 //!
 //! ```text
 //! Kubernetes objects, packet --[evaluate]--------------------> what the API promises

@@ -5,25 +5,55 @@
 use std::collections::HashSet;
 
 use ovenbird_reconcile::{Desired, WholeRow, Zone};
-use ovenbird_schema::northbound::DATABASE;
+use ovenbird_schema::northbound::{DATABASE, acl};
 use ovenbird_topology::{
-    Change, Config, ConfigError, Engine, Fact, FactKey, Interner, NamespaceFact, NetworkPolicyFact, NodeFact, PodFact,
+    AdminKind, AdminPolicyFact, Change, Config, ConfigError, Engine, Fact, FactKey, Interner, NamespaceFact,
+    NetworkPolicyFact, NodeFact, PodFact,
 };
 
-use crate::generate::{Case, Families};
+use crate::evaluate::admin::object::{Kind, Policy};
+use crate::generate::{Case, Families, admin};
+
+/// Why a case with admin policies has no rows.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The network.
+    #[error("config")]
+    Config(#[from] ConfigError),
+    /// A policy that the translation does not read.
+    #[error("policy")]
+    Policy(#[from] serde_json::Error),
+}
 
 /// The rows of a case, for a server whose ACLs have tiers, or (OVN 23.03) have none.
 pub fn rows(case: &Case, tiers: bool) -> Result<Vec<WholeRow>, ConfigError> {
-    let (mut engine, mut desired) = start(case, tiers)?;
-    facts(case).into_iter().for_each(|fact| engine.apply(Change::Upsert(fact)));
-    catch_up(&mut engine, &mut desired);
-    Ok(desired.rows())
+    fresh(case.families, facts(case), tiers)
 }
 
 /// The rows of a case whose objects came in the place of those of `before`, which is of the same families. They are those of [`rows`].
 pub fn rows_after(before: &Case, case: &Case, tiers: bool) -> Result<Vec<WholeRow>, ConfigError> {
-    let (mut engine, mut desired) = start(case, tiers)?;
-    let (old, new) = (facts(before), facts(case));
+    replaced(case.families, facts(before), facts(case), tiers)
+}
+
+/// As [`rows`], with admin policies.
+pub fn admin_rows(case: &admin::Case, tiers: bool) -> Result<Vec<WholeRow>, AdminError> {
+    Ok(fresh(case.base.families, admin_facts(case)?, tiers)?)
+}
+
+/// As [`rows_after`], with admin policies.
+pub fn admin_rows_after(before: &admin::Case, case: &admin::Case, tiers: bool) -> Result<Vec<WholeRow>, AdminError> {
+    Ok(replaced(case.base.families, admin_facts(before)?, admin_facts(case)?, tiers)?)
+}
+
+fn fresh(families: Families, facts: Vec<Fact>, tiers: bool) -> Result<Vec<WholeRow>, ConfigError> {
+    let (mut engine, mut desired) = start(families, tiers)?;
+    facts.into_iter().for_each(|fact| engine.apply(Change::Upsert(fact)));
+    catch_up(&mut engine, &mut desired);
+    Ok(as_held(&desired, tiers))
+}
+
+fn replaced(families: Families, old: Vec<Fact>, new: Vec<Fact>, tiers: bool) -> Result<Vec<WholeRow>, ConfigError> {
+    let (mut engine, mut desired) = start(families, tiers)?;
     let kept: HashSet<FactKey> = new.iter().map(Fact::key).collect();
     let gone: Vec<FactKey> = old.iter().map(Fact::key).filter(|key| !kept.contains(key)).collect();
     old.into_iter().for_each(|fact| engine.apply(Change::Upsert(fact)));
@@ -37,11 +67,20 @@ pub fn rows_after(before: &Case, case: &Case, tiers: bool) -> Result<Vec<WholeRo
         }
     }
     catch_up(&mut engine, &mut desired);
-    Ok(desired.rows())
+    Ok(as_held(&desired, tiers))
 }
 
-fn start(case: &Case, tiers: bool) -> Result<(Engine, Desired), ConfigError> {
-    let (pods, join) = match case.families {
+/// A server that has no tiers has no column for them, and takes all ACLs as of one.
+fn as_held(desired: &Desired, tiers: bool) -> Vec<WholeRow> {
+    let mut rows = desired.rows();
+    for row in rows.iter_mut().filter(|row| !tiers && row.table.name == acl::TABLE.name) {
+        row.columns.retain(|(column, _)| *column != acl::TIER);
+    }
+    rows
+}
+
+fn start(families: Families, tiers: bool) -> Result<(Engine, Desired), ConfigError> {
+    let (pods, join) = match families {
         Families::Both => ("10.128.0.0/14/23,fd01::/48/64", "100.64.0.0/16,fd98::/64"),
         Families::V4 => ("10.128.0.0/14/23", "100.64.0.0/16"),
         Families::V6 => ("fd01::/48/64", "fd98::/64"),
@@ -68,4 +107,24 @@ fn facts(case: &Case) -> Vec<Fact> {
     facts.extend(policies.map(|p| Fact::NetworkPolicy(NetworkPolicyFact::from_k8s(p, &mut interner))));
     facts.extend(cluster.pods.iter().map(|pod| Fact::Pod(PodFact::from_k8s(pod, &mut interner))));
     facts
+}
+
+/// The same, with admin policies.
+fn admin_facts(case: &admin::Case) -> serde_json::Result<Vec<Fact>> {
+    let (mut facts, mut interner) = (facts(&case.base), Interner::default());
+    for policy in &case.policies {
+        facts.push(Fact::AdminPolicy(admin_fact(policy, &mut interner)?));
+    }
+    Ok(facts)
+}
+
+/// As the translation reads it: from JSON, for its types are its own.
+fn admin_fact(policy: &Policy, interner: &mut Interner) -> serde_json::Result<AdminPolicyFact> {
+    let kind = match policy.kind {
+        Kind::AdminNetworkPolicy => AdminKind::AdminNetworkPolicy,
+        Kind::ClusterNetworkPolicy => AdminKind::ClusterNetworkPolicy,
+        Kind::BaselineAdminNetworkPolicy => AdminKind::BaselineAdminNetworkPolicy,
+    };
+    let spec = serde_json::from_value(serde_json::to_value(&policy.spec)?)?;
+    Ok(AdminPolicyFact::new(kind, &policy.metadata, &spec, interner))
 }

@@ -103,7 +103,7 @@ fn number(port: i32) -> Option<u16> {
 
 /// Whether a pod calls a port of a protocol by that name; of two with one name the first counts. Of init containers only those listen that go on
 /// running (restartPolicy Always).
-fn calls(pod: &Pod, number: u16, name: &str, protocol: Protocol) -> bool {
+pub(super) fn calls(pod: &Pod, number: u16, name: &str, protocol: Protocol) -> bool {
     let spec = pod.spec.iter();
     let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
     let containers = spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten().filter(sidecar)));

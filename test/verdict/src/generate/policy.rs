@@ -60,7 +60,7 @@ pub(super) fn port_number() -> impl Strategy<Value = u16> {
     select(&[80, 81, 8080, 65535][..])
 }
 
-fn selector() -> impl Strategy<Value = LabelSelector> {
+pub(super) fn selector() -> impl Strategy<Value = LabelSelector> {
     let pairs = option::weighted(0.4, btree_map(key(), value(), 0..=1));
     (pairs, option::weighted(0.4, vec(requirement(), 0..=2)))
         .prop_map(|(match_labels, match_expressions)| LabelSelector { match_expressions, match_labels })
@@ -86,7 +86,7 @@ fn requirement() -> impl Strategy<Value = LabelSelectorRequirement> {
 }
 
 /// As [`selector`], and by the name of the namespace.
-fn namespace_selector() -> impl Strategy<Value = LabelSelector> {
+pub(super) fn namespace_selector() -> impl Strategy<Value = LabelSelector> {
     let by_name = select(&["s0", "s1"][..]).prop_map(|name| LabelSelector {
         match_labels: Some(BTreeMap::from([("kubernetes.io/metadata.name".to_owned(), name.to_owned())])),
         match_expressions: None,
