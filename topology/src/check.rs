@@ -18,7 +18,7 @@ mod words;
 use std::net::IpAddr;
 
 use crate::Config;
-use crate::facts::{NetworkPolicyFact, PodFact};
+use crate::facts::NetworkPolicyFact;
 use crate::snapshot::Snapshot;
 use crate::view::View;
 
@@ -127,18 +127,10 @@ fn decide(
         Some(first) if paths.iter().all(|path| path.verdict == first) => first,
         Some(_) => Verdict::Partly,
     };
-    let pods: Vec<&PodFact> = [&source, &destination].iter().filter_map(|p| p.addresses.first()?.pod).collect();
-    let mut notes = [source.notes, destination.notes].concat();
-    if let [a, b] = pods[..]
-        && a.key == b.key
-    {
-        notes.push(
-            "this is of a pod to itself through a Service; what it sends to its own address never leaves it".into(),
-        );
-    }
-    let (from, to) = (pods.first().copied(), pods.last().copied());
+    let mut notes = [&source.notes[..], &destination.notes].concat();
+    let [from, to] = [&source, &destination].map(|party| party.addresses.first().and_then(|address| address.pod));
     let sides = [(from, Direction::Egress), (to, Direction::Ingress)];
-    let policies = sides.iter().flat_map(|(pod, direction)| pod.map(|pod| judge.isolating(pod, *direction)));
+    let policies = sides.iter().filter_map(|(pod, direction)| pod.map(|pod| judge.isolating(pod, *direction)));
     notes.extend(problems(policies.flatten()));
     notes.extend(limits(judge));
     notes.dedup();

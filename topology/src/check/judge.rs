@@ -142,14 +142,17 @@ impl Judge<'_> {
         self.asked.of(&traffic)
     }
 
-    /// Why no policy can stop the traffic, if that is so. What goes out is never exempt.
+    /// Why no policy can stop the traffic, if that is so. What a pod sends to itself through a Service turns round before it is judged, and
+    /// comes back from the address for that.
     fn exemption(&self, side: Side<'_>) -> Option<State> {
+        let other = side.other;
+        if other.pod.is_some_and(|pod| pod.key == side.pod.key) {
+            return Some(State::Itself);
+        }
         if side.direction == Direction::Egress {
             return None;
         }
-        let other = side.other;
-        let itself = other.pod.is_some_and(|pod| pod.key == side.pod.key);
-        if itself || other.ip == self.config.masquerade().hairpin(other.ip.is_ipv4()) {
+        if other.ip == self.config.masquerade().hairpin(other.ip.is_ipv4()) {
             return Some(State::Itself);
         }
         (other.management_of.is_some() && other.management_of == side.pod.node.as_ref()).then_some(State::OwnNode)
