@@ -30,6 +30,13 @@ pub fn rows(case: &Case, tiers: bool) -> Result<Vec<WholeRow>, ConfigError> {
     fresh(case.families, facts(case), tiers)
 }
 
+/// An engine that knows a case, for questions that it answers itself.
+pub fn engine(case: &Case) -> Result<Engine, ConfigError> {
+    let (mut engine, _) = start(case.families, true)?;
+    facts(case).into_iter().for_each(|fact| engine.apply(Change::Upsert(fact)));
+    Ok(engine)
+}
+
 /// The rows of a case whose objects came in the place of those of `before`, which is of the same families. They are those of [`rows`].
 pub fn rows_after(before: &Case, case: &Case, tiers: bool) -> Result<Vec<WholeRow>, ConfigError> {
     replaced(case.families, facts(before), facts(case), tiers)
