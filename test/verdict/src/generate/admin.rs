@@ -15,7 +15,7 @@ use crate::evaluate::admin::Tiers;
 use crate::evaluate::admin::object::Policy;
 
 /// Most admin policies of a case.
-const POLICIES: usize = 4;
+const POLICIES: usize = 6;
 /// Most NetworkPolicies beside them.
 const NETWORK_POLICIES: usize = 3;
 

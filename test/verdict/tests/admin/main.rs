@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
+mod by_hand;
+
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fs;
 use std::path::Path;
@@ -11,15 +14,19 @@ use ovenbird_verdict::evaluate::Decision as NetworkDecision;
 use ovenbird_verdict::evaluate::admin::object::Kind;
 use ovenbird_verdict::evaluate::admin::{self, By, Decision, RuleRef, Verdict};
 use ovenbird_verdict::generate::admin::{Case, case, pair};
+use ovenbird_verdict::generate::ends;
 use ovenbird_verdict::rows::{self, Outcome, Step};
 use ovenbird_verdict::{Packet, Rows, translate};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 
 /// What is wrong with the rows of a case, in words.
 fn faults(case: &Case) -> Result<(), String> {
     for (tiers, servers) in [(true, "with tiers"), (false, "without tiers")] {
         let rows = translate::admin_rows(case, tiers).map_err(|e| e.to_string())?;
         let rows = Rows::read(&rows).map_err(|e| format!("{servers}: {e}: {:?}", e.source()))?;
+        mute(case, &rows)?;
         for packet in &case.base.packets {
             let verdict = case.tiers().verdict(packet);
             let fault = compare(packet, &verdict, &rows, tiers);
@@ -116,6 +123,48 @@ fn explained(direction: &str, decision: &Decision, outcome: &Outcome, tiers: boo
         (_, By::Rule(rule, action)) => origin.is_of(rule) && origin.denies == (*action == admin::Action::Deny),
     };
     if fits { Ok(()) } else { Err(format!("{direction} was decided by {:?}", step.rule)) }
+}
+
+/// Nobody is kept from learning a MAC, or nothing else would work.
+fn mute(case: &Case, rows: &Rows) -> Result<(), String> {
+    for v6 in [false, true] {
+        let ends = ends(&case.base.cluster, v6);
+        for (source, destination) in ends.iter().flat_map(|a| ends.iter().map(move |b| (*a, *b))) {
+            let outcome = rows.resolve(source, destination).map_err(|e| e.to_string())?;
+            if !outcome.allowed {
+                let name = outcome.steps.last().and_then(|step| step.rule.name.clone());
+                return Err(format!("{source} asks for {destination}: refused by {name:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The property is not vacuous: every decision is made, in each direction, both with a pass before it and without.
+#[test]
+fn cases_lead_to_every_decision() {
+    let mut runner = TestRunner::deterministic();
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..500 {
+        let case = case().new_tree(&mut runner).unwrap().current();
+        for verdict in case.base.packets.iter().map(|packet| case.tiers().verdict(packet)) {
+            for (direction, decision) in [("egress", &verdict.egress), ("ingress", &verdict.ingress)] {
+                let kind = match &decision.by {
+                    By::Network(NetworkDecision::Exempt) => "exempt".to_owned(),
+                    By::Network(NetworkDecision::Open) => "open".to_owned(),
+                    By::Network(NetworkDecision::Allowed(_)) => "allowed".to_owned(),
+                    By::Network(NetworkDecision::Denied(_)) => "denied".to_owned(),
+                    By::Rule(rule, action) => format!("{:?} {action:?}", rule.kind),
+                };
+                let passed = if decision.passed.is_some() { "passed, " } else { "" };
+                *seen.entry(format!("{direction}: {passed}{kind}")).or_default() += 1;
+            }
+        }
+    }
+    // Without a pass: exempt, open, two of NetworkPolicies, two of two kinds, three of ClusterNetworkPolicy. With it: without exempt and the kind
+    // that is of the Admin tier only.
+    assert_eq!(seen.len(), 2 * (4 + 2 * 2 + 3 + 3 + 2 + 3), "{seen:#?}");
+    assert!(seen.values().all(|count| *count >= 3), "{seen:#?}");
 }
 
 /// Cases that once failed, each as the property printed it.

@@ -8,9 +8,11 @@ mod ovn;
 mod rpc;
 
 use std::cell::RefCell;
+use std::fmt::Debug;
 use std::time::Instant;
 
-use ovenbird_verdict::generate::{self, Case};
+use ovenbird_reconcile::WholeRow;
+use ovenbird_verdict::generate::{self, Case, admin};
 use ovenbird_verdict::{Packet, Rows, translate};
 use ovn::Ovn;
 use proptest::prelude::*;
@@ -23,26 +25,61 @@ struct Count {
     replies: usize,
 }
 
-fn faults(ovn: &mut Ovn, count: &mut Count, case: &Case) -> Result<(), String> {
-    let rows = translate::rows(case, ovn.has_acl_tiers()).map_err(|e| e.to_string())?;
+/// A cluster, with what the reference says of it.
+trait Judged: Debug {
+    fn rows(&self, tiers: bool) -> Vec<WholeRow>;
+    fn packets(&self) -> &[Packet];
+    /// Whether a packet arrives, and why.
+    fn verdict(&self, packet: &Packet) -> (bool, String);
+}
+
+impl Judged for Case {
+    fn rows(&self, tiers: bool) -> Vec<WholeRow> {
+        translate::rows(self, tiers).unwrap()
+    }
+
+    fn packets(&self) -> &[Packet] {
+        &self.packets
+    }
+
+    fn verdict(&self, packet: &Packet) -> (bool, String) {
+        let verdict = self.cluster.verdict(packet);
+        (verdict.allowed, format!("{verdict:?}"))
+    }
+}
+
+impl Judged for admin::Case {
+    fn rows(&self, tiers: bool) -> Vec<WholeRow> {
+        translate::admin_rows(self, tiers).unwrap()
+    }
+
+    fn packets(&self) -> &[Packet] {
+        &self.base.packets
+    }
+
+    fn verdict(&self, packet: &Packet) -> (bool, String) {
+        let verdict = self.tiers().verdict(packet);
+        (verdict.allowed, format!("{verdict:?}"))
+    }
+}
+
+fn faults(ovn: &mut Ovn, count: &mut Count, case: &impl Judged) -> Result<(), String> {
+    let rows = case.rows(ovn.has_acl_tiers());
     ovn.hold(&rows);
     let rows = Rows::read(&rows).map_err(|e| e.to_string())?;
-    for packet in &case.packets {
+    for packet in case.packets() {
         // What a pod sends to itself takes a load balancer to come back.
         let Some(way) = rows.way(packet.source, packet.destination).filter(|_| packet.source != packet.destination)
         else {
             continue;
         };
         let arrives = |text: &str, outport: &str| text.contains(&format!("output to \"{outport}\""));
-        let (verdict, outcome) = (case.cluster.verdict(packet), rows.judge(packet).map_err(|e| e.to_string())?);
+        let ((allowed, why), outcome) = (case.verdict(packet), rows.judge(packet).map_err(|e| e.to_string())?);
         let trace = ovn.trace(packet, &way);
         count.packets += 1;
         let traced = arrives(&trace, way.outport);
-        if [verdict.allowed, outcome.allowed] != [traced; 2] {
-            return Err(format!(
-                "{packet}: reference {verdict:?}, rows {}, ovn-trace {traced}:\n{trace}",
-                outcome.allowed
-            ));
+        if [allowed, outcome.allowed] != [traced; 2] {
+            return Err(format!("{packet}: reference {why}, rows {}, ovn-trace {traced}:\n{trace}", outcome.allowed));
         }
         let reply = Packet {
             source: packet.destination,
@@ -61,17 +98,15 @@ fn faults(ovn: &mut Ovn, count: &mut Count, case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-#[test]
-fn ovn_trace_says_what_the_reference_and_the_rows_say() {
+fn trace<C: Judged>(clusters: u32, cases: &impl Strategy<Value = C>) {
     let Some(ovn) = Ovn::start() else { return };
     let asked = std::env::var_os("PROPTEST_CASES").is_some();
     let default = ProptestConfig { failure_persistence: None, max_shrink_iters: 2_000, ..ProptestConfig::default() };
-    let config = if asked { default } else { ProptestConfig { cases: 30, ..default } };
+    let config = if asked { default } else { ProptestConfig { cases: clusters, ..default } };
     let (ovn, count) = (RefCell::new(ovn), RefCell::new(Count::default()));
     let start = Instant::now();
-    let result = TestRunner::new(config).run(&generate::case(), |case| {
-        faults(&mut ovn.borrow_mut(), &mut count.borrow_mut(), &case).map_err(TestCaseError::fail)
-    });
+    let result = TestRunner::new(config)
+        .run(cases, |case| faults(&mut ovn.borrow_mut(), &mut count.borrow_mut(), &case).map_err(TestCaseError::fail));
     let Count { packets, replies } = count.into_inner();
     let minutes = start.elapsed().as_secs_f64() / 60.0;
     println!("{packets} packets and {replies} answers: {:.0} in a minute", (packets + replies) as f64 / minutes);
@@ -79,4 +114,14 @@ fn ovn_trace_says_what_the_reference_and_the_rows_say() {
         panic!("{error}");
     }
     assert!(packets > 0);
+}
+
+#[test]
+fn ovn_trace_says_what_the_reference_and_the_rows_say() {
+    trace(30, &generate::case());
+}
+
+#[test]
+fn ovn_trace_says_the_same_of_admin_policies() {
+    trace(30, &admin::case());
 }

@@ -2,7 +2,8 @@
 //!
 //! Output: sketches, which become policies by their index. Must not: know pods.
 
-use proptest::collection::vec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use crate::evaluate::admin::object::{
     Destination, Kind, Number, Peer, Pods, Policy, Port, PortsOf, Range, Rule, Spec, Subject, Transport,
 };
-use crate::generate::policy::{namespace_selector, port_name, selector};
+use crate::generate::policy::{self, key, port_name, value};
 
 /// A policy without a name.
 #[derive(Clone, Debug)]
@@ -56,9 +57,25 @@ pub(super) fn policy() -> impl Strategy<Value = Sketch> {
     })
 }
 
+/// Few labels, so that policies meet; some by expressions, of which few are invalid.
+fn selector() -> impl Strategy<Value = LabelSelector> {
+    let pairs = btree_map(key(), value(), 0..=1);
+    let of_pairs = pairs.prop_map(|labels| LabelSelector { match_labels: Some(labels), match_expressions: None });
+    prop_oneof![3 => of_pairs.boxed(), 1 => policy::selector().boxed()]
+}
+
+/// As [`selector`], and by the name of the namespace.
+fn namespace_selector() -> impl Strategy<Value = LabelSelector> {
+    prop_oneof![
+        2 => Just(LabelSelector::default()).boxed(),
+        3 => selector().boxed(),
+        1 => policy::namespace_selector().boxed(),
+    ]
+}
+
 fn subject() -> impl Strategy<Value = Subject> {
     prop_oneof![
-        6 => namespace_selector().prop_map(|n| Subject { namespaces: Some(n), pods: None }).boxed(),
+        9 => namespace_selector().prop_map(|n| Subject { namespaces: Some(n), pods: None }).boxed(),
         6 => pods().prop_map(|pods| Subject { namespaces: None, pods: Some(pods) }).boxed(),
         // Invalid.
         1 => option::weighted(0.5, (namespace_selector(), pods()))
@@ -78,14 +95,14 @@ fn pods() -> impl Strategy<Value = Pods> {
 fn rule(kind: Kind, ingress: bool) -> impl Strategy<Value = Rule> {
     let allow = if kind == Kind::ClusterNetworkPolicy { "Accept" } else { "Allow" };
     let action = prop_oneof![
-        6 => Just(allow),
-        6 => Just("Deny"),
-        6 => Just("Pass"),
+        8 => Just(allow),
+        5 => Just("Deny"),
+        8 => Just("Pass"),
         // Invalid.
         1 => select(&["", "allow", "Reject"][..]),
     ];
-    let ports = move || option::weighted(0.4, vec(port(), 0..=2));
-    let protocols = move || option::weighted(0.4, vec(ports_of(), 0..=2));
+    let ports = move || option::weighted(0.3, vec(port(), 0..=2));
+    let protocols = move || option::weighted(0.3, vec(ports_of(), 0..=2));
     let of_first = kind != Kind::ClusterNetworkPolicy;
     (action, option::weighted(0.95, peers()), ports(), protocols()).prop_map(
         move |(action, peers, ports, protocols)| {
@@ -97,7 +114,9 @@ fn rule(kind: Kind, ingress: bool) -> impl Strategy<Value = Rule> {
 }
 
 fn peers() -> impl Strategy<Value = Vec<Peer>> {
-    prop_oneof![19 => vec(peer(), 1..=2), 1 => Just(Vec::new())]
+    let all = ["0.0.0.0/0", "::/0"].map(str::to_owned).to_vec();
+    let everybody = vec![Peer { networks: Some(all), ..Peer::default() }];
+    prop_oneof![15 => vec(peer(), 1..=2), 4 => Just(everybody), 1 => Just(Vec::new())]
 }
 
 fn peer() -> impl Strategy<Value = Peer> {
@@ -110,7 +129,7 @@ fn peer() -> impl Strategy<Value = Peer> {
     let several =
         (option::of(namespace_selector()), option::of(pods()), option::of(selector()), option::of(networks()));
     prop_oneof![
-        17 => one.boxed(),
+        30 => one.boxed(),
         // Invalid but for a few.
         1 => several
             .prop_map(|(namespaces, pods, nodes, networks)| Peer { namespaces, pods, nodes, networks, domain_names: None })
