@@ -152,7 +152,10 @@ fn path(ends: &Ends<'_>, judge: &Judge<'_>, from: &Address<'_>, to: &Address<'_>
         (Asked::Anything, false) if !passes.is_everything() => Verdict::Partly,
         _ => Verdict::Allowed,
     };
-    let texts = passes.texts();
+    let texts = match judge.asked {
+        Asked::Icmp if !passes.is_nothing() => vec!["icmp".to_owned()],
+        _ => passes.texts(),
+    };
     let len = texts.len();
     Path {
         source: from.ip,
