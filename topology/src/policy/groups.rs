@@ -6,7 +6,7 @@ use ovenbird_api::Protocol;
 use ovenbird_api::annotation::ACL_LOGGING;
 use ovenbird_reconcile::{DesiredRow, Output, Owner, Severity};
 use ovenbird_schema::northbound::{address_set as set, port_group as pg};
-use ovsdb::{Str, Uuid};
+use ovsdb::{Str, TableDesc, Uuid};
 
 use super::acl::{Acl, Gress, TIER_POLICY, Verdict};
 use super::{ALLOW, port_use};
@@ -46,7 +46,7 @@ impl Group {
 
     /// The pods of a namespace that some policy isolates.
     pub fn isolated(namespace: &str, gress: Gress) -> Group {
-        let id = build::id(&pg::TABLE, &Owner::new(kinds::NETPOL_NAMESPACE, namespace), gress.as_str());
+        let id = isolated_row(namespace, gress);
         let direction = match gress {
             Gress::Ingress => "ingress",
             Gress::Egress => "egress",
@@ -55,32 +55,33 @@ impl Group {
     }
 }
 
+fn isolated_row(namespace: &str, gress: Gress) -> Uuid {
+    build::id(&pg::TABLE, &Owner::new(kinds::NETPOL_NAMESPACE, namespace), gress.as_str())
+}
+
+/// A group or set of a selection without its name, which members do not need.
+fn row_of(table: &TableDesc, selected: &Selected, role: &str) -> Uuid {
+    build::id(table, &Owner::new(kinds::POD_SELECTOR, selected.key.clone()), role)
+}
+
 /// The addresses of a selection's pods, of one family.
 pub(super) fn address_set(selection: &Selection, v4: bool) -> String {
-    Named::of(selection, family(v4)).name
+    set_name(selection, family(v4))
 }
 
 /// Those of pods to which a port name means a number.
 pub(super) fn port_set(selection: &Selection, protocol: Protocol, port: &str, number: u16, v4: bool) -> String {
-    Named::of(selection, &port_set_role(protocol, port, number, v4)).name
+    set_name(selection, &port_set_role(protocol, port, number, v4))
 }
 
 fn port_set_role(protocol: Protocol, port: &str, number: u16, v4: bool) -> String {
     format!("{}_{}", port_role(protocol, port, number), family(v4))
 }
 
-/// A set of addresses of a selection.
-struct Named {
-    id: Uuid,
-    name: String,
-}
-
-impl Named {
-    fn of(selection: &Selection, role: &str) -> Named {
-        let key = selection.to_string();
-        let id = build::id(&set::TABLE, &owner_of(&key), role);
-        Named { name: name(&format!("{role}_{key}"), id), id }
-    }
+/// Name of a set of addresses of a selection.
+fn set_name(selection: &Selection, role: &str) -> String {
+    let key = selection.to_string();
+    name(&format!("{role}_{key}"), build::id(&set::TABLE, &owner_of(&key), role))
 }
 
 /// The name of a group or set: a readable beginning, and part of the row's UUID, so that no two are the same.
@@ -161,16 +162,17 @@ pub(crate) fn translate_peer(view: &View<'_>, owner: &Owner) -> Output {
     for ip in addresses.iter() {
         let text = view.text(&ip.to_string());
         for selected in &selections {
-            let (selection, v4) = (&selected.selection, ip.is_ipv4());
-            let mut add = |row: Named| {
-                output.contributions.push(text_member(&set::TABLE, row.id, set::ADDRESSES, text.clone()));
+            let v4 = ip.is_ipv4();
+            let mut add = |role: &str| {
+                let row = row_of(&set::TABLE, selected, role);
+                output.contributions.push(text_member(&set::TABLE, row, set::ADDRESSES, text.clone()));
             };
             for port in selected.uses() {
                 match port {
-                    Use::Peer => add(Named::of(selection, family(v4))),
+                    Use::Peer => add(family(v4)),
                     Use::PeerPort(protocol, name) => {
                         if let Some(number) = pod.number(*protocol, name) {
-                            add(Named::of(selection, &port_set_role(*protocol, name, number, v4)));
+                            add(&port_set_role(*protocol, name, number, v4));
                         }
                     }
                     _ => {}
@@ -184,17 +186,16 @@ pub(crate) fn translate_peer(view: &View<'_>, owner: &Owner) -> Output {
 /// Adds a pod's port to the groups of the selections that it is in, and to those that are isolated.
 pub(crate) fn add_to_pod(view: &View<'_>, owner: &Owner, pod: &PodFact, port: Uuid, output: &mut Output) {
     let mut isolated = [false; 2];
-    let mut add = |group: Group| output.contributions.push(contribution(&pg::TABLE, group.id, pg::PORTS, port));
+    let mut add = |group: Uuid| output.contributions.push(contribution(&pg::TABLE, group, pg::PORTS, port));
     for selected in view.selections_of(owner).into_iter().filter(|selected| is_target(selected)) {
-        let selection = &selected.selection;
-        add(Group::of(selection));
+        add(row_of(&pg::TABLE, selected, ""));
         for used in selected.uses() {
             match used {
                 Use::Ingress => isolated[0] = true,
                 Use::Egress => isolated[1] = true,
                 Use::TargetPort(protocol, name) => {
                     if let Some(number) = pod.number(*protocol, name) {
-                        add(Group::of_port(selection, *protocol, name, number));
+                        add(row_of(&pg::TABLE, selected, &port_role(*protocol, name, number)));
                     }
                 }
                 _ => {}
@@ -202,7 +203,7 @@ pub(crate) fn add_to_pod(view: &View<'_>, owner: &Owner, pod: &PodFact, port: Uu
         }
     }
     for (gress, _) in Gress::ALL.into_iter().zip(isolated).filter(|(_, isolated)| *isolated) {
-        add(Group::isolated(pod.namespace(), gress));
+        add(isolated_row(pod.namespace(), gress));
     }
 }
 
@@ -219,9 +220,8 @@ fn group_row(view: &View<'_>, owner: &Owner, role: &str, keys: &[&str], group: &
 }
 
 fn set_row(view: &View<'_>, owner: &Owner, role: &str, selection: &Selection) -> DesiredRow {
-    let row = Named::of(selection, role);
     RowBuilder::keyed(view, &set::TABLE, owner, role, &[role], set::EXTERNAL_IDS, &[])
-        .exactly(set::name(&*row.name))
+        .exactly(set::name(set_name(selection, role)))
         .members(set::ADDRESSES)
         .build()
 }
