@@ -171,3 +171,23 @@ fn a_pod_costs_nothing_for_policies_that_do_not_select_it() {
     assert_eq!(shape(&few), expected);
     assert_eq!(few, come(1_000));
 }
+
+/// Pods of many namespaces and nodes that come at once: those that share most groups go together, so that a transaction fills few sets.
+/// Were they taken by node, most groups would be in most transactions.
+#[test]
+fn pods_that_share_groups_go_together() {
+    const NAMESPACES: usize = 6;
+    let mut world = World::new();
+    world.cluster(NAMESPACES);
+    for namespace in 0..NAMESPACES {
+        world.policy(namespace, "all", &json!({}), &json!({"namespaceSelector": {}}));
+        world.chain(namespace, 4);
+    }
+    world.meet();
+    (0..240).for_each(|i| world.pod(i / 4 % NAMESPACES, i, &format!("a{}", i / 24 % 4)));
+    let transactions = world.transactions();
+    let lines = transactions.iter().flat_map(|transaction| shape(transaction));
+    let groups = lines.filter(|line| line.starts_with("Port_Group")).count();
+    // 6 namespaces with 6 groups each (isolated, all, and 4 apps), and those that lie across the end of a transaction.
+    assert_eq!((transactions.len(), groups), (4, 45), "transactions, and groups that they fill");
+}

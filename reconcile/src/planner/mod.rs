@@ -138,7 +138,7 @@ impl Planner<'_> {
                 return;
             }
             let Some((owner, items)) = self.desired.dirty.adds.pop_first() else { break };
-            let set = items.iter().find_map(|(item, _)| item.set());
+            let set = self.smallest_set(&items);
             self.draw_adds(&owner, items);
             set.iter().for_each(|set| self.draw_near(owner.kind, *set));
         }
@@ -150,6 +150,13 @@ impl Planner<'_> {
             let Some((owner, items)) = self.desired.dirty.removes.pop_last() else { break };
             self.draw_removes(&owner, items);
         }
+    }
+
+    /// Of the rows to whose sets there are members among the items, the one for which the fewest wait: they have most in common, for small
+    /// sets mostly lie within large ones (pods of an app, of a namespace, of the cluster).
+    fn smallest_set(&self, items: &[Dirt]) -> Option<Uuid> {
+        let waiting = |row: &Uuid| self.desired.dirty.near.get(row).map_or(0, VecDeque::len);
+        items.iter().filter_map(|(item, _)| item.set()).min_by_key(waiting)
     }
 
     /// Goes on with owners of the same kind that have members for the same row's sets.
