@@ -6,17 +6,17 @@
 //! once. Others may go on or not: what comes back first from outside meets nobody's connection, and the host resets it; and see
 //! "unanswered" in the lab's README.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ovenbird_e2e::fault::{Done, FLOWS, Fault, LISTED};
 use ovenbird_e2e::pulse::{Lap, Pulse, echo, go_on, laps};
 use ovenbird_e2e::service::{service, slices};
 use ovenbird_e2e::witness::Protocol;
-use ovenbird_e2e::{LIMIT, northbound, pods};
+use ovenbird_e2e::{northbound, pods};
 use ovenbird_lab::table::{Colour, Table};
-use ovenbird_lab::{Lab, Options, Place, testing, wait_for};
+use ovenbird_lab::{Lab, Options, Place, testing};
 use serde_json::json;
 
 const NAMESPACE: &str = "streams";
@@ -34,27 +34,6 @@ const fn period(protocol: Protocol) -> Duration {
     }
 }
 
-/// What is ended and started again, and what says that it has done its work since.
-struct Fault {
-    name: &'static str,
-    components: &'static [&'static str],
-    /// SIGKILL, else SIGTERM.
-    kill: bool,
-    done: Done,
-}
-
-/// When a component has come back to its work.
-enum Done {
-    /// Its log says so.
-    Log(&'static str),
-    /// ovn-northd has translated all.
-    Southbound,
-    /// Every ovn-controller has installed all.
-    Nodes,
-}
-
-const FLOWS: Done = Done::Log("flows of the external bridge are as they should be");
-const LISTED: Done = Done::Log("every list is complete");
 const NODE_DAEMONS: &[&str] = &["node1/ovenbird-node", "node2/ovenbird-node"];
 const CONTROLLERS: &[&str] = &["node1/ovn-controller", "node2/ovn-controller"];
 
@@ -115,38 +94,6 @@ async fn streams_survive_restarts() -> Result<()> {
         stream.stop()?;
     }
     northbound::equals_from_scratch(&lab)
-}
-
-impl Fault {
-    /// One component after the other, and after each `check`.
-    fn strike(&self, lab: &Lab, check: impl Fn() -> Result<()>) -> Result<()> {
-        for component in self.components {
-            let before = self.said(lab, component);
-            let end = if self.kill { Lab::kill } else { Lab::stop };
-            end(lab, component)?;
-            lab.start(component)?;
-            match self.done {
-                Done::Southbound => sync(lab, "--wait=sb")?,
-                Done::Nodes => sync(lab, "--wait=hv")?,
-                Done::Log(_) => {
-                    wait_for(&format!("{component} to do its work"), LIMIT, || self.said(lab, component) > before)?;
-                }
-            }
-            check().with_context(|| format!("after {} ({component})", self.name))?;
-        }
-        Ok(())
-    }
-
-    /// How often a component's log has said that it has done its work.
-    fn said(&self, lab: &Lab, component: &str) -> usize {
-        let Done::Log(words) = self.done else { return 0 };
-        let log = lab.layout().processes().log_path(component);
-        fs::read_to_string(log).unwrap_or_default().matches(words).count()
-    }
-}
-
-fn sync(lab: &Lab, how: &str) -> Result<()> {
-    lab.exec_node("central", &["ovn-nbctl", "--timeout=60", how, "sync"]).map(drop)
 }
 
 /// The longest silence of each way under each fault, and how many blocks were lost.
