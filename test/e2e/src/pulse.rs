@@ -128,6 +128,11 @@ impl Pulse {
         Ok(pulse)
     }
 
+    /// What it was called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     fn lap(&self) -> Lap {
         let mut state = lock(&self.state);
         let lap = Lap {

@@ -39,6 +39,8 @@ pub struct Patience {
 
 /// While a table is on its way: whoever is silent is asked again.
 const BRIEF: Patience = Patience { denied: Duration::from_millis(150), allowed: Duration::from_millis(400) };
+/// For one look among many.
+const LOOK: Patience = Patience { denied: Duration::from_millis(150), allowed: Duration::from_secs(4) };
 /// For all rows: a SYN is sent twice within this.
 const FULL: Patience = Patience { denied: Duration::from_millis(300), allowed: Duration::from_millis(1500) };
 /// For the verdict on those that were wrong: a SYN is sent three times within this.
@@ -199,6 +201,17 @@ impl Row {
         format!("{} -> {}{by} ({})", self.from, self.target, self.packet)
     }
 
+    /// Where it is asked from.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The same row, asked from where its pod is now.
+    pub fn relocated(&self, world: &World) -> Row {
+        let now = world.pods.iter().find(|pod| pod.name == self.from);
+        Row { place: now.map_or_else(|| self.place.clone(), |pod| pod.place.clone()), ..self.clone() }
+    }
+
     /// Asks, in the place of the calling thread.
     fn ask(&self, number: usize, patience: Duration) -> Outcome {
         let here = Place::default();
@@ -266,6 +279,37 @@ impl Table {
     /// How many rows are denied.
     pub fn denied(&self) -> usize {
         self.verdicts.iter().filter(|verdict| !verdict.allowed).count()
+    }
+
+    /// The rows that are denied.
+    pub fn denied_rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().zip(&self.verdicts).filter(|(_, verdict)| !verdict.allowed).map(|(row, _)| row)
+    }
+
+    /// One look at all rows: those that are denied and answered, and those that are wrong otherwise.
+    ///
+    /// # Errors
+    /// When a place cannot be entered.
+    pub fn look(&self) -> Result<(Vec<String>, Vec<String>)> {
+        let wrong = self.wrong(&self.all(), LOOK)?;
+        let (opened, silent): (Vec<_>, Vec<_>) = wrong
+            .iter()
+            .partition(|(index, outcome)| !self.verdicts[*index].allowed && matches!(outcome, Outcome::Answer(..)));
+        let line = |wrong: &&(usize, Outcome)| self.line(wrong);
+        Ok((opened.iter().map(line).collect(), silent.iter().map(line).collect()))
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The rows of which another table of the same rows says the same.
+    pub fn agreeing(&self, other: &Table) -> Table {
+        let same = |index: &usize| self.verdicts[*index].allowed == other.verdicts[*index].allowed;
+        let indices: Vec<_> = self.all().into_iter().filter(same).collect();
+        let rows = indices.iter().map(|index| self.rows[*index].clone()).collect();
+        Table { rows, verdicts: indices.iter().map(|index| self.verdicts[*index].clone()).collect() }
     }
 
     /// Waits until the whole table holds, and looks once more. Rows that differ from the table `before` are asked until they hold, then all.

@@ -154,6 +154,16 @@ impl World {
         Ok(())
     }
 
+    /// Gives a policy that is there another spec.
+    pub async fn replace(&self, policy: &Value) -> Result<()> {
+        let api = self.api_of(policy);
+        let name = policy["metadata"]["name"].as_str().unwrap_or_default();
+        let mut object = api.get(name).await.with_context(|| format!("reading {policy}"))?;
+        object.data = json!({"spec": policy["spec"]});
+        let replaced = api.replace(name, &PostParams::default(), &object).await;
+        replaced.map(drop).with_context(|| format!("replacing {policy}"))
+    }
+
     /// Deletes policies.
     pub async fn delete(&self, policies: &[Value]) -> Result<()> {
         for policy in policies {
@@ -164,10 +174,15 @@ impl World {
         Ok(())
     }
 
-    /// Makes the datapaths of all nodes look up all flows anew (ovs-vswitchd(8)).
+    /// Makes the datapaths of all nodes look up all flows anew, and forget all connections (ovs-vswitchd(8)). In user space a connection of
+    /// SCTP is all between two pods: one that began with an answer, when the first policy came, would stay the wrong way round.
     pub fn forget_flows(&self) -> Result<()> {
-        let purge = |node: &End| self.lab.exec_node(&node.name, &["ovs-appctl", "revalidator/purge"]).map(drop);
-        self.nodes.iter().try_for_each(purge)
+        for (node, what) in
+            self.nodes.iter().flat_map(|node| ["dpctl/flush-conntrack", "revalidator/purge"].map(|what| (node, what)))
+        {
+            self.lab.exec_node(&node.name, &["ovs-appctl", what])?;
+        }
+        Ok(())
     }
 
     fn api_of(&self, policy: &Value) -> Api<DynamicObject> {
