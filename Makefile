@@ -30,6 +30,7 @@ fmt: ## format the code
 lint: deps ## formatting, clippy without warnings, licences and duplicate dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) fetch --locked --quiet # cargo-deny reads the crates of all platforms
 	.tools/bin/cargo-deny --offline check --hide-inclusion-graph bans licenses sources
 
 test: build ## all tests but test-real: unit, golden, property, protocol, real OVSDB and OVN, lab end to end (needs root)
