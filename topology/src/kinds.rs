@@ -39,7 +39,7 @@ pub fn of_admin(kind: AdminKind) -> OwnerKind {
 }
 
 /// The admin policy that an owner stands for.
-pub(crate) fn admin_key(owner: &Owner) -> Option<AdminKey> {
+pub fn admin_key(owner: &Owner) -> Option<AdminKey> {
     let kind = AdminKind::ALL.into_iter().find(|kind| of_admin(*kind) == owner.kind)?;
     Some((kind, owner.key.clone()))
 }

@@ -13,7 +13,7 @@
 //! Without tiers a rule that passes needs places for copies of all that comes after its tier (see `policy::admin`).
 //! Inputs: facts. Outputs: owners and buckets that a change touches. Must not: match pods itself (that is `selection`'s part).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ovenbird_reconcile::Owner;
 use ovsdb::Str;
@@ -29,8 +29,8 @@ use crate::snapshot::{Pods, Touched};
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
     network: FxHashMap<Str, Box<NetworkPolicyFact>>,
-    /// Number of NetworkPolicies by namespace.
-    by_namespace: BTreeMap<Str, usize>,
+    /// By namespace: keys of its NetworkPolicies.
+    by_namespace: BTreeMap<Str, BTreeSet<Str>>,
     admin: BTreeMap<AdminKey, Box<AdminPolicyFact>>,
     /// Priority of the first rule of each admin policy; `None` without room.
     places: BTreeMap<AdminKey, Option<i64>>,
@@ -52,13 +52,8 @@ impl Policies {
 
     /// The NetworkPolicies of a namespace, by name.
     pub fn network_in(&self, namespace: &str) -> Vec<&NetworkPolicyFact> {
-        if !self.any_in(namespace) {
-            return Vec::new();
-        }
-        let all = self.network.values().map(|policy| &**policy);
-        let mut policies: Vec<&NetworkPolicyFact> = all.filter(|policy| policy.namespace() == namespace).collect();
-        policies.sort_unstable_by_key(|policy| &policy.key);
-        policies
+        let keys = self.by_namespace.get(namespace).into_iter().flatten();
+        keys.filter_map(|key| self.network(key)).collect()
     }
 
     /// True when the namespace has a NetworkPolicy.
@@ -69,13 +64,6 @@ impl Policies {
     /// Namespaces that have NetworkPolicies, sorted.
     pub fn namespaces(&self) -> impl Iterator<Item = &Str> {
         self.by_namespace.keys()
-    }
-
-    /// All NetworkPolicies, by key.
-    pub fn all_network(&self) -> Vec<&NetworkPolicyFact> {
-        let mut all: Vec<&NetworkPolicyFact> = self.network.values().map(|policy| &**policy).collect();
-        all.sort_unstable_by_key(|policy| &policy.key);
-        all
     }
 
     /// An admin policy.
@@ -93,10 +81,10 @@ impl Policies {
         self.places.get(key).copied().flatten()
     }
 
-    /// The policies of the last tier that have room, in their order, each with its first priority.
-    pub fn baseline(&self) -> Vec<(&AdminPolicyFact, i64)> {
-        let placed = self.in_order().into_iter().filter(|policy| policy.tier == Tier::Baseline);
-        placed.filter_map(|policy| Some((policy, self.place(&policy.key)?))).collect()
+    /// The policies of the last tier that have room, in their order.
+    pub fn baseline(&self) -> impl Iterator<Item = &AdminPolicyFact> {
+        let baseline = self.in_order().into_iter().filter(|policy| policy.tier == Tier::Baseline);
+        baseline.filter(|policy| self.place(&policy.key).is_some())
     }
 
     /// True when the database has tiers of ACLs.
@@ -146,10 +134,8 @@ impl Policies {
         let old = before.as_ref().map(|policy| policy.uses()).unwrap_or_default();
         let new = fact.as_ref().map(NetworkPolicyFact::uses).unwrap_or_default();
         change_uses(&old, &new, selections, pods, touched);
-        match (&before, &fact) {
-            (None, Some(policy)) => self.count(policy.namespace(), true, touched),
-            (Some(policy), None) => self.count(policy.namespace(), false, touched),
-            _ => {}
+        if before.is_some() != fact.is_some() {
+            self.list(key, fact.is_some(), touched);
         }
         if let Some(fact) = fact {
             self.network.insert(fact.key.clone(), Box::new(fact));
@@ -238,16 +224,23 @@ impl Policies {
         slots(&policy.ingress).max(slots(&policy.egress))
     }
 
-    fn count(&mut self, namespace: &str, more: bool, touched: &mut Touched) {
-        let name = Str::from(namespace);
-        let count = self.by_namespace.entry(name.clone()).or_default();
-        *count = if more { *count + 1 } else { count.saturating_sub(1) };
-        if *count == 0 {
-            self.by_namespace.remove(&name);
-        } else if *count > 1 || !more {
-            return;
+    /// Lists a NetworkPolicy with its namespace, or takes it off; the first and the last one are told.
+    fn list(&mut self, key: &Str, there: bool, touched: &mut Touched) {
+        let namespace: Str = key.split_once('/').map_or("", |(namespace, _)| namespace).into();
+        let keys = self.by_namespace.entry(namespace.clone()).or_default();
+        let had = !keys.is_empty();
+        if there {
+            keys.insert(key.clone());
+        } else {
+            keys.remove(key);
         }
-        touched.owners.push(Owner::new(kinds::NETPOL_NAMESPACE, name));
+        let has = !keys.is_empty();
+        if !has {
+            self.by_namespace.remove(&namespace);
+        }
+        if had != has {
+            touched.owners.push(Owner::new(kinds::NETPOL_NAMESPACE, namespace));
+        }
     }
 }
 

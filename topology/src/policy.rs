@@ -23,13 +23,14 @@ mod groups;
 mod rule;
 
 use ovenbird_reconcile::{Diagnostic, Output, Owner, Severity};
+use ovenbird_schema::northbound::acl::Action;
 use ovsdb::Str;
 
-use crate::facts::{NetworkPolicyFact, Protocol};
+use crate::facts::Protocol;
 use crate::selection::{Problem, Use};
 use crate::view::View;
 
-use acl::{Acl, Gress, TIER_POLICY, Verdict};
+use acl::{Acl, Gress, TIER_POLICY};
 use rule::{Compile, KEYS, Match};
 
 pub(crate) use always::{add_to_cluster, add_to_node};
@@ -41,7 +42,9 @@ const ALLOW: i64 = 1001;
 /// A NetworkPolicy's rows.
 pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
     let Some(policy) = view.own_network_policy(owner) else { return Output::default() };
-    let mut output = Output { diagnostics: complaints(policy), ..Output::default() };
+    let severity = if policy.is_sound() { Severity::Warning } else { Severity::Error };
+    let diagnostics = complaints(severity, &policy.problems, "it lets nothing through");
+    let mut output = Output { diagnostics, ..Output::default() };
     let [namespace, name] = [policy.namespace(), policy.name()];
     // A text that cannot be read is the Namespace's complaint.
     let logging = view.acl_logging(namespace).as_ref().and_then(|logging| logging.as_ref().ok());
@@ -55,7 +58,7 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
                     gress,
                     priority: ALLOW,
                     tier: TIER_POLICY,
-                    verdict: Verdict::AllowRelated,
+                    action: Action::AllowRelated,
                     text: found.text.clone(),
                     log: logging.and_then(|logging| logging.allow),
                 };
@@ -86,15 +89,15 @@ fn add(
     acl.add(view, owner, &role.join(":"), &extra, &found.group, output);
 }
 
-fn complaints(policy: &NetworkPolicyFact) -> Vec<Diagnostic> {
-    let severity = if policy.is_sound() { Severity::Warning } else { Severity::Error };
+/// What was left out of a policy, each with what follows from it.
+fn complaints(severity: Severity, problems: &[Problem], until_then: &str) -> Vec<Diagnostic> {
     let complaint = |problem: &Problem| Diagnostic {
         severity,
         reason: "InvalidPolicy",
         field: problem.field.clone(),
-        message: format!("{}; until then it lets nothing through", problem.message),
+        message: format!("{}; until then {until_then}", problem.message),
     };
-    policy.problems.iter().map(complaint).collect()
+    problems.iter().map(complaint).collect()
 }
 
 /// The port name that a use is about.

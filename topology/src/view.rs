@@ -102,9 +102,8 @@ impl<'a> View<'a> {
     pub(crate) fn network_policies_in(&self, selection: &Selection) -> (Vec<&'a NetworkPolicyFact>, Vec<&'a Str>) {
         self.read(Bucket::network_policies());
         let (policies, selections) = (self.snapshot.policies(), self.snapshot.selections());
-        let of_scope = policies.all_network().into_iter().filter(|p| selections.is_in(selection, p.namespace()));
-        let namespaces = policies.namespaces().filter(|name| selections.is_in(selection, name));
-        (of_scope.collect(), namespaces.collect())
+        let namespaces: Vec<&Str> = policies.namespaces().filter(|name| selections.is_in(selection, name)).collect();
+        (namespaces.iter().flat_map(|name| policies.network_in(name)).collect(), namespaces)
     }
 
     /// The addresses of the nodes that fit one of the selectors, sorted: those of their hosts, and of their management ports.

@@ -4,7 +4,8 @@
 
 use ovenbird_api::LogSeverity;
 use ovenbird_reconcile::{DesiredRow, Output, Owner};
-use ovenbird_schema::northbound::{acl, port_group};
+use ovenbird_schema::northbound::acl::{self, Action};
+use ovenbird_schema::northbound::port_group;
 use ovsdb::Atom;
 
 use crate::build::{RowBuilder, contribution};
@@ -35,19 +36,6 @@ pub(crate) enum Gress {
     Egress,
 }
 
-/// What an ACL does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Lets through, and the answers, too.
-    AllowRelated,
-    /// Lets through without keeping state.
-    Allow,
-    /// Stops.
-    Drop,
-    /// Leaves to the next tier.
-    Pass,
-}
-
 /// An ACL.
 pub(super) struct Acl {
     /// `name`; cut to what OVN takes.
@@ -59,7 +47,7 @@ pub(super) struct Acl {
     /// `tier`, where the schema has it.
     pub tier: i64,
     /// `action`.
-    pub verdict: Verdict,
+    pub action: Action,
     /// `match`.
     pub text: String,
     /// `severity`; `None` is not logged.
@@ -123,12 +111,6 @@ impl Acl {
             Gress::Ingress => (acl::Direction::ToLport, None),
             Gress::Egress => (acl::Direction::FromLport, Some(Atom::String(view.text("true")))),
         };
-        let action = match self.verdict {
-            Verdict::AllowRelated => acl::Action::AllowRelated,
-            Verdict::Allow => acl::Action::Allow,
-            Verdict::Drop => acl::Action::Drop,
-            Verdict::Pass => acl::Action::Pass,
-        };
         let severity = self.log.map(|severity| match severity {
             LogSeverity::Alert => acl::Severity::Alert,
             LogSeverity::Warning => acl::Severity::Warning,
@@ -142,7 +124,7 @@ impl Acl {
             .exactly(acl::priority(self.priority))
             .exactly(acl::tier(self.tier))
             .exactly(acl::match_(self.text))
-            .exactly(acl::action(action))
+            .exactly(acl::action(self.action))
             .exactly(acl::log(self.log.is_some()))
             .exactly(acl::severity(severity))
             .exactly(acl::meter(Some(view.text(METER))))

@@ -16,12 +16,13 @@
 
 use ovenbird_api::LogSeverity;
 use ovenbird_reconcile::{Diagnostic, Output, Owner, Severity};
+use ovenbird_schema::northbound::acl::Action;
 
-use super::acl::{Acl, Gress, TIER_ADMIN, TIER_BASELINE, Verdict};
-use super::add;
+use super::acl::{Acl, Gress, TIER_ADMIN, TIER_BASELINE};
 use super::expression;
 use super::groups::Group;
 use super::rule::{Compile, Match};
+use super::{add, complaints};
 use crate::facts::{AdminAction, AdminPolicyFact, AdminRule, Tier};
 use crate::kinds;
 use crate::node::check;
@@ -31,7 +32,9 @@ use ovenbird_api::annotation::ACL_LOGGING;
 /// An admin policy's rows.
 pub(crate) fn translate(view: &View<'_>, owner: &Owner) -> Output {
     let Some(policy) = view.own_admin_policy(owner) else { return Output::default() };
-    let mut output = Output { diagnostics: complaints(policy), ..Output::default() };
+    let opens_nothing = "it opens nothing, and a rule that denies denies more";
+    let diagnostics = complaints(Severity::Warning, &policy.problems, opens_nothing);
+    let mut output = Output { diagnostics, ..Output::default() };
     let logging = check(&policy.acl_logging, ACL_LOGGING, Severity::Warning, &mut output.diagnostics);
     let Some(first) = view.admin_place(policy) else {
         output.diagnostics.push(no_room());
@@ -101,10 +104,10 @@ fn acl(
         gress,
         priority,
         tier: if policy.tier == Tier::Admin { TIER_ADMIN } else { TIER_BASELINE },
-        verdict: match action {
-            AdminAction::Allow => Verdict::AllowRelated,
-            AdminAction::Deny => Verdict::Drop,
-            AdminAction::Pass => Verdict::Pass,
+        action: match action {
+            AdminAction::Allow => Action::AllowRelated,
+            AdminAction::Deny => Action::Drop,
+            AdminAction::Pass => Action::Pass,
         },
         text,
         log,
@@ -144,7 +147,7 @@ impl Pass<'_> {
             self.copy(&format!("NP:{namespace}"), self.priority - 1, AdminAction::Deny, Some(isolated), output);
         }
         let mut priority = self.priority - 2;
-        for (policy, _) in self.view.policies().baseline() {
+        for policy in self.view.policies().baseline() {
             let owner = Owner::new(kinds::of_admin(policy.key.0), policy.key.1.clone());
             for (index, rule) in rules(policy, self.gress).iter().enumerate() {
                 for other in compile(self.view, &owner, policy, self.gress, index, rule).matches() {
@@ -162,16 +165,6 @@ impl Pass<'_> {
         let acl = acl(self.policy, self.gress, self.index, action, priority, text, self.log);
         add(self.view, self.owner, acl, self.index, self.found, &[("pass", "pass"), ("passed-to", to)], output);
     }
-}
-
-fn complaints(policy: &AdminPolicyFact) -> Vec<Diagnostic> {
-    let complaint = |problem: &crate::selection::Problem| Diagnostic {
-        severity: Severity::Warning,
-        reason: "InvalidPolicy",
-        field: problem.field.clone(),
-        message: format!("{}; until then it opens nothing, and what denies or passes denies more", problem.message),
-    };
-    policy.problems.iter().map(complaint).collect()
 }
 
 fn no_room() -> Diagnostic {

@@ -7,10 +7,11 @@
 use ipnet::IpNet;
 use ovenbird_api::address;
 use ovenbird_reconcile::{Output, Owner};
+use ovenbird_schema::northbound::acl::Action;
 use ovenbird_schema::northbound::{logical_switch as ls, meter, meter_band, port_group as pg};
 use ovsdb::Uuid;
 
-use super::acl::{Acl, Gress, METER, TIER_ALWAYS, Verdict};
+use super::acl::{Acl, Gress, METER, TIER_ALWAYS};
 use super::groups::Group;
 use crate::build::{self, RowBuilder, contribution};
 use crate::view::View;
@@ -38,25 +39,25 @@ pub(crate) fn add_to_cluster(view: &View<'_>, owner: &Owner, output: &mut Output
             .members(pg::PORTS)
             .build(),
     );
-    let always = |name: &str, gress, verdict, text: &str| Acl {
+    let always = |name: &str, gress, action, text: &str| Acl {
         name: format!("NP:{name}"),
         gress,
         priority: PRIORITY,
         tier: TIER_ALWAYS,
-        verdict,
+        action,
         text: text.to_owned(),
         log: None,
     };
     for gress in Gress::ALL {
         let extra = [("direction", gress.as_str()), ("type", "arpAllow")];
         let role = format!("arpAllow_{}", gress.as_str());
-        let acl = always("arpAllow", gress, Verdict::Allow, "arp || nd");
+        let acl = always("arpAllow", gress, Action::Allow, "arp || nd");
         acl.add(view, owner, &role, &extra, &group, output);
     }
     for v4 in view.config().families() {
         let (ip, hairpin) = (if v4 { "ip4" } else { "ip6" }, view.config().masquerade().hairpin(v4));
         let extra = [("direction", "Ingress"), ("type", "hairpin"), ("ip", &*hairpin.to_string())];
-        let acl = always("hairpin", Gress::Ingress, Verdict::AllowRelated, &format!("{ip}.src == {hairpin}"));
+        let acl = always("hairpin", Gress::Ingress, Action::AllowRelated, &format!("{ip}.src == {hairpin}"));
         acl.add(view, owner, &format!("hairpin_{ip}"), &extra, &group, output);
     }
     let band = RowBuilder::new(view, &meter_band::TABLE, owner, METER, meter_band::EXTERNAL_IDS, &[])
@@ -85,7 +86,7 @@ pub(crate) fn add_to_node(view: &View<'_>, owner: &Owner, subnets: &[IpNet], man
             gress: Gress::Ingress,
             priority: PRIORITY,
             tier: TIER_ALWAYS,
-            verdict: Verdict::AllowRelated,
+            action: Action::AllowRelated,
             text: format!("{ip}.src == {own}"),
             log: None,
         };

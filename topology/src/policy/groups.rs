@@ -5,10 +5,11 @@
 use ovenbird_api::Protocol;
 use ovenbird_api::annotation::ACL_LOGGING;
 use ovenbird_reconcile::{DesiredRow, Output, Owner, Severity};
+use ovenbird_schema::northbound::acl::Action;
 use ovenbird_schema::northbound::{address_set as set, port_group as pg};
 use ovsdb::{Str, TableDesc, Uuid};
 
-use super::acl::{Acl, Gress, TIER_POLICY, Verdict};
+use super::acl::{Acl, Gress, TIER_POLICY};
 use super::{ALLOW, port_use};
 use crate::build::{self, RowBuilder, contribution, text_member};
 use crate::facts::PodFact;
@@ -143,7 +144,7 @@ pub(crate) fn translate_namespace(view: &View<'_>, owner: &Owner) -> Output {
             gress,
             priority: ALLOW - 1,
             tier: TIER_POLICY,
-            verdict: Verdict::Drop,
+            action: Action::Drop,
             text: gress.at(&group.name),
             log: logging.and_then(|logging| logging.deny),
         };
