@@ -4,19 +4,18 @@
 //! changed is left alone until the policy changes. Must not: block the pipeline, write while another master leads, or touch conditions of others.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use ovenbird_daemon::{access, rights};
 use ovenbird_reconcile::{Diagnostic, Owner, Severity};
-use ovenbird_topology::AdminKind;
 use ovenbird_topology::facts::AdminKey;
-use ovsdb::Str;
+use ovenbird_topology::kinds;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::event::truncate;
 use crate::lease::Validity;
-use crate::object::admin;
+use crate::object::admin_policy;
 
 /// `type` of our condition.
 const ACCEPTED: &str = "Accepted";
@@ -26,10 +25,9 @@ const MANAGER: &str = "ovenbird-master";
 const LONGEST: usize = 1024;
 
 /// What a policy is to be told.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Verdict {
-    kind: AdminKind,
-    name: Str,
+    key: AdminKey,
     reason: &'static str,
     message: String,
 }
@@ -37,7 +35,7 @@ struct Verdict {
 /// Sends conditions to their writer, each once.
 #[derive(Debug)]
 pub struct Conditions {
-    told: FxHashMap<AdminKey, String>,
+    told: FxHashMap<AdminKey, Verdict>,
     queue: mpsc::UnboundedSender<Verdict>,
 }
 
@@ -60,9 +58,15 @@ impl Conditions {
         self.told.remove(key);
     }
 
+    /// We lead from now on: what was said before, nobody has written.
+    pub fn lead(&self) {
+        // A writer that is gone ends with the process.
+        self.told.values().for_each(|verdict| drop(self.queue.send(verdict.clone())));
+    }
+
     /// What became of an owner's translation; of interest when it is an admin policy.
     pub fn set(&mut self, owner: &Owner, diagnostics: &[Diagnostic]) {
-        let Some(kind) = AdminKind::ALL.into_iter().find(|kind| kind.as_str() == owner.kind.name) else { return };
+        let Some(key) = kinds::admin_key(owner) else { return };
         let wrong: Vec<&Diagnostic> = diagnostics.iter().filter(|d| d.severity != Severity::Note).collect();
         let text = |d: &&Diagnostic| format!("{}: {}", d.field, d.message);
         let (reason, mut message) = match wrong.first() {
@@ -70,42 +74,35 @@ impl Conditions {
             Some(first) => (first.reason, wrong.iter().map(text).collect::<Vec<_>>().join("; ")),
         };
         truncate(&mut message, LONGEST);
-        let key = (kind, owner.key.clone());
-        if self.told.get(&key) == Some(&message) {
+        let verdict = Verdict { key, reason, message };
+        if self.told.get(&verdict.key) == Some(&verdict) {
             return;
         }
-        self.told.insert(key, message.clone());
-        // A writer that is gone ends with the process.
-        let _ = self.queue.send(Verdict { kind, name: owner.key.clone(), reason, message });
+        self.told.insert(verdict.key.clone(), verdict.clone());
+        // As above.
+        let _ = self.queue.send(verdict);
     }
 }
 
 async fn write(client: &kube::Client, verdict: &Verdict) {
-    let (kind, version) = (verdict.kind, admin::version(verdict.kind));
-    let resource = ApiResource {
-        group: admin::GROUP.into(),
-        version: version.into(),
-        api_version: format!("{}/{version}", admin::GROUP),
-        kind: kind.as_str().into(),
-        plural: admin::plural(kind).into(),
-    };
+    let resource = admin_policy::resource(verdict.key.0);
     let objects: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let wanted = async || {
-        let Some(object) = objects.get_opt(&verdict.name).await? else { return Ok(()) };
+        let Some(object) = objects.get_opt(&verdict.key.1).await? else { return Ok(()) };
         let Some(condition) = condition(&object, verdict) else { return Ok(()) };
         let patch = json!({
-            "apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": &*verdict.name},
+            "apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": &*verdict.key.1},
             "status": {"conditions": [condition]},
         });
         let params = PatchParams::apply(MANAGER).force();
-        objects.patch_status(&verdict.name, &params, &Patch::Apply(&patch)).await.map(drop)
+        objects.patch_status(&verdict.key.1, &params, &Patch::Apply(&patch)).await.map(drop)
     };
     match access::insist(wanted).await {
         Ok(()) => {}
         Err(error) if rights::was_told(&error) => {}
         // It went meanwhile.
         Err(kube::Error::Api(status)) if status.code == 404 => {}
-        Err(error) => tracing::warn!(%error, kind = kind.as_str(), name = %verdict.name, "cannot write a condition"),
+        Err(error) => tracing::warn!(%error, kind = resource.kind, name = %verdict.key.1, "cannot write a condition"),
     }
 }
 
@@ -135,6 +132,8 @@ fn now() -> Time {
 
 #[cfg(test)]
 mod tests {
+    use ovenbird_topology::AdminKind;
+
     use super::*;
 
     fn object(conditions: &Value) -> DynamicObject {
@@ -145,12 +144,8 @@ mod tests {
 
     #[test]
     fn what_is_there_is_not_written_again() {
-        let mut verdict = Verdict {
-            kind: AdminKind::AdminNetworkPolicy,
-            name: "a".into(),
-            reason: "Translated",
-            message: "fine".into(),
-        };
+        let mut verdict =
+            Verdict { key: (AdminKind::AdminNetworkPolicy, "a".into()), reason: "Translated", message: "fine".into() };
         let first = condition(&object(&json!([])), &verdict).expect("a condition");
         assert_eq!((&*first.status, first.observed_generation), ("True", Some(3)));
         let there = json!([{"type": "Other", "status": "True"}, first]);
@@ -161,5 +156,23 @@ mod tests {
         assert_eq!(second.last_transition_time, first.last_transition_time);
         verdict.reason = "InvalidPolicy";
         assert_eq!(condition(&object(&there), &verdict).expect("a condition").status, "False");
+    }
+
+    /// What a standby says is not written; the writer drops it.
+    #[tokio::test]
+    async fn who_comes_to_lead_says_it_again() {
+        let (queue, mut verdicts) = mpsc::unbounded_channel();
+        let mut conditions = Conditions { told: FxHashMap::default(), queue };
+        let owner = Owner::new(kinds::ADMIN_NETWORK_POLICY, "a");
+        conditions.set(&owner, &[]);
+        conditions.set(&owner, &[]);
+        conditions.set(&Owner::new(kinds::POD, "ns/a"), &[]);
+        let first = verdicts.try_recv().expect("a verdict");
+        assert!(verdicts.try_recv().is_err(), "each is said once");
+        conditions.lead();
+        assert_eq!(verdicts.try_recv().expect("it is said again"), first);
+        conditions.forget(&first.key);
+        conditions.set(&owner, &[]);
+        assert!(verdicts.try_recv().is_ok(), "a new generation is told anew");
     }
 }

@@ -19,7 +19,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 use tokio::sync::mpsc;
 
 use crate::lease::Validity;
-use crate::object::admin;
+use crate::object::admin_policy;
 
 /// Complaints that may wait to be written.
 const QUEUE: usize = 256;
@@ -116,13 +116,7 @@ async fn publish(client: &kube::Client, identity: &str, subject: &Subject, diagn
 
 /// `kubectl describe` shows an Event only with the object's UID.
 async fn uid_of(client: &kube::Client, subject: &Subject) -> Result<Option<String>, kube::Error> {
-    let resource = ApiResource {
-        group: subject.group().into(),
-        version: subject.version().into(),
-        api_version: subject.api_version(),
-        kind: subject.kind.into(),
-        plural: subject.plural(),
-    };
+    let resource = subject.resource();
     let (namespace, name) = subject.split();
     let objects: Api<PartialObjectMeta<DynamicObject>> = match namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
@@ -142,32 +136,18 @@ impl Subject {
         Some(Subject { kind, key: owner.key.clone() })
     }
 
-    fn group(&self) -> &'static str {
-        match self.kind {
-            "ServiceCIDR" | "NetworkPolicy" => "networking.k8s.io",
-            _ if self.admin().is_some() => admin::GROUP,
-            _ => "",
+    /// The object's kind as dynamic clients name it.
+    fn resource(&self) -> ApiResource {
+        if let Some(kind) = AdminKind::ALL.into_iter().find(|kind| kind.as_str() == self.kind) {
+            return admin_policy::resource(kind);
         }
-    }
-
-    fn admin(&self) -> Option<AdminKind> {
-        AdminKind::ALL.into_iter().find(|kind| kind.as_str() == self.kind)
-    }
-
-    fn version(&self) -> &'static str {
-        self.admin().map_or("v1", admin::version)
-    }
-
-    fn plural(&self) -> String {
-        match self.kind {
-            "NetworkPolicy" => "networkpolicies".into(),
-            kind => self.admin().map_or_else(|| format!("{}s", kind.to_lowercase()), |kind| admin::plural(kind).into()),
-        }
-    }
-
-    fn api_version(&self) -> String {
-        let group = self.group();
-        if group.is_empty() { "v1".into() } else { format!("{group}/{}", self.version()) }
+        let (group, plural) = match self.kind {
+            "NetworkPolicy" => ("networking.k8s.io", "networkpolicies".into()),
+            "ServiceCIDR" => ("networking.k8s.io", "servicecidrs".into()),
+            kind => ("", format!("{}s", kind.to_lowercase())),
+        };
+        let api_version = if group.is_empty() { "v1".into() } else { format!("{group}/v1") };
+        ApiResource { group: group.into(), version: "v1".into(), api_version, kind: self.kind.into(), plural }
     }
 
     fn split(&self) -> (Option<&str>, &str) {
@@ -195,7 +175,7 @@ fn render(identity: &str, subject: &Subject, uid: String, diagnostic: &Diagnosti
             ..ObjectMeta::default()
         },
         regarding: Some(ObjectReference {
-            api_version: Some(subject.api_version()),
+            api_version: Some(subject.resource().api_version),
             kind: Some(subject.kind.into()),
             namespace: namespace.map(str::to_owned),
             name: Some(name.into()),

@@ -20,7 +20,7 @@ use ovsdb::Str;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-pub mod admin;
+pub mod admin_policy;
 mod service;
 mod slice;
 

@@ -425,6 +425,9 @@ impl Pipeline {
         }
         self.leading = leading;
         self.out.metrics.leader.set((leading != Leading::No).into());
+        if leading != Leading::No {
+            self.out.conditions.lead();
+        }
         self.outdated |= leading != Leading::First;
         self.activate();
         self.northbound.set_leading(leading);

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::event::Reporter;
 use crate::lease::Election;
 use crate::metrics::Metrics;
-use crate::object::admin::{Anp, Banp, Cnp, SlimAdmin};
+use crate::object::admin_policy::{Anp, Banp, Cnp, SlimAdmin};
 use crate::object::{NamespaceKind, NodeKind, PodKind, ServiceKind, Slim, SlimSlice};
 use crate::pipeline::{Inputs, Outputs, Pipeline, Seen};
 use crate::readiness::{Readiness, Shown};

@@ -130,12 +130,12 @@ pub async fn run<O: Object, T: Keyed, E>(
     wrap: impl Fn(Batch<T>) -> E,
     events: mpsc::Sender<E>,
 ) {
-    let mut keys = Keys { optional, ..Keys::default() };
+    let mut keys = Keys::default();
     loop {
         let current = *generation.borrow_and_update();
         let stream = watcher(api.clone(), Config::default()).backoff(access::watch_backoff());
         tokio::select! {
-            () = follow(stream, current, &mut keys, &mut slim, &wrap, &events) => return,
+            () = follow(stream, optional, current, &mut keys, &mut slim, &wrap, &events) => return,
             changed = generation.changed() => {
                 if changed.is_err() {
                     return;
@@ -148,6 +148,7 @@ pub async fn run<O: Object, T: Keyed, E>(
 /// Cancelling it loses no change that `keys` counts as told.
 async fn follow<O: Object, T: Keyed, E>(
     stream: impl Stream<Item = watcher::Result<Event<O>>>,
+    optional: bool,
     generation: u64,
     keys: &mut Keys<Str>,
     slim: &mut impl FnMut(O) -> T,
@@ -177,7 +178,7 @@ async fn follow<O: Object, T: Keyed, E>(
                 }
                 Err(error) => {
                     let kind = O::kind(&());
-                    if keys.optional && access::is_unknown_kind(&error) {
+                    if optional && access::is_unknown_kind(&error) {
                         keys.begin();
                         batch.changes.extend(keys.finish().map(Change::Delete));
                         batch.complete = Some(generation);
@@ -199,15 +200,13 @@ async fn follow<O: Object, T: Keyed, E>(
 
 /// The keys that were told, and during a list those it has named so far.
 struct Keys<T> {
-    /// The API server need not know the kind.
-    optional: bool,
     known: FxHashSet<T>,
     listed: Option<FxHashSet<T>>,
 }
 
 impl<T> Default for Keys<T> {
     fn default() -> Self {
-        Keys { optional: false, known: FxHashSet::default(), listed: None }
+        Keys { known: FxHashSet::default(), listed: None }
     }
 }
 
@@ -253,7 +252,7 @@ mod tests {
         let mut texts = Interner::default();
         let mut name = |pod: Slim<PodKind>| pod.tell(&mut texts);
         let mut keys = Keys::default();
-        follow(futures::stream::iter(events), 7, &mut keys, &mut name, &|batch| batch, &tx).await;
+        follow(futures::stream::iter(events), false, 7, &mut keys, &mut name, &|batch| batch, &tx).await;
         drop(tx);
         let (mut changes, mut complete) = (Vec::new(), Vec::new());
         while let Some(batch) = rx.recv().await {

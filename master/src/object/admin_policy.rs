@@ -6,7 +6,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use kube::Resource;
-use kube::api::ObjectMeta;
+use kube::api::{ApiResource, ObjectMeta};
 use kube::core::ClusterResourceScope;
 use ovenbird_topology::facts::AdminPolicySpec;
 use ovenbird_topology::{AdminKind, AdminPolicyFact, Interner};
@@ -16,7 +16,7 @@ use serde::de::Deserializer;
 use super::Meta;
 
 /// API group of admin policies.
-pub const GROUP: &str = "policy.networking.k8s.io";
+const GROUP: &str = "policy.networking.k8s.io";
 
 /// One of the kinds, as a type.
 pub trait Kind: Clone + fmt::Debug + Send + 'static {
@@ -47,7 +47,7 @@ impl Kind for Cnp {
 }
 
 /// Version of the API that has a kind.
-pub fn version(kind: AdminKind) -> &'static str {
+fn version(kind: AdminKind) -> &'static str {
     match kind {
         AdminKind::AdminNetworkPolicy | AdminKind::BaselineAdminNetworkPolicy => "v1alpha1",
         AdminKind::ClusterNetworkPolicy => "v1alpha2",
@@ -55,11 +55,23 @@ pub fn version(kind: AdminKind) -> &'static str {
 }
 
 /// Plural of a kind, as paths have it.
-pub fn plural(kind: AdminKind) -> &'static str {
+fn plural(kind: AdminKind) -> &'static str {
     match kind {
         AdminKind::AdminNetworkPolicy => "adminnetworkpolicies",
         AdminKind::BaselineAdminNetworkPolicy => "baselineadminnetworkpolicies",
         AdminKind::ClusterNetworkPolicy => "clusternetworkpolicies",
+    }
+}
+
+/// A kind as dynamic clients name it.
+pub fn resource(kind: AdminKind) -> ApiResource {
+    let version = version(kind);
+    ApiResource {
+        group: GROUP.into(),
+        version: version.into(),
+        api_version: format!("{GROUP}/{version}"),
+        kind: kind.as_str().into(),
+        plural: plural(kind).into(),
     }
 }
 
