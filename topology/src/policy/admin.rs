@@ -32,7 +32,7 @@ use ovenbird_api::annotation::ACL_LOGGING;
 /// An admin policy's rows.
 pub(crate) fn translate(view: &View<'_>, owner: &Owner) -> Output {
     let Some(policy) = view.own_admin_policy(owner) else { return Output::default() };
-    let opens_nothing = "it opens nothing, and a rule that denies denies more";
+    let opens_nothing = "it opens nothing, and what denies or passes denies more";
     let diagnostics = complaints(Severity::Warning, &policy.problems, opens_nothing);
     let mut output = Output { diagnostics, ..Output::default() };
     let logging = check(&policy.acl_logging, ACL_LOGGING, Severity::Warning, &mut output.diagnostics);
