@@ -21,13 +21,15 @@ mod blocks;
 mod container_port;
 mod host_port;
 mod network_policy;
+mod rule;
 mod service;
 mod service_cidr;
 mod slice;
 
 pub use admin_policy::{AdminAction, AdminKey, AdminKind, AdminPolicyFact, AdminPolicySpec, AdminRule, Tier};
 pub use container_port::ContainerPort;
-pub use network_policy::{NetworkPolicyFact, Numbers, Peers, PortMatch, Rule};
+pub use network_policy::NetworkPolicyFact;
+pub use rule::{Numbers, Peers, PortMatch, Rule};
 pub use service::{ServiceFact, ServicePort};
 pub use service_cidr::ServiceCidrFact;
 pub use slice::{Conditions, Endpoint, EndpointSliceFact, Hints, SlicePort};

@@ -9,6 +9,7 @@
 //! are. Must not: know rows, or what a use is for beyond its kind.
 
 mod index;
+mod scope;
 mod selector;
 
 use std::fmt;

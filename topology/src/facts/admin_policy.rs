@@ -10,7 +10,7 @@ use ovenbird_api::{AclLogging, Protocol, annotation};
 use ovsdb::Str;
 
 use super::blocks::{Block, Blocks};
-use super::network_policy::{Numbers, Peers, PortMatch, Rule, cut, told};
+use super::rule::{Numbers, Peers, PortMatch, Rule, cut, port_number, told};
 use super::{Annotated, annotated, created};
 use crate::intern::Interner;
 use crate::selection::{LabelSelector, Namespaces, Problem, Selection, Use};
@@ -374,8 +374,7 @@ impl Reader<'_> {
             self.problem(field, format!("{text:?} is no protocol; use TCP, UDP or SCTP"));
             return None;
         };
-        let number = |value: i32| u16::try_from(value).ok().filter(|number| *number > 0);
-        match (number(first), number(last)) {
+        match (port_number(first), port_number(last)) {
             (Some(first), Some(last)) if first <= last => {
                 Some(PortMatch { protocol, numbers: Numbers::Range(first, last) })
             }

@@ -7,6 +7,7 @@ use ovenbird_api::Protocol;
 use ovsdb::Str;
 
 use super::host_port::running;
+use super::rule::port_number;
 use crate::intern::Interner;
 
 /// `spec.containers[].ports[]` with a name.
@@ -26,7 +27,7 @@ pub(super) fn of(spec: &PodSpec, interner: &mut Interner) -> Box<[ContainerPort]
     for port in running(spec).flat_map(|container| container.ports.iter().flatten()) {
         let name = port.name.as_deref().filter(|name| !name.is_empty());
         let protocol = Protocol::parse(port.protocol.as_deref());
-        let number = u16::try_from(port.container_port).ok().filter(|number| *number > 0);
+        let number = port_number(port.container_port);
         let (Some(name), Some(protocol), Some(number)) = (name, protocol, number) else { continue };
         if !ports.iter().any(|p| (&*p.name, p.protocol) == (name, protocol)) {
             ports.push(ContainerPort { name: interner.intern(name), protocol, number });

@@ -16,11 +16,9 @@ use ovsdb::Str;
 
 use super::blocks::{Block, Blocks};
 use super::key;
+use super::rule::{Numbers, Peers, PortMatch, Rule, cut, port_number, told};
 use crate::intern::Interner;
 use crate::selection::{LabelSelector, Namespaces, Problem, Selection, Use};
-
-/// Problems of one object that are told one by one.
-const TOLD: usize = 8;
 
 /// A NetworkPolicy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,51 +33,6 @@ pub struct NetworkPolicyFact {
     pub egress: Option<Box<[Rule]>>,
     /// What was left out.
     pub problems: Box<[Problem]>,
-}
-
-/// A rule: traffic that fits one of the peers and one of the ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// `from` or `to`.
-    pub peers: Peers,
-    /// `ports`; `None` for all traffic, whatever its protocol. Sorted.
-    pub ports: Option<Box<[PortMatch]>>,
-}
-
-/// The other end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Peers {
-    /// Everybody, in the cluster and outside.
-    Anybody,
-    /// Pods, and addresses; both empty for nobody.
-    Some {
-        /// `podSelector` and `namespaceSelector`. Sorted.
-        selections: Box<[Selection]>,
-        /// `ipBlock`: the union of all blocks, each less its own exceptions. Sorted.
-        blocks: Box<[IpNet]>,
-        /// `nodes` of admin policies. Sorted.
-        nodes: Box<[LabelSelector]>,
-    },
-}
-
-/// Ports of one protocol.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortMatch {
-    /// `protocol`.
-    pub protocol: Protocol,
-    /// Which of them.
-    pub numbers: Numbers,
-}
-
-/// Numbers of ports.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Numbers {
-    /// All.
-    All,
-    /// From `port` to `endPort`, both included.
-    Range(u16, u16),
-    /// What each pod means by this name.
-    Named(Str),
 }
 
 impl NetworkPolicyFact {
@@ -145,58 +98,6 @@ impl NetworkPolicyFact {
         uses.sort_unstable();
         uses.dedup();
         uses
-    }
-}
-
-impl Rule {
-    /// False when nothing can fit.
-    pub fn matches_something(&self) -> bool {
-        self.ports.as_ref().is_none_or(|ports| !ports.is_empty())
-            && !matches!(&self.peers, Peers::Some { selections, blocks, nodes }
-                if selections.is_empty() && blocks.is_empty() && nodes.is_empty())
-    }
-
-    /// Adds the selections that the rule needs for pods of `subject`.
-    pub(crate) fn add_uses(&self, subject: &Selection, ingress: bool, uses: &mut Vec<(Selection, Use)>) {
-        if !self.matches_something() {
-            return;
-        }
-        uses.extend(self.peers.selections().iter().map(|peer| (peer.clone(), Use::Peer)));
-        for (protocol, name) in self.names() {
-            if ingress {
-                uses.push((subject.clone(), Use::TargetPort(protocol, name)));
-                continue;
-            }
-            let anywhere = matches!(&self.peers, Peers::Some { blocks, .. } if !blocks.is_empty());
-            let peers = self.peers.named().into_iter().chain(anywhere.then(Selection::everything));
-            uses.extend(peers.map(|peer| (peer, Use::PeerPort(protocol, name.clone()))));
-        }
-    }
-
-    /// The named ports.
-    pub fn names(&self) -> impl Iterator<Item = (Protocol, Str)> {
-        self.ports.iter().flatten().filter_map(|port| match &port.numbers {
-            Numbers::Named(name) => Some((port.protocol, name.clone())),
-            _ => None,
-        })
-    }
-}
-
-impl Peers {
-    /// Pods that are named by selectors.
-    pub fn selections(&self) -> &[Selection] {
-        match self {
-            Peers::Anybody => &[],
-            Peers::Some { selections, .. } => selections,
-        }
-    }
-
-    /// The selections in which an outgoing named port is looked up: of anybody it is all pods.
-    pub fn named(&self) -> Vec<Selection> {
-        match self {
-            Peers::Anybody => vec![Selection::everything()],
-            Peers::Some { selections, .. } => selections.to_vec(),
-        }
     }
 }
 
@@ -325,7 +226,6 @@ impl Reader<'_> {
             self.problem(format!("{field}.protocol"), format!("{:?} is no protocol; use TCP, UDP or SCTP", cut(text)));
             return None;
         };
-        let number = |value: i32| u16::try_from(value).ok().filter(|number| *number > 0);
         let numbers = match (&port.port, port.end_port) {
             (None, None) => Numbers::All,
             (Some(IntOrString::String(name)), None) if !name.is_empty() => Numbers::Named(self.interner.intern(name)),
@@ -334,7 +234,7 @@ impl Reader<'_> {
                 return None;
             }
             (Some(IntOrString::Int(first)), last) => {
-                let (first_number, last_number) = (number(*first), number(last.unwrap_or(*first)));
+                let (first_number, last_number) = (port_number(*first), port_number(last.unwrap_or(*first)));
                 match (first_number, last_number) {
                     (Some(first), Some(last)) if first <= last => Numbers::Range(first, last),
                     (None, _) => {
@@ -362,27 +262,11 @@ impl Reader<'_> {
     }
 }
 
-/// The first problems, and how many more there are.
-pub(super) fn told(mut problems: Vec<Problem>) -> Box<[Problem]> {
-    let more = problems.len().saturating_sub(TOLD);
-    problems.truncate(TOLD);
-    if more > 0
-        && let Some(last) = problems.last_mut()
-    {
-        last.message.push_str(&format!(" ({more} more problems in this object)"));
-    }
-    problems.into()
-}
-
-/// The beginning of a text that may be long.
-pub(super) fn cut(text: &str) -> String {
-    text.chars().take(60).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::rule::TOLD;
     use super::*;
 
     fn read(spec: impl Into<Value>) -> NetworkPolicyFact {

@@ -17,13 +17,13 @@ use ovsdb::Str;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use super::{LabelSelector, Namespaces, Selection, Use};
+use super::scope::{Id, Scope};
+use super::{Namespaces, Selection, Use};
 use crate::bucket::Bucket;
 use crate::facts::{Labels, NAME_LABEL, NamespaceFact, PodFact};
 use crate::kinds;
 use crate::snapshot::{Pods, Touched};
 
-type Id = usize;
 type ScopeId = usize;
 
 /// See the file header.
@@ -50,16 +50,6 @@ pub(crate) struct Selected {
     /// By port name that some use asks for: how many of its pods mean which number.
     numbers: BTreeMap<(Protocol, Str), BTreeMap<u16, u32>>,
     scope: ScopeId,
-}
-
-/// Where some selections look for pods, and a way from a pod's labels to them.
-#[derive(Debug, Default)]
-struct Scope {
-    /// By a label and a value that a selection needs.
-    anchored: FxHashMap<Str, FxHashMap<Str, Vec<Id>>>,
-    /// Those that need no certain label.
-    rest: Vec<Id>,
-    len: usize,
 }
 
 /// A namespace with pods, or of which the object is known.
@@ -299,9 +289,8 @@ impl Selections {
         let scopes = self.homes.get(pod.namespace()).map_or(&[][..], |home| &home.scopes);
         let mut ids = Vec::new();
         for scope in scopes.iter().filter_map(|id| self.scopes.get(*id)) {
-            let anchored = pod.labels.iter().filter_map(|(key, value)| scope.anchored.get(key)?.get(value)).flatten();
             let fits = |id: &&Id| self.selected.get(**id).is_some_and(|s| s.selection.pods.matches(&pod.labels));
-            ids.extend(anchored.chain(&scope.rest).filter(fits));
+            ids.extend(scope.candidates(&pod.labels).filter(fits));
         }
         ids.sort_unstable();
         ids.into()
@@ -342,7 +331,7 @@ impl Selections {
         self.ids.remove(&selected.key);
         let Some(scope) = self.scopes.get_mut(selected.scope) else { return };
         scope.remove(&selected.selection.pods, id);
-        if scope.len == 0 {
+        if scope.is_empty() {
             self.scopes.try_remove(selected.scope);
             self.scope_ids.remove(&selected.selection.namespaces);
             self.homes.values_mut().for_each(|home| home.scopes.retain(|other| *other != selected.scope));
@@ -389,31 +378,6 @@ impl Use {
     /// Of the other end, not of the pods that are isolated.
     fn is_peer(&self) -> bool {
         matches!(self, Use::Peer | Use::PeerPort(..))
-    }
-}
-
-impl Scope {
-    fn insert(&mut self, pods: &LabelSelector, id: Id) {
-        self.len += 1;
-        let Some((key, values)) = pods.anchor() else { return self.rest.push(id) };
-        for value in values {
-            self.anchored.entry(key.clone()).or_default().entry(value.clone()).or_default().push(id);
-        }
-    }
-
-    fn remove(&mut self, pods: &LabelSelector, id: Id) {
-        self.len -= 1;
-        let Some((key, values)) = pods.anchor() else { return self.rest.retain(|other| *other != id) };
-        let Some(by_value) = self.anchored.get_mut(key) else { return };
-        for value in values {
-            if let Some(ids) = by_value.get_mut(value) {
-                ids.retain(|other| *other != id);
-            }
-        }
-        by_value.retain(|_, ids| !ids.is_empty());
-        if by_value.is_empty() {
-            self.anchored.remove(key);
-        }
     }
 }
 
