@@ -17,9 +17,9 @@ use ovenbird_schema::northbound::{DATABASE, logical_switch_port as lsp};
 use ovsdb::{Client, Config, Event, Handle, MonitorSpec, Replica, TableSpec};
 use serde_json::{Value, json};
 
-use crate::Usage;
 use crate::process::usage_of;
 use crate::server::Server;
+use crate::{Context, Usage};
 
 /// Nodes of S1.
 pub const NODES: usize = 100;
@@ -363,4 +363,17 @@ fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe().context("find this program")?.with_file_name(name);
     ensure!(path.exists(), "{} is missing; run cargo build --release --workspace --bins", path.display());
     Ok(path)
+}
+
+/// What a master with an empty database of its own, in the folder `name`, uses once it is at rest. A process for each measurement: what an
+/// older one was on the way does not count.
+pub fn at_rest(context: &Context, name: &str, api: &ApiServer) -> anyhow::Result<Usage> {
+    let dir = context.dir.join(name);
+    std::fs::create_dir_all(&dir).context("make a folder")?;
+    let server = Server::start(&dir)?;
+    let master = Master::start(&dir, api, &server)?;
+    master.settle(SELDOM)?;
+    let usage = master.usage()?;
+    master.stop()?;
+    Ok(usage)
 }

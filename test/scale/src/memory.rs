@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context as _;
-
-use crate::cluster::{ApiServer, Master, PODS, SELDOM};
-use crate::server::Server;
+use crate::cluster::{ApiServer, PODS, at_rest};
 use crate::{Context, Outcome};
 
 /// Pods at the upper end.
@@ -19,15 +16,8 @@ pub async fn run(context: &Context) -> anyhow::Result<Outcome> {
     for range in [0..PODS, PODS..MANY] {
         let count = range.end;
         api.fill(range, true).await?;
-        // A process of its own for each size, at rest: what it was on the way does not count.
-        let dir = context.dir.join(count.to_string());
-        std::fs::create_dir_all(&dir).context("make a folder")?;
-        let server = Server::start(&dir)?;
-        let master = Master::start(&dir, &api, &server)?;
-        master.settle(SELDOM)?;
-        usage = master.usage()?;
+        usage = at_rest(context, &count.to_string(), &api)?;
         figures.push(usage.rss_bytes as f64 / 1e6);
-        master.stop()?;
     }
     let slope = (figures[1] - figures[0]) / ((MANY - PODS) as f64 / 1e3);
     Ok(Outcome {

@@ -3,7 +3,6 @@
 //! megabytes that the policies take there, beyond the pods.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use futures::{StreamExt, TryStreamExt};
@@ -16,9 +15,9 @@ use ovenbird_schema::northbound::{
 use ovsdb::{MonitorSpec, Replica, TableSpec};
 use serde_json::{Value, json};
 
-use crate::cluster::{ApiServer, Master, NODES, SELDOM, pod, ports_of};
+use crate::cluster::{ApiServer, Master, NODES, SELDOM, at_rest, pod, ports_of};
 use crate::policies::{create, labelled, let_in};
-use crate::record::{policies, replay, switches};
+use crate::record::{cold_floor, policies, switches};
 use crate::rows::Rows;
 use crate::server::Server;
 use crate::{Context, Outcome, Usage, median};
@@ -59,12 +58,10 @@ pub async fn cold(context: &Context) -> anyhow::Result<Outcome> {
         let messages = [switches(&all.replica), policies(&all.replica)].concat();
         drop(all);
         bytes = messages.iter().map(|m| m.len() as u64).sum();
-        let raw = Server::start(&dir.join("raw"))?;
-        let began = Instant::now();
         let paths = ["api/v1/nodes", "api/v1/namespaces", "api/v1/pods", "apis/networking.k8s.io/v1/networkpolicies"];
-        lists = paths.iter().map(|path| api.get(&format!("/{path}"))).sum::<Result<usize, _>>()?;
-        replay(&raw, &messages)?;
-        floor.push(began.elapsed().as_secs_f64());
+        let (seconds, list_bytes) = cold_floor(&dir, &api, &paths, &messages)?;
+        lists = list_bytes;
+        floor.push(seconds);
     }
     Ok(Outcome {
         ours: median(ours),
@@ -88,15 +85,8 @@ pub async fn memory(context: &Context) -> anyhow::Result<Outcome> {
         if name == "with" {
             create(&api, all_policies()).await?;
         }
-        // A process of its own for each, at rest: what it was on the way does not count.
-        let dir = context.dir.join(name);
-        std::fs::create_dir_all(&dir).context("make a folder")?;
-        let server = Server::start(&dir)?;
-        let master = Master::start(&dir, &api, &server)?;
-        master.settle(SELDOM)?;
-        usage = master.usage()?;
+        usage = at_rest(context, name, &api)?;
         figures.push(usage.rss_bytes as f64 / 1e6);
-        master.stop()?;
     }
     Ok(Outcome {
         ours: figures[1] - figures[0],

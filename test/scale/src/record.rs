@@ -3,6 +3,8 @@
 //! Must not: depend on how a master came to them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
 
 use anyhow::ensure;
 use ovenbird_schema::northbound::{
@@ -10,6 +12,7 @@ use ovenbird_schema::northbound::{
 };
 use ovsdb::{Atom, ColumnId, Condition, Datum, Mutation, Mutator, Op, Replica, Row, TableDesc, Uuid};
 
+use crate::cluster::ApiServer;
 use crate::raw::{Raw, transact};
 use crate::server::Server;
 
@@ -81,4 +84,14 @@ pub fn replay(server: &Server, messages: &[Vec<u8>]) -> anyhow::Result<()> {
         ensure!(text.contains(r#""error":null"#) && !text.contains(r#""details""#), "refused: {text}");
     }
     Ok(())
+}
+
+/// What a cold start cannot do without: the lists, read by bare requests, and the transactions, sent to an empty server in `dir/raw`.
+/// Seconds, and bytes of the lists.
+pub fn cold_floor(dir: &Path, api: &ApiServer, lists: &[&str], messages: &[Vec<u8>]) -> anyhow::Result<(f64, usize)> {
+    let raw = Server::start(&dir.join("raw"))?;
+    let began = Instant::now();
+    let bytes = lists.iter().map(|path| api.get(&format!("/{path}"))).sum::<Result<usize, _>>()?;
+    replay(&raw, messages)?;
+    Ok((began.elapsed().as_secs_f64(), bytes))
 }

@@ -15,9 +15,9 @@ use ovenbird_schema::northbound::{load_balancer as lb, load_balancer_group as gr
 use ovsdb::{Condition, Datum, Mutation, Mutator, Op, Replica};
 
 use crate::balancers::{self, endpoint_of, fill, members, name_of, patch, row_of};
-use crate::cluster::{ApiServer, Master, SELDOM, namespace_of};
+use crate::cluster::{ApiServer, Master, SELDOM, at_rest, namespace_of};
 use crate::raw::transact;
-use crate::record::{BATCH, insert, replay};
+use crate::record::{BATCH, cold_floor, insert};
 use crate::rows::Rows;
 use crate::server::Server;
 use crate::{Context, Outcome, Usage, median, quantile};
@@ -37,14 +37,8 @@ pub async fn memory(context: &Context) -> anyhow::Result<Outcome> {
     for range in [0..SIZES[0], SIZES[0]..SIZES[1]] {
         let count = range.end;
         fill(&api, range).await?;
-        let dir = context.dir.join(count.to_string());
-        std::fs::create_dir_all(&dir).context("make a folder")?;
-        let server = Server::start(&dir)?;
-        let master = Master::start(&dir, &api, &server)?;
-        master.settle(SELDOM)?;
-        usage = master.usage()?;
+        usage = at_rest(context, &count.to_string(), &api)?;
         figures.push(usage.rss_bytes as f64 / 1e6);
-        master.stop()?;
     }
     let slope = (figures[1] - figures[0]) / ((SIZES[1] - SIZES[0]) as f64 / 1e3);
     Ok(Outcome {
@@ -84,12 +78,10 @@ pub async fn cold(context: &Context) -> anyhow::Result<Outcome> {
         master.stop()?;
         let messages = record(&balancers.replica);
         bytes = messages.iter().map(|m| m.len() as u64).sum();
-        let raw = Server::start(&dir.join("raw"))?;
-        let began = Instant::now();
         let paths = ["api/v1/nodes", "api/v1/namespaces", "api/v1/services", "apis/discovery.k8s.io/v1/endpointslices"];
-        lists = paths.iter().map(|path| api.get(&format!("/{path}"))).sum::<Result<usize, _>>()?;
-        replay(&raw, &messages)?;
-        floor.push(began.elapsed().as_secs_f64());
+        let (seconds, list_bytes) = cold_floor(&dir, &api, &paths, &messages)?;
+        lists = list_bytes;
+        floor.push(seconds);
     }
     Ok(Outcome {
         ours: median(ours),

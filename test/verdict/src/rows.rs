@@ -198,6 +198,18 @@ impl Rows {
         self.follow(source, destination, &|_| Some(content))
     }
 
+    /// Nobody is kept from learning the MAC of another, or nothing else would work; the error says who is.
+    pub fn resolve_all(&self, ends: &[IpAddr]) -> Result<(), String> {
+        for (source, destination) in ends.iter().flat_map(|a| ends.iter().map(move |b| (*a, *b))) {
+            let outcome = self.resolve(source, destination).map_err(|e| e.to_string())?;
+            if !outcome.allowed {
+                let name = outcome.steps.last().and_then(|step| step.rule.name.clone());
+                return Err(format!("{source} asks for {destination}: refused by {name:?}"));
+            }
+        }
+        Ok(())
+    }
+
     /// The way of a packet, if a port has one of its addresses.
     pub fn way(&self, source: IpAddr, destination: IpAddr) -> Option<Way<'_>> {
         let passages = self.passages(source, destination);
