@@ -69,10 +69,8 @@ pub struct NodeFact {
     pub host_cidrs: Annotated<Vec<IpNet>>,
     /// Annotation `pod-mtu`.
     pub pod_mtu: Annotated<u32>,
-    /// `metadata.labels`, for policies that name nodes by them.
+    /// `metadata.labels`.
     pub labels: Labels,
-    /// Label `topology.kubernetes.io/zone`.
-    pub zone: Option<Str>,
     /// The node's bridge is of the userspace datapath: annotation `datapath-type`.
     pub userspace: bool,
 }
@@ -215,13 +213,18 @@ impl NodeFact {
             host_cidrs: annotated(meta, annotation::HOST_CIDRS, node::parse_host_cidrs),
             pod_mtu: annotated(meta, annotation::POD_MTU, node::parse_pod_mtu),
             labels: meta.labels.iter().flatten().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect(),
-            zone: label(meta, ZONE).filter(|zone| !zone.is_empty()).map(Str::from),
             userspace: meta
                 .annotations
                 .as_ref()
                 .and_then(|all| all.get(annotation::DATAPATH_TYPE))
                 .is_some_and(|t| t == "netdev"),
         }
+    }
+
+    /// Label `topology.kubernetes.io/zone`, unless it is empty.
+    pub fn zone(&self) -> Option<&Str> {
+        let at = self.labels.binary_search_by(|(key, _)| (**key).cmp(ZONE)).ok()?;
+        Some(&self.labels[at].1).filter(|zone| !zone.is_empty())
     }
 }
 

@@ -37,7 +37,7 @@ impl Place {
         let serves = node.gateway.as_ref().and_then(|l3| l3.as_ref().ok()).is_some_and(|l3| l3.node_port);
         Place {
             node: node.name.clone(),
-            zone: node.zone.clone(),
+            zone: node.zone().cloned(),
             router: addresses.is_some(),
             node_addresses: if serves { [count(true), count(false)] } else { [0, 0] },
         }

@@ -45,7 +45,6 @@ impl World {
             host_cidrs: None,
             pod_mtu: None,
             labels: Box::default(),
-            zone: None,
             userspace: false,
         };
         let guard = self.guard();
