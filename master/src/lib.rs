@@ -15,6 +15,7 @@ pub mod condition;
 pub mod config;
 pub mod event;
 pub mod lease;
+pub mod lists;
 pub mod metrics;
 pub mod monitor;
 pub mod northbound;

@@ -34,6 +34,7 @@ use crate::condition::Conditions;
 use crate::config::Config;
 use crate::event::{Reporter, Source, Subject};
 use crate::lease::{Leading, Validity};
+use crate::lists::Lists;
 use crate::metrics::Metrics;
 use crate::northbound::{Commit, Northbound};
 use crate::object::Told;
@@ -72,22 +73,7 @@ pub enum Seen {
     ServiceCidrs(Batch<ServiceCidrFact>),
 }
 
-/// Kinds that are watched.
-const KINDS: [&str; 10] = [
-    "Node",
-    "Pod",
-    "Namespace",
-    "Service",
-    "EndpointSlice",
-    "NetworkPolicy",
-    "AdminNetworkPolicy",
-    "BaselineAdminNetworkPolicy",
-    "ClusterNetworkPolicy",
-    "ServiceCIDR",
-];
-/// Those that say what a pod may do: before they are listed, no pod is connected.
-const POLICIES: [usize; 6] = [0, 2, 5, 6, 7, 8];
-/// Owners whose rows depend on them.
+/// Owners whose rows depend on all that may restrict a pod.
 const POLICED: [OwnerKind; 7] = [
     kinds::NETPOL_NAMESPACE,
     kinds::PEER,
@@ -97,9 +83,6 @@ const POLICED: [OwnerKind; 7] = [
     kinds::CLUSTER_NETWORK_POLICY,
     kinds::POD,
 ];
-/// So many of them must be listed before anything is chosen or deleted. ServiceCIDRs yield no rows, and before Kubernetes 1.33 there are none.
-const NEEDED: usize = 9;
-
 /// The ends of all channels that lead here.
 #[derive(Debug)]
 pub struct Inputs {
@@ -145,9 +128,7 @@ pub struct Pipeline {
     engine: Engine,
     pub(crate) allocator: Allocator,
     pub(crate) northbound: Northbound,
-    pub(crate) watches: [status::Watch; KINDS.len()],
-    /// Generation of the last complete list of each kind.
-    listed: [Option<u64>; KINDS.len()],
+    pub(crate) lists: Lists,
     /// Services that changed before every list was complete, and are not translated yet: what they would lose then is only not told
     /// yet.
     early: BTreeSet<Owner>,
@@ -176,8 +157,7 @@ impl Pipeline {
             engine: Engine::new(config.cluster.clone()),
             allocator: Allocator::new(config.cluster.clone()),
             northbound: Northbound::new(Zone::default(), out.handle.clone()),
-            watches: KINDS.map(|kind| status::Watch { kind, ..status::Watch::default() }),
-            listed: [None; KINDS.len()],
+            lists: Lists::default(),
             early: BTreeSet::new(),
             unjudged: Vec::new(),
             caught_up: false,
@@ -290,7 +270,7 @@ impl Pipeline {
             return dirty;
         }
         let (early, mut owners): (Vec<Owner>, _) = dirty.into_iter().partition(|owner| owner.kind == kinds::SERVICE);
-        if self.knows_policies() {
+        if self.lists.have_policies() {
             owners.extend(std::mem::take(&mut self.unjudged));
             owners.sort_unstable();
             owners.dedup();
@@ -300,25 +280,15 @@ impl Pipeline {
             self.unjudged.extend::<Vec<Owner>>(unjudged);
         }
         self.early.extend(early);
-        if self.is_listed() {
+        if self.lists.are_complete() {
             owners.extend(std::iter::from_fn(|| self.early.pop_first()).take(PORTION));
         }
         owners
     }
 
-    /// True when every list is complete.
-    fn is_listed(&self) -> bool {
-        self.watches[..NEEDED].iter().all(|watch| watch.complete)
-    }
-
-    /// True when all that may restrict a pod is listed.
-    fn knows_policies(&self) -> bool {
-        POLICIES.iter().all(|kind| self.watches[*kind].complete)
-    }
-
     /// True when every list is complete, but not all of it is translated.
     pub(crate) fn is_catching_up(&self) -> bool {
-        self.is_listed() && !self.caught_up
+        self.lists.are_complete() && !self.caught_up
     }
 
     /// Returns the number of changes.
@@ -326,54 +296,51 @@ impl Pipeline {
         match seen {
             Seen::Nodes(batch) => {
                 let change = |this: &mut Self, told| this.allocator.upsert_node(told, &mut this.effects);
-                self.take(0, batch, FactKey::Node, change)
+                self.take("Node", batch, FactKey::Node, change)
             }
             Seen::Pods(batch) => {
                 let change = |this: &mut Self, told| this.allocator.upsert_pod(told, &mut this.effects);
-                self.take(1, batch, FactKey::Pod, change)
+                self.take("Pod", batch, FactKey::Pod, change)
             }
             Seen::Namespaces(batch) => {
                 let change = |this: &mut Self, fact| this.effects.facts.push(Fact::Namespace(fact));
-                self.take(2, batch, FactKey::Namespace, change)
+                self.take("Namespace", batch, FactKey::Namespace, change)
             }
             Seen::Services(batch) => {
                 let change = |this: &mut Self, fact| this.effects.facts.push(Fact::Service(fact));
-                self.take(3, batch, FactKey::Service, change)
+                self.take("Service", batch, FactKey::Service, change)
             }
             Seen::EndpointSlices(batch) => {
                 let change = |this: &mut Self, fact| this.effects.facts.push(Fact::EndpointSlice(fact));
-                self.take(4, batch, FactKey::EndpointSlice, change)
+                self.take("EndpointSlice", batch, FactKey::EndpointSlice, change)
             }
             Seen::NetworkPolicies(batch) => {
                 let change = |this: &mut Self, fact| this.effects.facts.push(Fact::NetworkPolicy(fact));
-                self.take(5, batch, FactKey::NetworkPolicy, change)
+                self.take("NetworkPolicy", batch, FactKey::NetworkPolicy, change)
             }
             Seen::AdminPolicies(kind, batch) => {
                 let change = |this: &mut Self, fact: AdminPolicyFact| {
                     this.out.conditions.forget(&fact.key);
                     this.effects.facts.push(Fact::AdminPolicy(fact));
                 };
-                let place = KINDS.iter().position(|known| *known == kind.as_str()).unwrap_or_default();
-                self.take(place, batch, |name| FactKey::AdminPolicy((kind, name)), change)
+                self.take(kind.as_str(), batch, |name| FactKey::AdminPolicy((kind, name)), change)
             }
             Seen::ServiceCidrs(batch) => {
                 let change = |this: &mut Self, fact| this.effects.facts.push(Fact::ServiceCidr(fact));
-                self.take(9, batch, FactKey::ServiceCidr, change)
+                self.take("ServiceCIDR", batch, FactKey::ServiceCidr, change)
             }
         }
     }
 
     fn take<T>(
         &mut self,
-        kind: usize,
+        kind: &str,
         batch: Batch<T>,
         key: impl Fn(Str) -> FactKey,
         upsert: impl Fn(&mut Self, T),
     ) -> usize {
         let count = batch.changes.len();
-        let watch = &mut self.watches[kind];
-        watch.objects = batch.objects;
-        watch.error = batch.error;
+        self.lists.note(kind, batch.objects, batch.error);
         for change in batch.changes {
             match change {
                 Change::Upsert(told) => upsert(self, told),
@@ -386,8 +353,7 @@ impl Pipeline {
             }
         }
         if let Some(generation) = batch.complete {
-            self.watches[kind].complete = true;
-            self.listed[kind] = Some(generation);
+            self.lists.complete(kind, generation);
             self.on_listed();
         }
         count
@@ -401,8 +367,9 @@ impl Pipeline {
     }
 
     fn on_listed(&mut self) {
-        if self.is_listed() && !self.out.readiness.watches.swap(true, Ordering::Relaxed) {
-            tracing::info!(nodes = self.watches[0].objects, pods = self.watches[1].objects, "every list is complete");
+        if self.lists.are_complete() && !self.out.readiness.watches.swap(true, Ordering::Relaxed) {
+            let [nodes, pods] = ["Node", "Pod"].map(|kind| self.lists.objects(kind));
+            tracing::info!(nodes, pods, "every list is complete");
             self.allocator.settle(&mut self.effects);
         }
         self.activate();
@@ -415,7 +382,7 @@ impl Pipeline {
             self.out.generation.send_modify(|generation| *generation += 1);
         }
         let generation = *self.out.generation.borrow();
-        let current = !self.outdated && self.listed[..NEEDED].iter().all(|listed| *listed == Some(generation));
+        let current = !self.outdated && self.lists.are_of(generation);
         self.allocator.set_active(self.leading != Leading::No && current, &mut self.effects);
     }
 
@@ -512,7 +479,7 @@ impl Pipeline {
 
     /// What policies say, once all of them and all pods are known.
     fn check_policy(&mut self, query: &Query) -> Result<Answer, String> {
-        if let Some(watch) = self.watches[..NEEDED].iter().find(|watch| !watch.complete) {
+        if let Some(watch) = self.lists.missing() {
             let why = watch.error.as_deref().unwrap_or("the first list is under way; ask again");
             return Err(format!("the master does not know every {} yet: {why}", watch.kind));
         }

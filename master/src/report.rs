@@ -22,7 +22,7 @@ pub fn status(pipeline: &Pipeline, now: Duration) -> Status {
         leader: pipeline.leading != Leading::No,
         epoch: northbound.epoch(),
         fenced: northbound.is_fenced(),
-        watches: pipeline.watches.to_vec(),
+        watches: pipeline.lists.watches().to_vec(),
         northbound: status::Northbound {
             connected: link.up,
             detail: link.detail,
@@ -63,7 +63,7 @@ pub fn measure(pipeline: &Pipeline, metrics: &Metrics, now: Duration) {
     metrics.waiting.set(pipeline.allocator.waiting_pods() as i64);
     let found = northbound.findings();
     metrics.audit_findings.inc_by(found.saturating_sub(metrics.audit_findings.get()));
-    for watch in &pipeline.watches {
+    for watch in pipeline.lists.watches() {
         metrics.objects.get_or_create(&Label { kind: watch.kind }).set(watch.objects as i64);
     }
     let usage = pipeline.allocator.usage();
