@@ -51,7 +51,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<
 
     let plug = Arc::new(Plug::new(Parts {
         net: net.clone(),
-        vswitch: vswitch.clone(),
+        cable: vswitch.clone(),
         pods: pods.clone(),
         readiness: readiness.clone(),
         metrics: metrics.clone(),

@@ -7,6 +7,7 @@
 //!
 //! `daemon` puts the parts together; each file's header says what it is for.
 
+pub mod cable;
 pub mod chassis;
 pub mod cluster;
 pub mod cni_conf;

@@ -18,13 +18,14 @@ use ovenbird_reconcile::{Diagnostic, Severity};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::cable::Cable;
 use crate::metrics::Metrics;
 use crate::net::{self, NetError, NetOps, Veth, causes};
 use crate::pods::{PodBook, ReadyPod};
 use crate::readiness::{Part, Readiness};
 use crate::rows::PodPort;
 use crate::step::{Progress, Step};
-use crate::vswitch::{RowError, Vswitch};
+use crate::vswitch::Vswitch;
 
 /// ADD gives up so long before its deadline, to have time to say why and to take back what it made.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -33,9 +34,9 @@ const MARGIN: Duration = Duration::from_secs(1);
 pub type Tell = Box<dyn Fn(&str, &str, &str, Diagnostic) + Send + Sync>;
 
 /// See the file header.
-pub struct Plug<N> {
+pub struct Plug<N, C = Vswitch> {
     net: Arc<N>,
-    vswitch: Vswitch,
+    cable: C,
     pods: Arc<PodBook>,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
@@ -62,11 +63,11 @@ struct Slot {
 }
 
 /// What a [`Plug`] works with.
-pub struct Parts<N> {
+pub struct Parts<N, C = Vswitch> {
     /// The kernel.
     pub net: Arc<N>,
-    /// Open_vSwitch.
-    pub vswitch: Vswitch,
+    /// What the host ends are plugged into.
+    pub cable: C,
     /// The node's pods.
     pub pods: Arc<PodBook>,
     /// What must be there before ADD.
@@ -79,11 +80,11 @@ pub struct Parts<N> {
     pub mtu: u32,
 }
 
-impl<N: NetOps> Plug<N> {
+impl<N: NetOps, C: Cable> Plug<N, C> {
     /// A plug that knows of no attachment yet.
-    pub fn new(parts: Parts<N>) -> Plug<N> {
-        let Parts { net, vswitch, pods, readiness, metrics, tell, mtu } = parts;
-        Plug { net, vswitch, pods, readiness, metrics, tell, mtu, known: Mutex::default(), slots: Mutex::default() }
+    pub fn new(parts: Parts<N, C>) -> Plug<N, C> {
+        let Parts { net, cable, pods, readiness, metrics, tell, mtu } = parts;
+        Plug { net, cable, pods, readiness, metrics, tell, mtu, known: Mutex::default(), slots: Mutex::default() }
     }
 
     /// Takes an attachment over that an earlier daemon made. False when DEL was faster.
@@ -98,7 +99,7 @@ impl<N: NetOps> Plug<N> {
 
     /// Wants a port. Under the lock, so that row and record change in one order.
     fn declare(&self, known: &mut Known, port: PodPort) {
-        self.vswitch.set(PodPort::owner_of(&port.attachment), port.output());
+        self.cable.declare(&port);
         known.ports.insert(port.attachment.clone(), port);
         self.count(known);
     }
@@ -120,7 +121,7 @@ impl<N: NetOps> Plug<N> {
             }
             known.ports.remove(attachment);
             self.count(&known);
-            self.vswitch.remove(&PodPort::owner_of(attachment))
+            self.cable.withdraw(attachment)
         };
         gone.await;
         self.net.delete_link(&PodPort::host_name(attachment)).await.map_err(|e| internal(&e))
@@ -164,26 +165,26 @@ impl<N: NetOps> Plug<N> {
         progress.at(Step::Pod);
         let pod = self.pods.until_ready(&add.pod).await?;
         progress.at(Step::Vswitch);
-        let state = self.vswitch.until(|s| s.synced && s.bridge).await.map_err(|e| stopped(&e))?;
+        let userspace = self.cable.until_ready().await?;
         progress.at(Step::Link);
         let names = (add.pod.namespace.as_str(), add.pod.name.as_str(), pod.uid.as_str());
         let bandwidth = pod.bandwidth.clone().unwrap_or_default();
         let port = PodPort::new(add.attachment.clone(), (add.netns.clone(), netns_id), names, &pod.network, bandwidth);
-        let veth = self.veth(&port, &pod, state.userspace);
+        let veth = self.veth(&port, &pod, userspace);
         let host_mac = match self.existing(&port, &veth).await {
             Some(mac) => mac,
             None => {
                 // Of an earlier attempt, or of a sandbox that this one replaces: ovn-installed must not be its.
-                self.vswitch.remove(&PodPort::owner_of(&port.attachment)).await;
+                self.cable.withdraw(&port.attachment).await;
                 self.unplug_rivals(&port).await;
-                self.tell_limits(names, &pod, state.userspace);
+                self.tell_limits(names, &pod, userspace);
                 self.net.create_veth(&veth).await.map_err(|e| link_error(&e))?
             }
         };
         self.declare(&mut self.known(), port.clone());
         progress.at(Step::Ovn);
         tokio::try_join!(async { self.net.configure_veth(&veth).await.map_err(|e| link_error(&e)) }, async {
-            self.until_installed(&port).await
+            self.cable.until_connected(&port).await
         },)?;
         Ok(attached(&veth, &pod, host_mac))
     }
@@ -196,15 +197,6 @@ impl<N: NetOps> Plug<N> {
         let inside = self.net.sandbox_link(&veth.netns, &veth.ifname).await.ok()??;
         let host = self.net.host_link(&veth.host).await.ok()??;
         host.mac.filter(|_| inside.mac == Some(veth.mac))
-    }
-
-    async fn until_installed(&self, port: &PodPort) -> Result<(), CniError> {
-        let (owner, uid) = (PodPort::owner_of(&port.attachment), port.uid.clone());
-        let installed = move |row: Option<ovenbird_schema::vswitch::interface::Ref<'_>>| {
-            let ids = row?.external_ids();
-            (ids.get("ovn-installed") == Some("true") && ids.get("iface-id-ver") == Some(uid.as_str())).then_some(())
-        };
-        self.vswitch.wait(&owner, installed).await.map_err(|e| stopped(&e))
     }
 
     fn veth(&self, port: &PodPort, pod: &ReadyPod, userspace: bool) -> Veth {
@@ -243,20 +235,9 @@ impl<N: NetOps> Plug<N> {
             Ok(_) => {}
         }
     }
-
-    /// What the database knows of a port that does not become ready.
-    async fn interface_error(&self, attachment: &Attachment) -> Option<String> {
-        let now = |row: Option<ovenbird_schema::vswitch::interface::Ref<'_>>| {
-            Some(match row {
-                None => Some("its Interface is not in Open_vSwitch".to_owned()),
-                Some(row) => row.error().map(|e| format!("ovs-vswitchd reports: {e}")),
-            })
-        };
-        self.vswitch.wait(&PodPort::owner_of(attachment), now).await.ok().flatten()
-    }
 }
 
-impl<N: NetOps> Attach for Plug<N> {
+impl<N: NetOps, C: Cable> Attach for Plug<N, C> {
     async fn add(&self, add: Add, deadline: Instant) -> Result<Attached, CniError> {
         let slot = self.slot(&add.attachment);
         let _turn = slot.turn.lock().await;
@@ -268,7 +249,7 @@ impl<N: NetOps> Attach for Plug<N> {
             () = cancelled.cancelled() => Err(CniError::new(Code::TryAgainLater, "DEL came while ADD was under way")),
             () = tokio::time::sleep_until(deadline - MARGIN) => {
                 let found = match progress.step() {
-                    Step::Ovn => self.interface_error(&add.attachment).await,
+                    Step::Ovn => self.cable.fault(&add.attachment).await,
                     _ => None,
                 };
                 Err(progress.step().timed_out(&add.pod, found))
@@ -317,15 +298,7 @@ impl<N: NetOps> Attach for Plug<N> {
         if self.net.host_link(&host).await.map_err(|e| internal(&e))?.is_none() {
             return failed(format!("host interface {host} is missing"));
         }
-        let there = |row: Option<ovenbird_schema::vswitch::interface::Ref<'_>>| {
-            Some(row.is_some_and(|r| r.external_ids().get("ovn-installed") == Some("true")))
-        };
-        let owner = PodPort::owner_of(&check.attachment);
-        match self.vswitch.wait(&owner, there).await {
-            Ok(true) => Ok(()),
-            Ok(false) => failed(format!("port {host} is not installed by ovn-controller")),
-            Err(e) => Err(stopped(&e)),
-        }
+        self.cable.connected(&port).await?.or_else(failed)
     }
 
     fn status(&self) -> Result<(), CniError> {
@@ -372,14 +345,6 @@ fn attached(veth: &Veth, pod: &ReadyPod, host_mac: ovenbird_api::Mac) -> Attache
 
 fn default_route(v4: bool) -> ipnet::IpNet {
     if v4 { ipnet::Ipv4Net::default().into() } else { ipnet::Ipv6Net::default().into() }
-}
-
-fn stopped(error: &RowError) -> CniError {
-    let code = match error {
-        RowError::Rejected(_) => Code::Internal,
-        RowError::Stopping => Code::TryAgainLater,
-    };
-    CniError::new(code, error.to_string())
 }
 
 fn internal(error: &NetError) -> CniError {

@@ -61,8 +61,15 @@ async fn lab_on(ovsdb: Ovsdb) -> Lab {
     readiness.set(Part::Restored, true);
     vswitch.until(|s| s.synced).await.unwrap();
     vswitch.allow_deletes();
-    let parts =
-        Parts { net: net.clone(), vswitch, pods: pods.clone(), readiness, metrics: Arc::default(), tell, mtu: 1400 };
+    let parts = Parts {
+        net: net.clone(),
+        cable: vswitch,
+        pods: pods.clone(),
+        readiness,
+        metrics: Arc::default(),
+        tell,
+        mtu: 1400,
+    };
     Lab { ovsdb, net, pods, plug: Arc::new(Plug::new(parts)), told }
 }
 
@@ -86,7 +93,7 @@ fn owner(id: &str) -> Owner {
 impl Lab {
     /// Does what ovn-controller does once it has the port.
     async fn install(&self, id: &str) {
-        self.plug.vswitch.wait(&owner(id), |row| row.map(|_| ())).await.unwrap();
+        self.plug.cable.wait(&owner(id), |row| row.map(|_| ())).await.unwrap();
         let name = PodPort::host_name(&attachment(id));
         self.ovsdb.vsctl(&format!("--no-wait set Interface {name} external_ids:ovn-installed=true"));
     }
@@ -157,7 +164,7 @@ async fn another_sandbox_under_the_same_path_is_plugged_anew() {
     lab.net.add_netns("/ns/b");
     lab.net.add_netns("/ns/a");
     let installed_again = async {
-        lab.plug.vswitch.wait(&owner("c1"), |row| row.is_none().then_some(())).await.unwrap();
+        lab.plug.cable.wait(&owner("c1"), |row| row.is_none().then_some(())).await.unwrap();
         lab.install("c1").await;
     };
     // The waiter is polled first, so that it sees the old row go.
@@ -204,7 +211,7 @@ async fn del_ends_an_add_under_way() {
         let plug = lab.plug.clone();
         async move { plug.add(add("c1", "/ns/a", "u1"), soon()).await }
     });
-    lab.plug.vswitch.wait(&owner("c1"), |row| row.map(|_| ())).await.unwrap();
+    lab.plug.cable.wait(&owner("c1"), |row| row.map(|_| ())).await.unwrap();
     lab.plug.del(Del { attachment: attachment("c1"), netns: None }, soon()).await.unwrap();
     assert_eq!(adding.await.unwrap().unwrap_err().msg, "DEL came while ADD was under way");
     assert_eq!((lab.ports().len(), lab.net.veths().len()), (0, 0));
@@ -270,10 +277,10 @@ async fn a_port_whose_pod_is_missed_twice_goes() {
 #[tokio::test]
 async fn ports_that_come_together_are_committed_together() {
     let Some(lab) = lab().await else { return };
-    let before = lab.plug.vswitch.until(|s| s.bridge).await.unwrap().transactions;
+    let before = lab.plug.cable.until(|s| s.bridge).await.unwrap().transactions;
     let ids: Vec<String> = (0..20).map(|i| format!("c{i}")).collect();
     futures::future::join_all(ids.iter().map(|id| lab.add_pod(id))).await;
-    let transactions = lab.plug.vswitch.state().borrow().transactions - before;
+    let transactions = lab.plug.cable.state().borrow().transactions - before;
     assert!(transactions <= 5, "{transactions} transactions for 20 ports that came at once");
     assert_eq!(lab.ports().len(), 20);
 }
@@ -291,7 +298,7 @@ async fn a_limit_that_cannot_be_enforced_is_told() {
     );
     assert_eq!(lab.ovsdb.vsctl("--bare --columns=type,other_config list QoS"), "linux-htb\nmax-rate=10000000");
     lab.plug.del(Del { attachment: attachment("c1"), netns: None }, soon()).await.unwrap();
-    lab.plug.vswitch.until(|s| s.synced).await.unwrap();
+    lab.plug.cable.until(|s| s.synced).await.unwrap();
     assert_eq!(lab.ovsdb.vsctl("--bare list QoS"), "", "the queue goes with the port");
 }
 
@@ -301,12 +308,12 @@ async fn a_database_that_comes_back_is_brought_up_to_date() {
     lab.pods.apply("default/web".into(), pod("u1"));
     lab.add_installed(add("c1", "/ns/a", "u1")).await;
     lab.ovsdb.restart();
-    lab.plug.vswitch.until(|s| !s.synced).await.unwrap();
-    lab.plug.vswitch.until(|s| s.synced).await.unwrap();
+    lab.plug.cable.until(|s| !s.synced).await.unwrap();
+    lab.plug.cable.until(|s| s.synced).await.unwrap();
     let name = PodPort::host_name(&attachment("c1"));
     lab.ovsdb.vsctl(&format!("--no-wait del-port {name}"));
-    lab.plug.vswitch.wait(&owner("c1"), |row| row.is_none().then_some(())).await.unwrap();
-    lab.plug.vswitch.wait(&owner("c1"), |row| row.map(|_| ())).await.expect("a deleted port is made again");
+    lab.plug.cable.wait(&owner("c1"), |row| row.is_none().then_some(())).await.unwrap();
+    lab.plug.cable.wait(&owner("c1"), |row| row.map(|_| ())).await.expect("a deleted port is made again");
 }
 
 #[tokio::test]

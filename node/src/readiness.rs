@@ -13,7 +13,7 @@ use crate::vswitch::Vswitch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Part {
-    /// Open_vSwitch is replicated and br-int exists.
+    /// Open_vSwitch is replicated and the bridge of the pods' network exists.
     Vswitch,
     /// The pods of this node have been listed.
     Pods,
@@ -23,18 +23,21 @@ pub enum Part {
     Subnets,
     /// The management port is configured and bound by ovn-controller.
     ManagementPort,
+    /// The bridges of the classic network stand.
+    Fabric,
     /// The CNI socket is served.
     Socket,
 }
 
-const ALL: [Part; 6] = [Part::Vswitch, Part::Pods, Part::Restored, Part::Subnets, Part::ManagementPort, Part::Socket];
+/// What every node needs.
+const ALWAYS: [Part; 5] = [Part::Vswitch, Part::Pods, Part::Restored, Part::Subnets, Part::Socket];
 
 impl Part {
     /// What is missing and where to look.
     pub const fn text(self) -> &'static str {
         match self {
             Part::Vswitch => {
-                "Open_vSwitch with bridge br-int (are ovsdb-server, ovs-vswitchd and ovn-controller running?)"
+                "Open_vSwitch and its bridge (are ovsdb-server, ovs-vswitchd and, with OVN, ovn-controller running?)"
             }
             Part::Pods => "the list of this node's pods (does the API server answer, and may we list them?)",
             Part::Restored => "attachments of the previous run",
@@ -44,6 +47,7 @@ impl Part {
             Part::ManagementPort => {
                 "management port ovn-k8s-mp0 bound by ovn-controller (is it connected to the Southbound?)"
             }
+            Part::Fabric => "the bridges between pods and tunnels (see the log of ovenbird-node)",
             Part::Socket => "the CNI socket",
         }
     }
@@ -53,15 +57,27 @@ impl Part {
 #[derive(Debug)]
 pub struct Readiness {
     ready: watch::Sender<u8>,
+    /// What is needed beyond [`ALWAYS`].
+    last: Part,
 }
 
 impl Default for Readiness {
+    /// Of a node of OVN's.
     fn default() -> Self {
-        Readiness { ready: watch::Sender::new(0) }
+        Readiness::with(Part::ManagementPort)
     }
 }
 
 impl Readiness {
+    /// Of a node whose network is there once `last` is.
+    pub fn with(last: Part) -> Readiness {
+        Readiness { ready: watch::Sender::new(0), last }
+    }
+
+    fn needed(&self) -> impl Iterator<Item = Part> {
+        ALWAYS.into_iter().chain([self.last])
+    }
+
     /// Sets a part.
     pub fn set(&self, part: Part, ready: bool) {
         let bit = 1 << part as u8;
@@ -74,7 +90,7 @@ impl Readiness {
     /// The parts that are missing.
     pub fn missing(&self) -> Vec<Part> {
         let bits = *self.ready.borrow();
-        ALL.into_iter().filter(|p| bits & (1 << *p as u8) == 0).collect()
+        self.needed().filter(|p| bits & (1 << *p as u8) == 0).collect()
     }
 
     /// Waits for one part.
@@ -85,7 +101,7 @@ impl Readiness {
 
     /// Waits for all parts.
     pub async fn wait_all(&self) {
-        let all = ALL.iter().fold(0, |bits, p| bits | 1 << *p as u8);
+        let all = self.needed().fold(0, |bits, p| bits | 1 << p as u8);
         drop(self.ready.subscribe().wait_for(|bits| bits & all == all).await);
     }
 }

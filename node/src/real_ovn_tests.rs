@@ -243,7 +243,7 @@ impl Node {
         let net = Arc::new(Linux::new().unwrap());
         let plug = Arc::new(Plug::new(Parts {
             net: net.clone(),
-            vswitch: vswitch.clone(),
+            cable: vswitch.clone(),
             pods: pods.clone(),
             readiness: readiness.clone(),
             metrics: Arc::default(),

@@ -1,7 +1,7 @@
 //! Start of a daemon on a host that already has pods: takes over what lives, drops what is gone.
 //!
 //! ```text
-//! our Interfaces --> sandbox and host link still there? --yes--> adopted: the port is not touched
+//! declared ports --> sandbox and host link still there? --yes--> adopted: the port is not touched
 //!                                                       --no---> not wanted: goes with the first deletes
 //! list of pods complete --> adopted, but its pod is gone: unplugged --> deletes allowed
 //! ```
@@ -10,32 +10,32 @@
 
 use std::sync::Arc;
 
-use ovenbird_cni_server::{Attach, Del};
+use ovenbird_cni_server::{Attach, CniError, Del};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::cable::Cable;
 use crate::net::{NetOps, causes};
 use crate::plug::Plug;
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness};
 use crate::rows::PodPort;
 use crate::sweep;
-use crate::vswitch::{RowError, Vswitch};
 
-/// Runs once. `declared` is cancelled when the rows of the management port are wanted.
+/// Runs once. `declared` is cancelled when all else that should stay is wanted.
 ///
 /// # Errors
 /// When the daemon is stopping.
-pub async fn run<N: NetOps>(
+pub async fn run<N: NetOps, C: Cable>(
     net: &N,
-    vswitch: &Vswitch,
-    plug: &Arc<Plug<N>>,
+    cable: &C,
+    plug: &Arc<Plug<N, C>>,
     pods: &PodBook,
     readiness: &Readiness,
     declared: &CancellationToken,
-) -> Result<(), RowError> {
-    for port in vswitch.ports().await? {
+) -> Result<(), CniError> {
+    for port in cable.ports().await? {
         if lives(net, &port).await && plug.take_over(port.clone()) {
             continue;
         }
@@ -61,7 +61,7 @@ pub async fn run<N: NetOps>(
         }
     }
     declared.cancelled().await;
-    vswitch.allow_deletes();
+    cable.allow_deletes();
     Ok(())
 }
 

@@ -268,22 +268,28 @@ impl PodPort {
     /// What an Interface of ours says of its attachment; `None` when it is none of a pod, or when keys are missing.
     pub fn from_interface(row: interface::Ref<'_>) -> Option<PodPort> {
         let ids = row.external_ids();
-        let text = |key| ids.get(key).map(str::to_owned);
-        let bits = |key| ids.get(key).and_then(|v| v.parse().ok());
-        let (dev, ino) = ids.get(NETNS_ID)?.split_once(':')?;
+        PodPort::from_ids(|key| ids.get(key))
+    }
+
+    /// An attachment from what [`PodPort::external_ids`] said of it.
+    pub fn from_ids<'a>(get: impl Fn(&'static str) -> Option<&'a str>) -> Option<PodPort> {
+        let text = |key| get(key).map(str::to_owned);
+        let bits = |key| get(key).and_then(|v| v.parse().ok());
+        let (dev, ino) = get(NETNS_ID)?.split_once(':')?;
         Some(PodPort {
             attachment: Attachment { container_id: text("sandbox")?, ifname: text(IFNAME)? },
             netns: text(NETNS)?.into(),
             netns_id: NetnsId { dev: dev.parse().ok()?, ino: ino.parse().ok()? },
             lsp: text("iface-id")?,
             uid: text("iface-id-ver")?,
-            mac: ids.get("attached_mac")?.parse().ok()?,
-            addresses: ids.get("ip_addresses")?.split(',').map(|a| a.parse().ok()).collect::<Option<_>>()?,
+            mac: get("attached_mac")?.parse().ok()?,
+            addresses: get("ip_addresses")?.split(',').map(|a| a.parse().ok()).collect::<Option<_>>()?,
             bandwidth: Bandwidth { ingress: bits(INGRESS), egress: bits(EGRESS) },
         })
     }
 
-    fn external_ids(&self) -> Vec<(&'static str, String)> {
+    /// All that a later daemon must know of it, as external_ids.
+    pub fn external_ids(&self) -> Vec<(&'static str, String)> {
         let addresses: Vec<String> = self.addresses.iter().map(IpNet::to_string).collect();
         let mut ids = vec![
             ("attached_mac", self.mac.to_string()),

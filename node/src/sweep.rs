@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::cable::Cable;
 use crate::net::NetOps;
 use crate::plug::Plug;
 use crate::pods::PodBook;
@@ -36,7 +37,7 @@ fn is_static(uid: &str) -> bool {
 }
 
 /// Looks until the daemon stops.
-pub async fn run<N: NetOps>(plug: &Plug<N>, pods: &PodBook, stop: &CancellationToken) {
+pub async fn run<N: NetOps, C: Cable>(plug: &Plug<N, C>, pods: &PodBook, stop: &CancellationToken) {
     let mut suspects = BTreeSet::new();
     while stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
         suspects = look(plug, pods, suspects).await;
@@ -44,8 +45,8 @@ pub async fn run<N: NetOps>(plug: &Plug<N>, pods: &PodBook, stop: &CancellationT
 }
 
 /// One look. Takes, and returns, the ports whose pods were missed.
-pub(crate) async fn look<N: NetOps>(
-    plug: &Plug<N>,
+pub(crate) async fn look<N: NetOps, C: Cable>(
+    plug: &Plug<N, C>,
     pods: &PodBook,
     before: BTreeSet<Attachment>,
 ) -> BTreeSet<Attachment> {

@@ -1,0 +1,92 @@
+//! What a pod's veth is plugged into: OVN's integration bridge, or the bridge of another network mode.
+//!
+//! ```text
+//! Plug: declare --> veth configured, until_connected --> result        withdraw --> veth deleted
+//! ```
+//!
+//! Must not: make or delete the veth, which is `plug`'s.
+
+use ovenbird_cni_server::{Attachment, CniError, Code};
+use ovenbird_schema::vswitch::interface;
+
+use crate::rows::PodPort;
+use crate::vswitch::{RowError, Vswitch};
+
+/// See the file header. What is declared is known to a later daemon, too.
+pub trait Cable: Send + Sync + 'static {
+    /// The attachments that an earlier daemon declared.
+    fn ports(&self) -> impl Future<Output = Result<Vec<PodPort>, CniError>> + Send;
+    /// Waits until ports can be plugged in. True when no checksum may be left to hardware.
+    fn until_ready(&self) -> impl Future<Output = Result<bool, CniError>> + Send;
+    /// Wants a port, from now on and whatever happens to its link.
+    fn declare(&self, port: &PodPort);
+    /// Does not want it any more, from the call on. The future ends when nothing of the port is left, or nothing can be removed now.
+    fn withdraw(&self, attachment: &Attachment) -> impl Future<Output = ()> + Send + use<Self>;
+    /// Waits until packets reach a declared port whose link is there.
+    fn until_connected(&self, port: &PodPort) -> impl Future<Output = Result<(), CniError>> + Send;
+    /// Whether they do now; if not, what to say of it.
+    fn connected(&self, port: &PodPort) -> impl Future<Output = Result<Result<(), String>, CniError>> + Send;
+    /// What is known of a port that does not become connected.
+    fn fault(&self, attachment: &Attachment) -> impl Future<Output = Option<String>> + Send;
+    /// Everything that should stay is declared: the rest may go.
+    fn allow_deletes(&self);
+}
+
+/// OVN: a port of br-int, which ovn-controller binds.
+impl Cable for Vswitch {
+    async fn ports(&self) -> Result<Vec<PodPort>, CniError> {
+        Vswitch::ports(self).await.map_err(|e| refused(&e))
+    }
+
+    async fn until_ready(&self) -> Result<bool, CniError> {
+        self.until(|s| s.synced && s.bridge).await.map(|state| state.userspace).map_err(|e| refused(&e))
+    }
+
+    fn declare(&self, port: &PodPort) {
+        self.set(PodPort::owner_of(&port.attachment), port.output());
+    }
+
+    fn withdraw(&self, attachment: &Attachment) -> impl Future<Output = ()> + Send + use<> {
+        self.remove(&PodPort::owner_of(attachment))
+    }
+
+    async fn until_connected(&self, port: &PodPort) -> Result<(), CniError> {
+        let uid = port.uid.clone();
+        let installed = move |row: Option<interface::Ref<'_>>| {
+            let ids = row?.external_ids();
+            (ids.get("ovn-installed") == Some("true") && ids.get("iface-id-ver") == Some(uid.as_str())).then_some(())
+        };
+        self.wait(&PodPort::owner_of(&port.attachment), installed).await.map_err(|e| refused(&e))
+    }
+
+    async fn connected(&self, port: &PodPort) -> Result<Result<(), String>, CniError> {
+        let installed = |row: Option<interface::Ref<'_>>| {
+            Some(row.is_some_and(|r| r.external_ids().get("ovn-installed") == Some("true")))
+        };
+        let installed = self.wait(&PodPort::owner_of(&port.attachment), installed).await.map_err(|e| refused(&e))?;
+        let host = PodPort::host_name(&port.attachment);
+        Ok(installed.then_some(()).ok_or_else(|| format!("port {host} is not installed by ovn-controller")))
+    }
+
+    async fn fault(&self, attachment: &Attachment) -> Option<String> {
+        let now = |row: Option<interface::Ref<'_>>| {
+            Some(match row {
+                None => Some("its Interface is not in Open_vSwitch".to_owned()),
+                Some(row) => row.error().map(|e| format!("ovs-vswitchd reports: {e}")),
+            })
+        };
+        self.wait(&PodPort::owner_of(attachment), now).await.ok().flatten()
+    }
+
+    fn allow_deletes(&self) {
+        Vswitch::allow_deletes(self);
+    }
+}
+
+fn refused(error: &RowError) -> CniError {
+    let code = match error {
+        RowError::Rejected(_) => Code::Internal,
+        RowError::Stopping => Code::TryAgainLater,
+    };
+    CniError::new(code, error.to_string())
+}
