@@ -15,6 +15,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("reconcile", &["ovsdb"]),
     ("api", &[]),
     ("topology", &["ovenbird-schema", "ovenbird-reconcile", "ovsdb", "ovenbird-api"]),
+    ("classic", &["ovenbird-schema", "ovenbird-reconcile", "ovsdb", "ovenbird-api"]),
     ("daemon", &[]),
     (
         "master",
@@ -24,7 +25,15 @@ const LAW: &[(&str, &[&str])] = &[
     ("cni-server/shim", &[]),
     (
         "node",
-        &["ovenbird-daemon", "ovenbird-cni-server", "ovenbird-reconcile", "ovenbird-schema", "ovsdb", "ovenbird-api"],
+        &[
+            "ovenbird-daemon",
+            "ovenbird-cni-server",
+            "ovenbird-classic",
+            "ovenbird-reconcile",
+            "ovenbird-schema",
+            "ovsdb",
+            "ovenbird-api",
+        ],
     ),
     ("cli", &["ovenbird-topology", "ovenbird-reconcile", "ovenbird-schema", "ovsdb", "ovenbird-api"]),
 ];
