@@ -195,7 +195,7 @@ impl Policies {
         let mut needed: i64 = of_admin.map(|(_, slots)| slots).sum();
         for (policy, slots) in policies {
             let (tier, last, wanted) = match policy.tier {
-                Tier::Admin => (0, ADMIN[1], natural(i64::from(policy.priority)).max(ADMIN[1] - 1 + needed)),
+                Tier::Admin => (0, ADMIN[1], natural(policy.priority.map_or(0, i64::from)).max(ADMIN[1] - 1 + needed)),
                 Tier::Baseline => (1, BASELINE[1], BASELINE[0]),
             };
             needed -= slots;

@@ -8,10 +8,10 @@
 //! In a tier policies are asked by priority, in a policy rules by their index, and the first rule that fits decides. Where the API leaves
 //! open who of equal priority is first it is the older, then the kind (see [`Kind`]), then the name; BaselineAdminNetworkPolicy comes last of all.
 //!
-//! What cannot be read never opens: in a rule that allows it is left out, one that denies or passes denies whatever it may have meant ("fail
-//! closed"). A subject that cannot be read is as wide as the rest of it, and then, as with a tier that cannot be read, the whole policy is
-//! taken so. An unknown action denies. A priority that cannot be read is the last. Inputs: objects and a packet. Must not: know OVN, or share
-//! code with the translation.
+//! What cannot be read never opens ("fail closed"): a rule that allows fits nothing when a peer or port of it cannot be read; one that denies or
+//! passes is "deny all" when a peer cannot be read, and denies its peers all ports when a port cannot be. A subject that cannot be read is as
+//! wide as the rest of it, a tier is the first, a priority comes before all others; then no rule of the policy allows, and those that pass
+//! deny. An unknown action denies. Inputs: objects and a packet. Must not: know OVN, or share code with the translation.
 
 pub mod object;
 mod rule;
@@ -153,7 +153,7 @@ impl Tiers<'_> {
         if !subject.fits {
             return None;
         }
-        let readable = subject.valid && policy.is_of_a_tier();
+        let readable = subject.valid && policy.is_of_a_tier() && policy.has_priority();
         let found = rules(&policy.spec, end).iter().enumerate();
         let mut found =
             found.filter_map(|(index, rule)| Some((index, self.effect(policy.kind, rule, end, readable, packet)?)));
@@ -167,18 +167,18 @@ impl Tiers<'_> {
             Direction::Ingress => (&rule.from, packet.source),
             Direction::Egress => (&rule.to, packet.destination),
         };
-        let peers = rule::peers(self, list.as_deref().unwrap_or_default(), address);
-        let ports = rule::ports(self, rule, packet);
-        let may_fit = (peers.fits || !peers.valid) && (ports.fits || !ports.valid);
+        let list = list.as_deref().unwrap_or_default();
+        let peers = rule::peers(self, list, end == Direction::Ingress, address);
+        let ports = rule::ports(self, kind, rule, list, packet);
+        let readable = readable && peers.valid && ports.valid;
+        let fits = peers.fits && ports.fits;
         match (rule.action.as_str(), kind) {
-            ("Allow" | "Accept", _) => (readable && peers.fits && ports.fits).then_some(Action::Allow),
+            ("Allow", Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy)
+            | ("Accept", Kind::ClusterNetworkPolicy) => (readable && fits).then_some(Action::Allow),
             // v1alpha1 has nothing to pass to after the last tier.
-            ("Pass", Kind::AdminNetworkPolicy | Kind::ClusterNetworkPolicy)
-                if readable && peers.valid && ports.valid =>
-            {
-                may_fit.then_some(Action::Pass)
-            }
-            _ => may_fit.then_some(Action::Deny),
+            ("Pass", Kind::AdminNetworkPolicy | Kind::ClusterNetworkPolicy) if readable => fits.then_some(Action::Pass),
+            _ if !peers.valid => Some(Action::Deny),
+            _ => (peers.fits && (ports.fits || !ports.valid)).then_some(Action::Deny),
         }
     }
 }
@@ -199,12 +199,21 @@ impl Policy {
         self.kind != Kind::ClusterNetworkPolicy || matches!(self.spec.tier.as_deref(), Some("Admin" | "Baseline"))
     }
 
+    /// What the API has by way of `spec.priority`, if it can be read.
+    fn priority(&self) -> Option<i32> {
+        self.spec.priority.filter(|priority| (0..=LAST).contains(priority))
+    }
+
+    /// Its priority can be read, or its kind has none.
+    fn has_priority(&self) -> bool {
+        self.kind == Kind::BaselineAdminNetworkPolicy || self.priority().is_some()
+    }
+
     /// Its place within its tier. Without a creationTimestamp it is the oldest.
-    fn order(&self) -> (bool, i32, i64, Kind, &str) {
+    fn order(&self) -> (bool, Option<i32>, i64, Kind, &str) {
         let last = self.kind == Kind::BaselineAdminNetworkPolicy;
-        let priority = self.spec.priority.filter(|p| (0..=LAST).contains(p)).unwrap_or(LAST);
         let created = self.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
-        (last, if last { LAST } else { priority }, created, self.kind, self.name())
+        (last, self.priority().filter(|_| !last), created, self.kind, self.name())
     }
 }
 

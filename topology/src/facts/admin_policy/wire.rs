@@ -1,8 +1,8 @@
 //! The admin policies as the API has them, as far as we read them: what three kinds of policy.networking.k8s.io write in two versions
-//! is read as one.
+//! is one shape.
 //!
-//! Source: network-policy-api, v1alpha1 (AdminNetworkPolicy, BaselineAdminNetworkPolicy) and v1alpha2 (ClusterNetworkPolicy). Fields that the
-//! version does not have are absent. Must not: judge values.
+//! Source: network-policy-api, v1alpha1 (AdminNetworkPolicy, BaselineAdminNetworkPolicy) and v1alpha2 (ClusterNetworkPolicy). Must not: judge
+//! values, or whether a version has a field.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
@@ -29,7 +29,7 @@ pub struct AdminPolicySpec {
 pub struct AdminRuleSpec {
     /// For people.
     pub name: Option<String>,
-    /// `Allow` (v1alpha2: `Accept`), `Deny` or `Pass`.
+    /// v1alpha1: `Allow`, `Deny` or `Pass`; v1alpha2: `Accept`, `Deny` or `Pass`.
     pub action: String,
     /// The other ends of what comes in.
     pub from: Option<Vec<AdminPeer>>,
@@ -68,9 +68,9 @@ pub struct AdminPeer {
     /// `namespaces` or `pods`.
     #[serde(flatten)]
     pub pods: PodsPeer,
-    /// Nodes.
+    /// Nodes; of egress only.
     pub nodes: Option<LabelSelector>,
-    /// Blocks of addresses.
+    /// Blocks of addresses; of egress only.
     pub networks: Option<Vec<String>>,
     /// Names; not supported.
     pub domain_names: Option<Vec<String>>,
@@ -124,7 +124,7 @@ pub struct AdminProtocol {
     pub destination_named_port: Option<String>,
 }
 
-/// v1alpha2: ports of a protocol; all when absent.
+/// v1alpha2: ports of a protocol; the API wants some.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Transport {

@@ -124,7 +124,7 @@ pub struct Range {
     pub protocol: Option<String>,
     /// 1 to 65535.
     pub start: i32,
-    /// From `start` to 65535.
+    /// More than `start`, to 65535.
     pub end: i32,
 }
 
@@ -146,7 +146,7 @@ pub struct PortsOf {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Transport {
-    /// All ports without.
+    /// The API wants one.
     pub destination_port: Option<Destination>,
 }
 

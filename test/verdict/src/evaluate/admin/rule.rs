@@ -1,9 +1,10 @@
 //! What a rule of an admin policy fits: peers and ports.
 //!
 //! What cannot be read is told beside what fits, for what it means depends on the rule's action. Unreadable are: no peer at all; a peer or port
-//! with none or several of its fields; a selector with an invalid requirement; a network that is no CIDR, or none in the list; names of
-//! domains, which nobody here resolves; an empty name of a port; a port outside 1-65535, a range that ends before it begins, an unknown
-//! protocol. Must not: know actions, subjects or the order of rules.
+//! with none or several of its fields, or one that the API does not have there (nodes and networks of ingress, the other version's ports); a
+//! selector with an invalid requirement; a network that is no CIDR, or none in the list; names of domains, which nobody here resolves; an empty
+//! list of ports; a transport without a port; an empty name of a port, or one beside nodes or networks, which have no names; a port outside
+//! 1-65535, a range whose start is not less than its end, an unknown protocol. Must not: know actions, subjects or the order of rules.
 
 use std::net::IpAddr;
 
@@ -12,7 +13,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::Tiers;
-use super::object::{Destination, Peer, Pods, Port, PortsOf, Rule, Transport};
+use super::object::{Destination, Kind, Peer, Pods, Port, PortsOf, Range, Rule, Transport};
 use crate::evaluate::labels;
 use crate::evaluate::rule::calls;
 use crate::evaluate::selector::{Judgement, judge};
@@ -21,18 +22,39 @@ use crate::packet::{Packet, Protocol};
 const NOTHING: Judgement = Judgement { fits: false, valid: true };
 const UNREADABLE: Judgement = Judgement { fits: false, valid: false };
 
-/// Whether one of `peers` is at an address.
-pub(super) fn peers(tiers: &Tiers<'_>, peers: &[Peer], address: IpAddr) -> Judgement {
-    any(peers.iter().map(|peer| is_peer(tiers, peer, address)))
+/// Whether one of `peers` is at an address; those of ingress are pods.
+pub(super) fn peers(tiers: &Tiers<'_>, peers: &[Peer], ingress: bool, address: IpAddr) -> Judgement {
+    let is_known = |peer: &Peer| !ingress || !is_outside(peer) && peer.domain_names.is_none();
+    any(peers.iter().map(|peer| if is_known(peer) { is_peer(tiers, peer, address) } else { UNREADABLE }))
 }
 
-/// Whether a packet is for one of the rule's ports. A name is what the pod at the destination calls it.
-pub(super) fn ports(tiers: &Tiers<'_>, rule: &Rule, packet: &Packet) -> Judgement {
+/// Whether a packet is for one of the rule's ports. A name is what the pod at the destination calls it; `peers` are the rule's.
+pub(super) fn ports(tiers: &Tiers<'_>, kind: Kind, rule: &Rule, peers: &[Peer], packet: &Packet) -> Judgement {
     let target = tiers.cluster.pod_at(packet.destination);
-    let ports = rule.ports.iter().flatten().map(|port| is_port(port, target, packet));
-    let protocols = rule.protocols.iter().flatten().map(|ports| is_of(ports, target, packet));
-    let all: Vec<Judgement> = ports.chain(protocols).collect();
-    if all.is_empty() { Judgement { fits: true, valid: true } } else { any(all.into_iter()) }
+    let named = !peers.iter().any(is_outside);
+    let first = rule.ports.as_ref().map(|ports| {
+        any(ports.iter().map(|port| match port.named_port {
+            Some(_) if !named => UNREADABLE,
+            _ => is_port(port, target, packet),
+        }))
+    });
+    let second = rule.protocols.as_ref().map(|protocols| {
+        any(protocols.iter().map(|ports| match ports.destination_named_port {
+            Some(_) if !named => UNREADABLE,
+            _ => is_of(ports, target, packet),
+        }))
+    });
+    match (kind, first, second) {
+        (_, None, None) => Judgement { fits: true, valid: true },
+        (Kind::ClusterNetworkPolicy, None, Some(found)) => found,
+        (Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy, Some(found), None) => found,
+        _ => UNREADABLE,
+    }
+}
+
+/// A peer that the API has for egress only, and that has no names for its ports.
+fn is_outside(peer: &Peer) -> bool {
+    peer.nodes.is_some() || peer.networks.is_some()
 }
 
 /// Whether a pod is one of those of a peer or subject. What of it cannot be read is not asked.
@@ -105,7 +127,7 @@ fn is_port(port: &Port, target: Option<&Pod>, packet: &Packet) -> Judgement {
     match (&port.port_number, &port.named_port, &port.port_range) {
         (Some(one), None, None) => is_between(of(one.protocol.as_deref()), one.port, one.port, packet),
         (None, Some(name), None) => is_called(name, target, packet),
-        (None, None, Some(range)) => is_between(of(range.protocol.as_deref()), range.start, range.end, packet),
+        (None, None, Some(range)) => is_in_range(of(range.protocol.as_deref()), range, packet),
         _ => UNREADABLE,
     }
 }
@@ -123,17 +145,18 @@ fn is_of(ports: &PortsOf, target: Option<&Pod>, packet: &Packet) -> Judgement {
 
 fn is_in_transport(protocol: Protocol, ports: &Transport, packet: &Packet) -> Judgement {
     match &ports.destination_port {
-        None => Judgement { fits: packet.protocol == protocol, valid: true },
         Some(Destination { number: Some(number), range: None }) => is_between(Some(protocol), *number, *number, packet),
-        Some(Destination { number: None, range: Some(range) }) => {
-            is_between(Some(protocol), range.start, range.end, packet)
-        }
-        Some(_) => UNREADABLE,
+        Some(Destination { number: None, range: Some(range) }) => is_in_range(Some(protocol), range, packet),
+        _ => UNREADABLE,
     }
 }
 
 fn of(protocol: Option<&str>) -> Option<Protocol> {
     Protocol::from_kubernetes(protocol.unwrap_or("TCP"))
+}
+
+fn is_in_range(protocol: Option<Protocol>, range: &Range, packet: &Packet) -> Judgement {
+    if range.start < range.end { is_between(protocol, range.start, range.end, packet) } else { UNREADABLE }
 }
 
 fn is_between(protocol: Option<Protocol>, first: i32, last: i32, packet: &Packet) -> Judgement {

@@ -43,7 +43,7 @@ pub(super) fn policy() -> impl Strategy<Value = Sketch> {
             1 => select(&[None, Some("admin")][..]).prop_map(|tier| tier.map(str::to_owned)),
         ];
         let priority = prop_oneof![
-            12 => select(&[0, 1, 99, 100, 1000][..]).prop_map(Some),
+            20 => select(&[0, 1, 99, 100, 1000][..]).prop_map(Some),
             // Invalid.
             1 => select(&[None, Some(-1), Some(1001)][..]),
         ];
@@ -93,43 +93,60 @@ fn pods() -> impl Strategy<Value = Pods> {
 }
 
 fn rule(kind: Kind, ingress: bool) -> impl Strategy<Value = Rule> {
-    let allow = if kind == Kind::ClusterNetworkPolicy { "Accept" } else { "Allow" };
+    let of_first = kind != Kind::ClusterNetworkPolicy;
+    let (allow, other) = if of_first { ("Allow", "Accept") } else { ("Accept", "Allow") };
     let action = prop_oneof![
         8 => Just(allow),
         5 => Just("Deny"),
         8 => Just("Pass"),
         // Invalid.
-        1 => select(&["", "allow", "Reject"][..]),
+        1 => select(vec!["", "allow", "Reject", other]),
     ];
-    let ports = move || option::weighted(0.3, vec(port(), 0..=2));
-    let protocols = move || option::weighted(0.3, vec(ports_of(), 0..=2));
-    let of_first = kind != Kind::ClusterNetworkPolicy;
-    (action, option::weighted(0.95, peers()), ports(), protocols()).prop_map(
-        move |(action, peers, ports, protocols)| {
-            let (from, to) = if ingress { (peers, None) } else { (None, peers) };
-            let (ports, protocols) = (ports.filter(|_| of_first), protocols.filter(|_| !of_first));
-            Rule { action: action.to_owned(), from, to, ports, protocols }
-        },
-    )
+    let peers = option::weighted(0.95, peers(ingress));
+    (action, peers).prop_flat_map(move |(action, peers)| {
+        // Names of ports are invalid beside nodes and networks.
+        let outside = peers.iter().flatten().any(|peer| peer.nodes.is_some() || peer.networks.is_some());
+        let named = if outside { 0.02 } else { 0.3 };
+        let own = move |right| option::weighted(if right { 0.35 } else { 0.01 }, Just(()));
+        (own(of_first), own(!of_first), some(port(named)), some(ports_of(named))).prop_map(
+            move |(has_ports, has_protocols, ports, protocols)| {
+                let (from, to) = if ingress { (peers.clone(), None) } else { (None, peers.clone()) };
+                let (ports, protocols) = (has_ports.map(|()| ports), has_protocols.map(|()| protocols));
+                Rule { action: action.to_owned(), from, to, ports, protocols }
+            },
+        )
+    })
 }
 
-fn peers() -> impl Strategy<Value = Vec<Peer>> {
+/// One or two; few are invalid, for there is none.
+fn some<T: Clone + std::fmt::Debug>(one: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<T>> {
+    (vec(one, 2), prop_oneof![1 => Just(0), 20 => 1..=2usize]).prop_map(|(mut two, len)| {
+        two.truncate(len);
+        two
+    })
+}
+
+fn peers(ingress: bool) -> impl Strategy<Value = Vec<Peer>> {
     let all = ["0.0.0.0/0", "::/0"].map(str::to_owned).to_vec();
-    let everybody = vec![Peer { networks: Some(all), ..Peer::default() }];
-    prop_oneof![15 => vec(peer(), 1..=2), 4 => Just(everybody), 1 => Just(Vec::new())]
+    let everybody = match ingress {
+        true => vec![Peer { namespaces: Some(LabelSelector::default()), ..Peer::default() }],
+        false => vec![Peer { networks: Some(all), ..Peer::default() }],
+    };
+    prop_oneof![25 => vec(peer(ingress), 1..=2), 6 => Just(everybody), 1 => Just(Vec::new())]
 }
 
-fn peer() -> impl Strategy<Value = Peer> {
+fn peer(ingress: bool) -> impl Strategy<Value = Peer> {
+    let outside = |weight: u32| if ingress { 1 } else { weight * 20 };
     let one = prop_oneof![
-        5 => namespace_selector().prop_map(|n| Peer { namespaces: Some(n), ..Peer::default() }).boxed(),
-        6 => pods().prop_map(|pods| Peer { pods: Some(pods), ..Peer::default() }).boxed(),
-        3 => selector().prop_map(|nodes| Peer { nodes: Some(nodes), ..Peer::default() }).boxed(),
-        5 => networks().prop_map(|networks| Peer { networks: Some(networks), ..Peer::default() }).boxed(),
+        100 => namespace_selector().prop_map(|n| Peer { namespaces: Some(n), ..Peer::default() }).boxed(),
+        120 => pods().prop_map(|pods| Peer { pods: Some(pods), ..Peer::default() }).boxed(),
+        outside(3) => selector().prop_map(|nodes| Peer { nodes: Some(nodes), ..Peer::default() }).boxed(),
+        outside(5) => networks().prop_map(|networks| Peer { networks: Some(networks), ..Peer::default() }).boxed(),
     ];
     let several =
         (option::of(namespace_selector()), option::of(pods()), option::of(selector()), option::of(networks()));
     prop_oneof![
-        30 => one.boxed(),
+        60 => one.boxed(),
         // Invalid but for a few.
         1 => several
             .prop_map(|(namespaces, pods, nodes, networks)| Peer { namespaces, pods, nodes, networks, domain_names: None })
@@ -155,33 +172,35 @@ fn networks() -> impl Strategy<Value = Vec<String>> {
         "2001:db8::/31",
     ];
     let bad = ["10.0.0.0/33", "10.128.0.10", "", "fd01::/129"];
-    let network = prop_oneof![20 => select(good.to_vec()), 1 => select(bad.to_vec())];
-    prop_oneof![15 => vec(network.prop_map(str::to_owned), 1..=2), 1 => Just(Vec::new())]
+    let network = prop_oneof![40 => select(good.to_vec()), 1 => select(bad.to_vec())];
+    prop_oneof![30 => vec(network.prop_map(str::to_owned), 1..=2), 1 => Just(Vec::new())]
 }
 
 fn number() -> impl Strategy<Value = i32> {
-    prop_oneof![15 => select(&[80, 81, 8080, 65535][..]), 1 => select(&[0, 65536, -1][..])]
+    prop_oneof![30 => select(&[80, 81, 8080, 65535][..]), 1 => select(&[0, 65536, -1][..])]
 }
 
+/// Few are invalid: out of bounds, of one port, or the wrong way round.
 fn range(protocol: Option<&'static str>) -> impl Strategy<Value = Range> {
-    (number(), select(&[80, 81, 100, 8080, 9000, 65535, 65536][..])).prop_map(move |(start, end)| Range {
-        protocol: protocol.map(str::to_owned),
-        start,
-        end,
-    })
+    let ends = prop_oneof![
+        20 => select(&[(1, 80), (80, 81), (80, 8080), (81, 9000), (82, 65535), (1, 65535), (8080, 8081)][..]),
+        1 => select(&[(80, 80), (81, 80), (80, 65536), (0, 81)][..]),
+    ];
+    ends.prop_map(move |(start, end)| Range { protocol: protocol.map(str::to_owned), start, end })
 }
 
 fn name() -> impl Strategy<Value = String> {
-    prop_oneof![12 => port_name(), 1 => Just(String::new())]
+    prop_oneof![25 => port_name(), 1 => Just(String::new())]
 }
 
-fn port() -> impl Strategy<Value = Port> {
+/// A port; a share of them by name.
+fn port(named: f64) -> impl Strategy<Value = Port> {
     let protocol = || {
         prop_oneof![
-            5 => Just(None),
-            5 => Just(Some("TCP")),
-            4 => Just(Some("UDP")),
-            3 => Just(Some("SCTP")),
+            10 => Just(None),
+            10 => Just(Some("TCP")),
+            8 => Just(Some("UDP")),
+            6 => Just(Some("SCTP")),
             1 => select(&["ICMP", "tcp", ""][..]).prop_map(Some),
         ]
     };
@@ -192,37 +211,50 @@ fn port() -> impl Strategy<Value = Port> {
         named_port: name,
         port_range: range,
     });
-    prop_oneof![
-        6 => one().prop_map(|one| Port { port_number: Some(one), ..Port::default() }).boxed(),
-        4 => range().prop_map(|range| Port { port_range: Some(range), ..Port::default() }).boxed(),
-        5 => name().prop_map(|name| Port { named_port: Some(name), ..Port::default() }).boxed(),
+    let by_number = prop_oneof![
+        30 => one().prop_map(|one| Port { port_number: Some(one), ..Port::default() }).boxed(),
+        20 => range().prop_map(|range| Port { port_range: Some(range), ..Port::default() }).boxed(),
         // Invalid, some of them.
         1 => several.boxed(),
         1 => Just(Port::default()).boxed(),
-    ]
+    ];
+    let by_name = name().prop_map(|name| Port { named_port: Some(name), ..Port::default() });
+    either(named, by_name, by_number)
 }
 
-fn ports_of() -> impl Strategy<Value = PortsOf> {
+/// The one in a share of cases, the other else.
+fn either<T: Clone + std::fmt::Debug>(
+    share: f64,
+    one: impl Strategy<Value = T>,
+    other: impl Strategy<Value = T>,
+) -> impl Strategy<Value = T> {
+    (option::weighted(share, one), other).prop_map(|(one, other)| one.unwrap_or(other))
+}
+
+/// Ports of a protocol; a share of them by name.
+fn ports_of(named: f64) -> impl Strategy<Value = PortsOf> {
     let destination = || {
         prop_oneof![
-            8 => number().prop_map(|number| Destination { number: Some(number), range: None }).boxed(),
-            5 => range(None).prop_map(|range| Destination { number: None, range: Some(range) }).boxed(),
+            16 => number().prop_map(|number| Destination { number: Some(number), range: None }).boxed(),
+            10 => range(None).prop_map(|range| Destination { number: None, range: Some(range) }).boxed(),
             // Invalid, some of them.
             1 => (option::of(number()), option::of(range(None)))
                 .prop_map(|(number, range)| Destination { number, range })
                 .boxed(),
         ]
     };
-    let transport = || option::weighted(0.8, destination()).prop_map(|destination_port| Transport { destination_port });
+    let transport =
+        || option::weighted(0.95, destination()).prop_map(|destination_port| Transport { destination_port });
     let several = (option::of(transport()), option::of(transport()), option::of(name())).prop_map(
         |(tcp, sctp, destination_named_port)| PortsOf { tcp, sctp, destination_named_port, ..PortsOf::default() },
     );
-    prop_oneof![
-        6 => transport().prop_map(|t| PortsOf { tcp: Some(t), ..PortsOf::default() }).boxed(),
-        4 => transport().prop_map(|t| PortsOf { udp: Some(t), ..PortsOf::default() }).boxed(),
-        3 => transport().prop_map(|t| PortsOf { sctp: Some(t), ..PortsOf::default() }).boxed(),
-        5 => name().prop_map(|name| PortsOf { destination_named_port: Some(name), ..PortsOf::default() }).boxed(),
+    let by_number = prop_oneof![
+        18 => transport().prop_map(|t| PortsOf { tcp: Some(t), ..PortsOf::default() }).boxed(),
+        12 => transport().prop_map(|t| PortsOf { udp: Some(t), ..PortsOf::default() }).boxed(),
+        9 => transport().prop_map(|t| PortsOf { sctp: Some(t), ..PortsOf::default() }).boxed(),
         // Invalid, some of them.
         1 => several.boxed(),
-    ]
+    ];
+    let by_name = name().prop_map(|name| PortsOf { destination_named_port: Some(name), ..PortsOf::default() });
+    either(named, by_name, by_number)
 }
