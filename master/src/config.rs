@@ -53,6 +53,11 @@ pub struct Settings {
     #[arg(long, env = "OVENBIRD_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
+    /// Network of the cluster, as for the nodes: overlay, or classic, for which subnets and addresses are given out and no Northbound is
+    /// written [default: overlay].
+    #[arg(long, env = "OVENBIRD_NETWORK_MODE", value_name = "MODE")]
+    pub network_mode: Option<String>,
+
     /// Pod networks as CIDR/HOST-PREFIX, separated by commas; at most one of each family [default: 10.128.0.0/14/23].
     #[arg(long, env = "OVENBIRD_CLUSTER_SUBNETS", value_name = "CIDR/LEN,...")]
     pub cluster_subnets: Option<String>,
@@ -164,7 +169,7 @@ pub struct Config {
     /// The cluster's networks.
     pub cluster: topology::Config,
     /// The Northbound.
-    pub northbound: Northbound,
+    pub northbound: Option<Northbound>,
     /// Address of the HTTP server, `None` for none.
     pub metrics: Option<SocketAddr>,
     /// Admin socket, `None` for none.
@@ -221,7 +226,7 @@ impl Settings {
     pub fn or(self, under: Settings) -> Settings {
         merge! {
             Settings, self, under,
-            kubeconfig cluster_subnets k8s_service_cidrs gateway_v4_join_subnet gateway_v6_join_subnet
+            kubeconfig network_mode cluster_subnets k8s_service_cidrs gateway_v4_join_subnet gateway_v6_join_subnet
             gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet disable_snat non_masquerade_cidrs enable_network_policy
             acl_logging_rate_limit nb_address
             nb_client_privkey nb_client_cert nb_client_cacert metrics_bind_address admin_socket lease_namespace lease_name
@@ -235,14 +240,21 @@ impl Config {
     /// Validates settings and fills in the defaults.
     pub fn new(s: Settings) -> Result<Config, SettingError> {
         let cluster = networks(&s)?;
+        let northbound = match s.network_mode.as_deref() {
+            None | Some("overlay") => Some(Northbound::new(
+                s.nb_address.as_deref().unwrap_or("unix:/var/run/ovn/ovnnb_db.sock"),
+                [s.nb_client_privkey, s.nb_client_cert, s.nb_client_cacert],
+            )?),
+            Some("classic") => None,
+            Some(other) => {
+                return Err(wrong("network-mode", format!("{other:?} is unknown"), "choose overlay or classic"));
+            }
+        };
         let admin_socket = s.admin_socket.unwrap_or_else(|| "/run/ovenbird/master.sock".into());
         Ok(Config {
             kubeconfig: s.kubeconfig,
             cluster,
-            northbound: Northbound::new(
-                s.nb_address.as_deref().unwrap_or("unix:/var/run/ovn/ovnnb_db.sock"),
-                [s.nb_client_privkey, s.nb_client_cert, s.nb_client_cacert],
-            )?,
+            northbound,
             metrics: settings::listen_address(
                 "metrics-bind-address",
                 s.metrics_bind_address.as_deref().unwrap_or("127.0.0.1:9409"),

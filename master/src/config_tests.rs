@@ -25,7 +25,7 @@ fn the_command_line_is_well_formed() {
 fn defaults_are_valid() {
     let config = Config::new(Settings::default()).expect("valid");
     assert_eq!(subnets(&config), "10.128.0.0/14/23");
-    assert_eq!(config.northbound.endpoints, [ovsdb::Endpoint::Unix("/var/run/ovn/ovnnb_db.sock".into())]);
+    assert_eq!(config.northbound.unwrap().endpoints, [ovsdb::Endpoint::Unix("/var/run/ovn/ovnnb_db.sock".into())]);
     assert_eq!(config.lease.duration, Duration::from_secs(8));
 }
 

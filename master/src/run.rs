@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::annotate;
 use crate::condition::Conditions;
-use crate::config::Config;
+use crate::config::{Config, Northbound};
 use crate::event::Reporter;
 use crate::lease::Election;
 use crate::metrics::Metrics;
@@ -71,10 +72,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
 /// As [`run`].
 pub async fn run_with(client: kube::Client, config: Config, stop: CancellationToken) -> Result<(), RunError> {
     // First, because it takes longest: the whole contents come while the lists do.
-    let (handle, northbound_events) =
-        ovsdb::Client::spawn(ovsdb_config(&config), &northbound::DATABASE, monitor::spec());
+    let (handle, northbound_events) = match &config.northbound {
+        Some(servers) => ovsdb::Client::spawn(ovsdb_config(servers), &northbound::DATABASE, monitor::spec()),
+        None => ovsdb::Handle::detached(&northbound::DATABASE),
+    };
     let metrics = Arc::new(Metrics::new());
     let readiness = Arc::new(Readiness::default());
+    readiness.northbound.store(config.northbound.is_none(), Ordering::Relaxed);
     let servers = CancellationToken::new();
     let _stop_servers = servers.clone().drop_guard();
     if let Some(address) = config.metrics {
@@ -107,11 +111,11 @@ pub async fn run_with(client: kube::Client, config: Config, stop: CancellationTo
     Ok(())
 }
 
-fn ovsdb_config(config: &Config) -> ovsdb::Config {
-    let mut client = ovsdb::Config::new(config.northbound.endpoints.clone());
-    client.tls.clone_from(&config.northbound.tls);
+fn ovsdb_config(servers: &Northbound) -> ovsdb::Config {
+    let mut client = ovsdb::Config::new(servers.endpoints.clone());
+    client.tls.clone_from(&servers.tls);
     // Only the leader of a cluster shows what it has committed at once.
-    client.leader_only = config.northbound.endpoints.len() > 1;
+    client.leader_only = servers.endpoints.len() > 1;
     client.backoff = (Duration::from_millis(100), Duration::from_secs(2));
     client
 }

@@ -68,11 +68,18 @@ pub fn encap_ip(config: &Config, host: &HostNetwork) -> Result<IpAddr, HostError
 /// # Errors
 /// When no interface has the endpoint, or too little is left.
 pub fn pod_mtu(config: &Config, endpoint: IpAddr, host: &HostNetwork) -> Result<u32, HostError> {
+    mtu_less(config, endpoint, host, config.encap.overhead(endpoint))
+}
+
+/// The same for a tunnel with this overhead.
+///
+/// # Errors
+/// As [`pod_mtu`].
+pub fn mtu_less(config: &Config, endpoint: IpAddr, host: &HostNetwork, overhead: u32) -> Result<u32, HostError> {
     if let Some(mtu) = config.mtu {
         return Ok(mtu);
     }
     let uplink = with_address(host, endpoint).ok_or(HostError::NotOurs(endpoint))?;
-    let overhead = config.encap.overhead(endpoint);
     let small = || HostError::SmallMtu { link: uplink.name.clone(), mtu: uplink.mtu, overhead };
     uplink.mtu.checked_sub(overhead).filter(|mtu| *mtu >= 576).ok_or_else(small)
 }
@@ -109,7 +116,7 @@ pub fn annotations(
 }
 
 /// Addresses of the interfaces with the default routes; without a default route, of the one with the tunnel endpoint.
-fn primary(host: &HostNetwork, endpoint: Option<IpAddr>) -> PrimaryIfaddr {
+pub(crate) fn primary(host: &HostNetwork, endpoint: Option<IpAddr>) -> PrimaryIfaddr {
     let by_index = |index: Option<u32>| host.links.iter().find(|l| Some(l.index) == index);
     let fallback = endpoint.and_then(|ip| with_address(host, ip));
     let addresses = |index| by_index(index).or(fallback).map_or(&[][..], |l| &l.addresses);
@@ -128,7 +135,7 @@ fn with_address(host: &HostNetwork, ip: IpAddr) -> Option<&Link> {
 }
 
 /// All addresses of the host, without loopback and the management port, sorted.
-fn host_cidrs(host: &HostNetwork) -> Vec<IpNet> {
+pub(crate) fn host_cidrs(host: &HostNetwork) -> Vec<IpNet> {
     let of_host = host.links.iter().filter(|l| l.name != name::MANAGEMENT_INTERFACE);
     let mut all: Vec<IpNet> = of_host.flat_map(|l| &l.addresses).filter(|a| !a.addr().is_loopback()).copied().collect();
     all.sort_unstable();

@@ -19,6 +19,7 @@ use ovenbird_daemon::settings::{self, SettingError, parse, seconds, wrong};
 use ovsdb::Endpoint;
 use serde::{Deserialize, Serialize};
 
+use crate::classic::NetworkMode;
 use crate::gateway::GatewaySettings;
 
 const EXAMPLES: &str = "\
@@ -64,6 +65,45 @@ pub struct Settings {
     /// Name of this host's Node object [default: the host name].
     #[arg(long, env = "OVENBIRD_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
+
+    /// Network of the cluster, the same on all nodes and for the master: overlay (OVN's tunnels) or classic (kbr0, obr0 and plain tunnels,
+    /// without OVN) [default: overlay].
+    #[arg(long, env = "OVENBIRD_NETWORK_MODE", value_name = "MODE")]
+    pub network_mode: Option<String>,
+
+    /// Of mode classic: flow (unicast by a flow for each subnet), stp or rstp (a tree among tunnels) [default: flow].
+    #[arg(long, env = "OVENBIRD_CLASSIC_VARIANT", value_name = "VARIANT")]
+    pub classic_variant: Option<String>,
+
+    /// Of mode classic: tunnels by gre, vxlan or geneve [default: gre].
+    #[arg(long, env = "OVENBIRD_CLASSIC_TUNNEL", value_name = "TYPE")]
+    pub classic_tunnel: Option<String>,
+
+    /// Of mode classic: key of all tunnels (VNI of vxlan and geneve) [default: none].
+    #[arg(long, env = "OVENBIRD_CLASSIC_KEY", value_name = "NUMBER")]
+    pub classic_key: Option<u32>,
+
+    /// Of variants stp and rstp: tunnels between all nodes (full), each and the next by name (ring), or each and the first (hub)
+    /// [default: full].
+    #[arg(long, env = "OVENBIRD_CLASSIC_MESH", value_name = "MESH")]
+    pub classic_mesh: Option<String>,
+
+    /// Of mode classic: what joins the two bridges: the OVS bridge's own port (local), an internal port (internal) or a veth pair
+    /// (veth) [default: internal].
+    #[arg(long, env = "OVENBIRD_CLASSIC_ATTACH", value_name = "WAY")]
+    pub classic_attach: Option<String>,
+
+    /// Of mode classic: name of the Linux bridge [default: kbr0].
+    #[arg(long, env = "OVENBIRD_CLASSIC_BRIDGE", value_name = "NAME")]
+    pub classic_bridge: Option<String>,
+
+    /// Of mode classic: name of the OVS bridge [default: obr0].
+    #[arg(long, env = "OVENBIRD_CLASSIC_OVS_BRIDGE", value_name = "NAME")]
+    pub classic_ovs_bridge: Option<String>,
+
+    /// Of variants stp and rstp: seconds that a port waits in each state, 4 to 30 [default: 15].
+    #[arg(long, env = "OVENBIRD_CLASSIC_FORWARD_DELAY", value_name = "SECONDS")]
+    pub classic_forward_delay: Option<u8>,
 
     /// Open_vSwitch database of this host [default: unix:/run/openvswitch/db.sock].
     #[arg(long, env = "OVENBIRD_OVS_ADDRESS", value_name = "ADDRESS")]
@@ -203,6 +243,8 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// Name of the Node.
     pub node: String,
+    /// Network of the cluster.
+    pub network: NetworkMode,
     /// The host's Open_vSwitch.
     pub ovs: Vec<Endpoint>,
     /// Southbound, for ovn-controller.
@@ -287,7 +329,8 @@ impl Settings {
     pub fn or(self, under: Settings) -> Settings {
         merge! {
             Settings, self, under,
-            kubeconfig node_name ovs_address sb_address encap_type encap_ip mtu cluster_subnets k8s_service_cidrs bridge_mappings
+            kubeconfig node_name network_mode classic_variant classic_tunnel classic_key classic_mesh classic_attach classic_bridge
+            classic_ovs_bridge classic_forward_delay ovs_address sb_address encap_type encap_ip mtu cluster_subnets k8s_service_cidrs bridge_mappings
             gateway_mode gateway_interface takeover_timeout state_dir gateway_nexthop gateway_vlanid gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet
             disable_snat non_masquerade_cidrs nodeport nodeport_addresses answer_external_addresses monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel
         }
@@ -301,6 +344,7 @@ impl Config {
     /// The first setting that is wrong.
     pub fn new(s: Settings) -> Result<Config, SettingError> {
         let gateway = GatewaySettings::new(&s)?;
+        let network = NetworkMode::new(&s)?;
         let conf_name = s.cni_conf_name.unwrap_or_else(|| "10-ovenbird.conflist".into());
         if conf_name.contains('/') || !conf_name.ends_with(".conflist") {
             let problem = format!("{conf_name:?} is no file name that ends in .conflist");
@@ -319,6 +363,7 @@ impl Config {
         endpoints("sb-address", &sb_address)?;
         Ok(Config {
             kubeconfig: s.kubeconfig,
+            network,
             node: s.node_name.map_or_else(host_name, Ok)?,
             ovs: endpoints("ovs-address", ovs)?,
             sb_address,

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::classic::{self, NetworkMode};
 use crate::config::Config;
 use crate::gateway::endpoints::Told;
 use crate::management::Management;
@@ -36,7 +37,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When the host cannot be a node as configured, or a part fails for good.
-pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    match config.network.clone() {
+        NetworkMode::Overlay => overlay(config, stop).await,
+        NetworkMode::Classic(settings) => classic::daemon::run(config, settings, stop).await,
+    }
+}
+
+async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let client = connect(&mut config, &stop).await?;
     let net = Arc::new(Linux::new().context("reaching the kernel's network")?);
     let host_changes = net.changes().context("watching the kernel's network")?;
@@ -135,14 +143,14 @@ async fn connect(config: &mut Config, stop: &CancellationToken) -> anyhow::Resul
 }
 
 /// Returns some time after a stop.
-async fn out_of_patience(stop: &CancellationToken) {
+pub(crate) async fn out_of_patience(stop: &CancellationToken) {
     stop.cancelled().await;
     info!("answering the CNI requests under way; the data path stays as it is");
     tokio::time::sleep(PATIENCE).await;
     warn!("CNI requests are cut short; the runtime will repeat them");
 }
 
-async fn serve_http(config: &Config, shown: Shown, stop: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn serve_http(config: &Config, shown: Shown, stop: CancellationToken) -> anyhow::Result<()> {
     let Some(address) = config.metrics else { return Ok(()) };
     let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
     Ok(http::serve(listener, shown, stop).await?)
@@ -158,7 +166,7 @@ async fn follow_bridge(vswitch: &Vswitch, readiness: &Readiness) -> anyhow::Resu
 }
 
 /// Writes the CNI configuration file once the node can serve.
-async fn announce(config: &Config, readiness: &Readiness) -> anyhow::Result<()> {
+pub(crate) async fn announce(config: &Config, readiness: &Readiness) -> anyhow::Result<()> {
     readiness.wait_all().await;
     let file = &config.cni_conf;
     if cni_conf::write(file, &cni_conf::text(&config.cni_socket))

@@ -9,6 +9,7 @@
 
 pub mod cable;
 pub mod chassis;
+pub mod classic;
 pub mod cluster;
 pub mod cni_conf;
 pub mod config;

@@ -55,13 +55,24 @@ fn monitor() -> MonitorSpec {
         interface::MAC,
         interface::MTU_REQUEST,
         interface::OFPORT,
+        interface::OFPORT_REQUEST,
+        interface::OPTIONS,
         interface::IFINDEX,
         interface::ERROR,
         interface::INGRESS_POLICING_RATE,
         interface::INGRESS_POLICING_BURST,
     ];
     let ports = [port::EXTERNAL_IDS, port::NAME, port::INTERFACES, port::OTHER_CONFIG, port::QOS, port::TAG];
-    let bridges = [bridge::NAME, bridge::PORTS, bridge::DATAPATH_TYPE, bridge::FAIL_MODE, bridge::EXTERNAL_IDS];
+    let bridges = [
+        bridge::NAME,
+        bridge::PORTS,
+        bridge::DATAPATH_TYPE,
+        bridge::FAIL_MODE,
+        bridge::EXTERNAL_IDS,
+        bridge::OTHER_CONFIG,
+        bridge::STP_ENABLE,
+        bridge::RSTP_ENABLE,
+    ];
     let roots = [open_vswitch::BRIDGES, open_vswitch::EXTERNAL_IDS, open_vswitch::OVS_VERSION];
     MonitorSpec::new()
         .with(TableSpec::columns(&open_vswitch::TABLE, roots))

@@ -80,6 +80,12 @@ impl Client {
 }
 
 impl Handle {
+    /// A handle to no server, and the receiver that never has anything to say.
+    pub fn detached(database: &'static DatabaseDesc) -> (Handle, UnboundedReceiver<Event>) {
+        let (commands, events) = (unbounded_channel().0, unbounded_channel().1);
+        (Handle { commands, database, next_id: Arc::new(AtomicU64::new(1)) }, events)
+    }
+
     /// Sends a transaction. Its [`Event::Reply`] always comes, without a connection at once and as an error, until the client has
     /// ended.
     pub fn transact(&self, ops: &[Op]) -> TxnId {

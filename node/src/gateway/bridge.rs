@@ -28,6 +28,8 @@ pub struct BridgePort {
     pub interfaces: usize,
     /// `type` of the interface, empty for one of the system.
     pub kind: String,
+    /// `options:remote_ip` of a tunnel: an address, or `flow`.
+    pub remote: Option<String>,
     /// Number in OpenFlow, once vswitchd has given one.
     pub ofport: Option<u16>,
 }
@@ -55,6 +57,7 @@ fn of_port(replica: &Replica, row: port::Ref<'_>) -> BridgePort {
         vlan: row.tag().and_then(|tag| u16::try_from(tag).ok()),
         interfaces: row.interfaces().count(),
         kind: first.map(|i| i.type_().to_owned()).unwrap_or_default(),
+        remote: first.and_then(|i| i.options().get("remote_ip").map(str::to_owned)),
         // -1 is a port that could not be made.
         ofport: first.and_then(interface::Ref::ofport).and_then(|n| u16::try_from(n).ok()),
     }

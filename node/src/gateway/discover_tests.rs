@@ -31,7 +31,7 @@ fn host() -> HostNetwork {
 }
 
 fn bridges(ports: &[(&str, &str, Option<u16>)]) -> BTreeMap<String, Bridge> {
-    let port = |kind: &str, ofport| BridgePort { vlan: None, interfaces: 1, kind: kind.into(), ofport };
+    let port = |kind: &str, ofport| BridgePort { interfaces: 1, kind: kind.into(), ofport, ..BridgePort::default() };
     let ports = ports.iter().map(|(name, kind, ofport)| ((*name).to_owned(), port(kind, *ofport))).collect();
     BTreeMap::from([("br-ex".to_owned(), Bridge { userspace: true, uplink: None, ports })])
 }

@@ -15,6 +15,7 @@ use ovsdb::Endpoint;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::Command;
+use tracing::info;
 
 /// Bundles came with 1.4; every version of ours is offered, as a bridge may be held to some.
 const VERSIONS: &str = "OpenFlow14,OpenFlow15";
@@ -74,6 +75,50 @@ pub async fn replace(socket: &Path, flows: &BTreeSet<String>) -> Result<(), Flow
     }
     let complaint: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(COMPLAINT).collect();
     Err(FlowError::Refused(socket.to_owned(), complaint))
+}
+
+/// The flows of one bridge as they were written last, for as long as its vswitchd lives.
+pub struct Kept {
+    socket: PathBuf,
+    session: Option<Session>,
+    written: Option<BTreeSet<String>>,
+}
+
+impl Kept {
+    /// Of the bridge behind this socket; nothing is known of its flows.
+    pub fn new(socket: PathBuf) -> Kept {
+        Kept { socket, session: None, written: None }
+    }
+
+    /// Makes the flows these, unless they were written in this session.
+    ///
+    /// # Errors
+    /// As [`replace`].
+    pub async fn write(&mut self, want: BTreeSet<String>) -> Result<(), FlowError> {
+        if self.session.is_none() {
+            self.session = Some(Session::open(&self.socket).await?);
+        }
+        if self.written.as_ref() != Some(&want) {
+            replace(&self.socket, &want).await?;
+            info!(flows = want.len(), "flows behind {} are as they should be", self.socket.display());
+            self.written = Some(want);
+        }
+        Ok(())
+    }
+
+    /// Returns when vswitchd, which has our flows, has gone; never before some were written.
+    pub async fn ended(&mut self) {
+        match &mut self.session {
+            Some(session) => session.ended().await,
+            None => std::future::pending().await,
+        }
+        (self.session, self.written) = (None, None);
+    }
+
+    /// Somebody else may have changed them: the next write compares.
+    pub fn forget(&mut self) {
+        self.written = None;
+    }
 }
 
 /// A connection to a bridge that does nothing but last.

@@ -12,7 +12,6 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use tracing::{info, warn};
 use super::discover::{Gateway, discover};
 use super::endpoints::{Hosts, Local};
 use super::flows::{Facts, flows};
-use super::openflow::{FlowError, Session, replace, socket};
+use super::openflow::{Kept, socket};
 use super::services::{Served, Services};
 use super::{host, nft};
 use crate::cluster::NodeFact;
@@ -63,13 +62,6 @@ pub struct Task<N> {
     pub host_ports: watch::Receiver<Vec<HostPorts>>,
 }
 
-/// The bridge's switch, and the flows that were last written to it.
-struct Bridge {
-    session: Session,
-    socket: PathBuf,
-    written: Option<BTreeSet<String>>,
-}
-
 impl<N: NetOps> Task<N> {
     /// Runs until the daemon stops.
     ///
@@ -84,7 +76,7 @@ impl<N: NetOps> Task<N> {
         self.services.wait_for(Option::is_some).await?;
         self.service_cidrs.wait_for(Option::is_some).await?;
         self.local.wait_for(Option::is_some).await?;
-        let mut bridge: Option<Bridge> = None;
+        let mut kept = Kept::new(socket);
         let mut table = None;
         let mut state = self.vswitch.state();
         loop {
@@ -94,8 +86,7 @@ impl<N: NetOps> Task<N> {
             let cidrs = self.service_cidrs.borrow_and_update().clone().unwrap_or_default();
             let mut done = self.write_table(&mut table, gateway.as_ref(), &served, &cidrs).await;
             if let Some(gateway) = &gateway {
-                let flows = write(&mut bridge, &socket, self.flows(gateway, &served, &cidrs)).await;
-                done &= told("flows of the external bridge", &flows);
+                done &= told("flows of the external bridge", &kept.write(self.flows(gateway, &served, &cidrs)).await);
                 // Without flows the routes would lead nowhere.
                 done = done && self.write_host(gateway, &cidrs).await;
             }
@@ -109,14 +100,13 @@ impl<N: NetOps> Task<N> {
                 changed = self.host_ports.changed() => changed?,
                 // Ports of pods come and go on br-int, which is none of these.
                 changed = async { state.wait_for(|s| !s.synced || s.bridges != bridges).await.map(drop) } => changed?,
-                () = ended(bridge.as_mut()) => {
+                () = kept.ended() => {
                     info!("ovs-vswitchd has closed the session with the external bridge");
-                    bridge = None;
                     tokio::time::sleep(RETRY).await;
                 }
                 () = tokio::time::sleep(again) => {
                     // Somebody else may have changed something: all is compared again.
-                    bridge.as_mut().map(|b| b.written.take());
+                    kept.forget();
                     table = None;
                 }
             }
@@ -217,25 +207,4 @@ fn told<T, E: Error>(what: &str, done: &Result<T, E>) -> bool {
         warn!("{what}: {e}: {}", causes(e));
     }
     done.is_ok()
-}
-
-/// Writes the flows unless they have been written in this session.
-async fn write(bridge: &mut Option<Bridge>, socket: &Path, want: BTreeSet<String>) -> Result<(), FlowError> {
-    let bridge = match bridge {
-        Some(bridge) => bridge,
-        none => none.insert(Bridge { session: Session::open(socket).await?, socket: socket.to_owned(), written: None }),
-    };
-    if bridge.written.as_ref() != Some(&want) {
-        replace(&bridge.socket, &want).await?;
-        info!(flows = want.len(), "flows of the external bridge are as they should be");
-        bridge.written = Some(want);
-    }
-    Ok(())
-}
-
-async fn ended(bridge: Option<&mut Bridge>) {
-    match bridge {
-        Some(bridge) => bridge.session.ended().await,
-        None => std::future::pending().await,
-    }
 }

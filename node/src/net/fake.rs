@@ -23,6 +23,8 @@ struct State {
     host_links: BTreeMap<String, HostLink>,
     shared_links: BTreeMap<String, SharedLink>,
     network: HostNetwork,
+    /// Ports of bridges.
+    joined: BTreeMap<String, String>,
     created: usize,
 }
 
@@ -115,6 +117,11 @@ impl NetOps for Fake {
     async fn delete_link(&self, name: &str) -> Result<(), NetError> {
         self.state.lock().unwrap().veths.remove(name);
         Ok(())
+    }
+
+    async fn join(&self, link: &str, bridge: &str) -> Result<bool, NetError> {
+        let mut state = self.state.lock().unwrap();
+        Ok(state.joined.insert(link.to_owned(), bridge.to_owned()).as_deref() != Some(bridge))
     }
 
     async fn apply_host_link(&self, link: &HostLink) -> Result<bool, NetError> {

@@ -99,6 +99,16 @@ impl Linux {
         Ok(())
     }
 
+    /// The socket of this namespace.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.host
+    }
+
+    /// Before a list.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.lists.lock().await
+    }
+
     async fn try_create(&self, veth: &Veth) -> Result<(), Error> {
         let netns = std::fs::File::open(&veth.netns).map_err(|e| Error::NamespaceError(e.to_string()))?;
         self.host.link().add(message::veth(veth, netns.as_raw_fd())).execute().await
@@ -179,6 +189,10 @@ impl NetOps for Linux {
             return Ok(());
         }
         request(done, || format!("deleting interface {name}"))
+    }
+
+    async fn join(&self, link: &str, bridge: &str) -> Result<bool, NetError> {
+        self.join_bridge(link, bridge).await
     }
 
     async fn apply_host_link(&self, want: &HostLink) -> Result<bool, NetError> {
@@ -333,14 +347,14 @@ async fn add_route(handle: &Handle, index: u32, route: &Route) -> Result<(), Net
     request(add.execute().await, || format!("adding the route to {}", route.dst))
 }
 
-fn sysctl(key: &str, value: &str) -> Result<(), NetError> {
+pub(super) fn sysctl(key: &str, value: &str) -> Result<(), NetError> {
     match std::fs::write(format!("/proc/sys/{key}"), value) {
         Err(e) => Err(NetError::Sysctl(key.to_owned(), e)),
         Ok(()) => Ok(()),
     }
 }
 
-fn request(done: Result<(), Error>, what: impl FnOnce() -> String) -> Result<(), NetError> {
+pub(super) fn request(done: Result<(), Error>, what: impl FnOnce() -> String) -> Result<(), NetError> {
     done.map_err(|e| NetError::Request(what(), e))
 }
 

@@ -3,6 +3,7 @@
 //! [`linux::Linux`] does it by rtnetlink; `fake::Fake` keeps it in memory for tests. Every operation may be repeated: what is
 //! already so stays untouched. Must not: know OVSDB, Kubernetes or CNI.
 
+mod bridge;
 mod ethtool;
 #[cfg(test)]
 pub mod fake;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use ovenbird_api::Mac;
 
+pub(crate) use bridge::ensure_sysctl;
 pub(crate) use message::OUR_PROTOCOL;
 
 /// Identity of a network namespace: device and inode of its nsfs file. A path may come to name another namespace; this
@@ -179,6 +181,9 @@ pub enum NetError {
     /// A link that should be there.
     #[error("interface {0} does not exist")]
     NoLink(String),
+    /// The name of a bridge is another's.
+    #[error("interface {0} is no bridge; rename it, or choose another name for the bridge")]
+    NoBridge(String),
     /// A link that should not be there.
     #[error("the sandbox {netns} already has an interface {ifname} that is not ours")]
     Taken {
@@ -215,6 +220,8 @@ pub trait NetOps: Send + Sync + 'static {
     fn host_link(&self, name: &str) -> impl Future<Output = Result<Option<Link>, NetError>> + Send;
     /// Deletes a link of this namespace; one that does not exist is a success.
     fn delete_link(&self, name: &str) -> impl Future<Output = Result<(), NetError>> + Send;
+    /// Makes a link of this namespace a port of a bridge, up. True when it was not.
+    fn join(&self, link: &str, bridge: &str) -> impl Future<Output = Result<bool, NetError>> + Send;
     /// Makes a link of this namespace as it should be. True when something had to be changed.
     fn apply_host_link(&self, link: &HostLink) -> impl Future<Output = Result<bool, NetError>> + Send;
     /// Gives a link of this namespace what is wanted. True when something had to be changed.

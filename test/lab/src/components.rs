@@ -61,6 +61,8 @@ pub fn master(layout: &Layout, index: u16) -> Result<Spec> {
     let mut args = vec![
         "--kubeconfig".to_owned(),
         kubeconfig(layout, Account::Master),
+        "--network-mode".into(),
+        layout.options.mode.to_string(),
         "--nb-address".into(),
         nb,
         "--cluster-subnets".into(),
@@ -122,6 +124,8 @@ pub fn node(layout: &Layout, node: &str, index: u16) -> Result<Spec> {
         node.into(),
         "--kubeconfig".into(),
         kubeconfig(layout, Account::Node),
+        "--network-mode".into(),
+        layout.options.mode.to_string(),
         "--ovs-address".into(),
         layout.ovs(node),
         "--sb-address".into(),

@@ -59,6 +59,22 @@ impl fmt::Display for Encap {
     }
 }
 
+/// The network of the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+pub enum Mode {
+    /// OVN's.
+    #[default]
+    Overlay,
+    /// kbr0 and obr0, without OVN: no central databases, no ovn-controller.
+    Classic,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Overlay { "overlay" } else { "classic" })
+    }
+}
+
 /// How the Northbound and the Southbound are served (ovsdb(7), "Service Models").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 pub enum ServiceModel {
@@ -107,6 +123,10 @@ pub struct Options {
     /// Number of nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_NODES)))]
     pub nodes: u16,
+    /// Network of the cluster
+    #[arg(long, value_enum, default_value_t)]
+    #[serde(default)]
+    pub mode: Mode,
     /// IP families of nodes and pods
     #[arg(long, value_enum, default_value_t = Family::Dual)]
     pub family: Family,
@@ -162,6 +182,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             nodes: 3,
+            mode: Mode::default(),
             family: Family::Dual,
             encap: Encap::Geneve,
             api: Api::Embedded,

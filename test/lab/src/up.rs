@@ -20,7 +20,7 @@ use ovenbird_kube::Cache;
 use tokio::time::{sleep, timeout};
 
 use crate::layout::Layout;
-use crate::options::{Api, Options};
+use crate::options::{Api, Mode, Options};
 use crate::progress::Progress;
 use crate::{api_server, cluster, components, fabric, ovn, real};
 
@@ -60,7 +60,11 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
         });
         anyhow::Ok(())
     };
+    let with_ovn = layout.options.mode != Mode::Classic;
     let central = async {
+        if !with_ovn {
+            return anyhow::Ok(());
+        }
         blocking(&layout, ovn::start_central).await?;
         progress.step("central: Northbound, Southbound, northd");
         anyhow::Ok(())
@@ -68,9 +72,11 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     let nodes = async {
         let nodes = layout.options.node_names().into_iter().zip(1..);
         try_join_all(nodes.map(|(node, index)| start_node(&layout, node, index))).await?;
-        progress.step(match layout.options.api {
-            Api::Real => "nodes: OVS, ovn-controller, containerd with its images",
-            _ => "nodes: OVS, ovn-controller",
+        progress.step(match (&layout.options.api, with_ovn) {
+            (Api::Real, true) => "nodes: OVS, ovn-controller, containerd with its images",
+            (Api::Real, false) => "nodes: OVS, containerd with its images",
+            (_, true) => "nodes: OVS, ovn-controller",
+            (_, false) => "nodes: OVS",
         });
         anyhow::Ok(())
     };
@@ -163,7 +169,9 @@ async fn start_node(layout: &Layout, node: String, index: u16) -> Result<()> {
 /// Names what does not come up.
 pub fn start_host(layout: &Layout, node: &str, index: u16) -> Result<()> {
     ovn::start_switch(layout, node, index)?;
-    ovn::start_controller(layout, node)?;
+    if layout.options.mode != Mode::Classic {
+        ovn::start_controller(layout, node)?;
+    }
     if layout.options.api == Api::Real { real::start_runtime(layout, node) } else { Ok(()) }
 }
 

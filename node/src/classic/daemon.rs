@@ -1,0 +1,167 @@
+//! The parts of a node of the classic network, run until the daemon is told to stop. Nothing of the data path is undone at the end.
+//!
+//! Must not: hold logic; a part that ends with an error ends the daemon, and whoever runs it starts it again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use backon::{ExponentialBuilder, Retryable};
+use ovenbird_api::{annotation, node as text};
+use ovenbird_classic::Settings;
+use ovenbird_cni_server::{Server, ServerConfig};
+use ovenbird_daemon::{access, rights};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::nodes;
+use super::ports::Ports;
+use super::task::{Task, ports_folder};
+use crate::cluster::{NodeFact, annotate};
+use crate::config::Config;
+use crate::daemon::{announce, out_of_patience, serve_http};
+use crate::metrics::Metrics;
+use crate::net::NetOps;
+use crate::net::linux::Linux;
+use crate::plug::{Parts, Plug};
+use crate::pods::PodBook;
+use crate::readiness::{Part, Readiness, Shown};
+use crate::vswitch::Vswitch;
+use crate::{chassis, cluster, restore, sweep};
+
+/// Runs the daemon.
+///
+/// # Errors
+/// When the host cannot be a node as configured, or a part fails for good.
+pub async fn run(config: Config, settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let client = access::connect(config.kubeconfig.as_deref()).await?;
+    let net = Arc::new(Linux::new().context("reaching the kernel's network")?);
+    let host_changes = net.changes().context("watching the kernel's network")?;
+    let mtu = pod_mtu(&config, &settings, &net).await?;
+    info!(node = config.node, mtu, ?settings, "starting");
+
+    let (readiness, metrics) = (Arc::new(Readiness::with(Part::Fabric)), Arc::new(Metrics::default()));
+    let pods = Arc::new(PodBook::new(config.node.clone(), cluster::lookup(client.clone())));
+    let vswitch = Vswitch::spawn(config.ovs.clone(), config.audit_interval);
+    let node = cluster::watch_node(client.clone(), &config.node);
+    cluster::watch_pods(client.clone(), &config.node, pods.clone());
+    let folder = ports_folder(&config);
+    let ports = Ports::new(net.clone(), vswitch.clone(), &settings.bridge, folder.clone())
+        .with_context(|| format!("making {}", folder.display()))?;
+    let ports = Arc::new(ports);
+
+    let plug = Arc::new(Plug::new(Parts {
+        net: net.clone(),
+        cable: ports.clone(),
+        pods: pods.clone(),
+        readiness: readiness.clone(),
+        metrics: metrics.clone(),
+        tell: cluster::events(client.clone(), &config.node),
+        mtu,
+    }));
+    let server = Server::bind(ServerConfig { socket: config.cni_socket.clone(), deadline: config.cni_timeout })?;
+    readiness.set(Part::Socket, true);
+    let declared = CancellationToken::new();
+    let task = Task {
+        config: config.clone(),
+        settings,
+        mtu,
+        net: net.clone(),
+        vswitch: vswitch.clone(),
+        node: node.clone(),
+        members: nodes::watch_members(client.clone()),
+        host_changes: host_changes.clone(),
+        ports: ports.clone(),
+        readiness: readiness.clone(),
+        declared: declared.clone(),
+    };
+    let shown = Shown { metrics, readiness: readiness.clone(), vswitch: vswitch.clone() };
+    let parts = async {
+        tokio::try_join!(
+            async { serve_http(&config, shown, stop.clone()).await.context("serving metrics") },
+            async { task.run().await.context("keeping bridges and tunnels") },
+            async {
+                let run = tell_node(&config, &net, client.clone(), node, host_changes, mtu);
+                run.await.context("annotating the Node")
+            },
+            async {
+                let run = restore::run(&*net, &ports, &plug, &pods, &readiness, &declared);
+                run.await.context("taking over existing ports")?;
+                sweep::run(&plug, &pods, &stop).await;
+                Ok(())
+            },
+            async {
+                let mut state = vswitch.state();
+                loop {
+                    readiness.set(Part::Vswitch, state.borrow_and_update().synced);
+                    state.changed().await?;
+                }
+                #[expect(unreachable_code, reason = "names the type of the block")]
+                anyhow::Ok(())
+            },
+            announce(&config, &readiness),
+        )
+    };
+    tokio::select! {
+        ended = parts => ended.map(|_| ()),
+        // After a stop the requests under way are answered first.
+        served = server.serve(plug.clone(), stop.clone()) => served.context("serving CNI"),
+        () = out_of_patience(&stop) => Ok(()),
+    }
+}
+
+/// MTU of pods: what the host's way to other nodes leaves.
+async fn pod_mtu(config: &Config, settings: &Settings, net: &Linux) -> anyhow::Result<u32> {
+    let host = net.host_network().await.context("reading the host's network")?;
+    let endpoint = chassis::encap_ip(config, &host)?;
+    Ok(chassis::mtu_less(config, endpoint, &host, settings.tunnel.overhead(endpoint))?)
+}
+
+/// Keeps the annotations of the Node as they should be.
+async fn tell_node(
+    config: &Config,
+    net: &Linux,
+    client: kube::Client,
+    mut node: watch::Receiver<NodeFact>,
+    mut host_changes: watch::Receiver<u64>,
+    mtu: u32,
+) -> anyhow::Result<()> {
+    loop {
+        host_changes.borrow_and_update();
+        let fact = node.borrow_and_update().clone();
+        match net.host_network().await.map_err(anyhow::Error::from).and_then(|host| {
+            let endpoint = chassis::encap_ip(config, &host)?;
+            Ok(BTreeMap::from([
+                (annotation::NODE_ENCAP_IPS, text::format_encap_ips(&[endpoint])),
+                (
+                    annotation::NODE_PRIMARY_IFADDR,
+                    text::format_primary_ifaddr(&chassis::primary(&host, Some(endpoint))),
+                ),
+                (annotation::HOST_CIDRS, text::format_host_cidrs(&chassis::host_cidrs(&host))),
+                (annotation::POD_MTU, text::format_pod_mtu(mtu)),
+            ]))
+        }) {
+            Ok(want) => {
+                let write = || annotate(&client, &config.node, &fact.annotations, &want);
+                let retry = ExponentialBuilder::default().with_max_delay(Duration::from_secs(10)).without_max_times();
+                let told = |e: &kube::Error, _| {
+                    if !rights::was_told(e) {
+                        warn!("writing annotations of the Node: {e}");
+                    }
+                };
+                tokio::select! {
+                    written = write.retry(retry).notify(told) => drop(written?),
+                    changed = node.changed() => { changed?; continue; }
+                    changed = host_changes.changed() => { changed?; continue; }
+                }
+            }
+            Err(e) => warn!("the host's network: {e:#}"),
+        }
+        tokio::select! {
+            changed = node.changed() => changed?,
+            changed = host_changes.changed() => changed?,
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The node in `--network-mode classic`: bridges, tunnels and pods without OVN.
+//!
+//! ```text
+//! Nodes, kernel, settings --> [task]: Fabric --> Open_vSwitch, flows of obr0, kbr0 with addresses and routes, nftables
+//! CNI --> plug --> [ports]: veth is a port of kbr0         [daemon] puts the parts together
+//! ```
+//!
+//! What a node should have is decided by the crate `ovenbird-classic`.
+
+pub mod daemon;
+pub mod nodes;
+pub mod ports;
+pub mod settings;
+pub mod task;
+
+pub use settings::NetworkMode;

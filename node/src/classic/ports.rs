@@ -1,0 +1,142 @@
+//! [`Cable`] of the classic network: the host end of a pod's veth is a port of kbr0.
+//!
+//! ```text
+//! declare --> /run/ovenbird/ports/LINK.json          until_connected --> bridge stands --> port of kbr0
+//! ```
+//!
+//! The files are gone with the next boot, as the links are. Must not: trust a file whose link or namespace is gone (`restore` looks).
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ovenbird_cni_server::{Attachment, CniError, Code};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::cable::Cable;
+use crate::net::{NetError, NetOps, causes};
+use crate::rows::PodPort;
+use crate::vswitch::Vswitch;
+
+/// See the file header.
+pub struct Ports<N> {
+    net: Arc<N>,
+    vswitch: Vswitch,
+    bridge: String,
+    folder: PathBuf,
+    /// The bridge stands.
+    stands: watch::Sender<bool>,
+}
+
+impl<N: NetOps> Ports<N> {
+    /// Ports of `bridge`, remembered in `folder`, which is made.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn new(net: Arc<N>, vswitch: Vswitch, bridge: &str, folder: PathBuf) -> std::io::Result<Ports<N>> {
+        std::fs::create_dir_all(&folder)?;
+        Ok(Ports { net, vswitch, bridge: bridge.to_owned(), folder, stands: watch::Sender::new(false) })
+    }
+
+    /// The bridge stands; after it was `made` anew its ports are plugged in again.
+    pub async fn stand(&self, made: bool) {
+        let known = if made { self.read() } else { Vec::new() };
+        for port in known {
+            let host = PodPort::host_name(&port.attachment);
+            match self.net.join(&host, &self.bridge).await {
+                // Of a pod that is on its way out, or a file that restore has not looked at yet.
+                Ok(_) | Err(NetError::NoLink(_)) => {}
+                Err(e) => warn!("{e}: {}", causes(&e)),
+            }
+        }
+        self.stands.send_replace(true);
+    }
+
+    fn file(&self, attachment: &Attachment) -> PathBuf {
+        self.folder.join(format!("{}.json", PodPort::host_name(attachment)))
+    }
+
+    fn read(&self) -> Vec<PodPort> {
+        let files = match std::fs::read_dir(&self.folder) {
+            Ok(files) => files,
+            Err(e) => {
+                warn!("reading {}: {e}", self.folder.display());
+                return Vec::new();
+            }
+        };
+        let paths =
+            files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "json"));
+        paths.filter_map(|path| read_port(&path)).collect()
+    }
+}
+
+fn read_port(path: &Path) -> Option<PodPort> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let ids: BTreeMap<String, String> = serde_json::from_str(&text).ok()?;
+    let port = PodPort::from_ids(|key| ids.get(key).map(String::as_str));
+    if port.is_none() {
+        warn!("{} tells of no port; it is left alone", path.display());
+    }
+    port
+}
+
+/// In one step: a reader finds all of it or nothing.
+fn write_port(path: &Path, port: &PodPort) -> std::io::Result<()> {
+    let ids: BTreeMap<&str, String> = port.external_ids().into_iter().collect();
+    let draft = path.with_extension("new");
+    let mut file = std::fs::File::create(&draft)?;
+    file.write_all(serde_json::to_string_pretty(&ids)?.as_bytes())?;
+    std::fs::rename(&draft, path)
+}
+
+impl<N: NetOps> Cable for Ports<N> {
+    async fn ports(&self) -> Result<Vec<PodPort>, CniError> {
+        Ok(self.read())
+    }
+
+    async fn until_ready(&self) -> Result<bool, CniError> {
+        // The sender lives as long as self.
+        drop(self.stands.subscribe().wait_for(|stands| *stands).await);
+        Ok(self.vswitch.state().borrow().userspace)
+    }
+
+    fn declare(&self, port: &PodPort) {
+        let file = self.file(&port.attachment);
+        if let Err(e) = write_port(&file, port) {
+            warn!("writing {}: {e}; a daemon that starts later will not know this port", file.display());
+        }
+    }
+
+    fn withdraw(&self, attachment: &Attachment) -> impl Future<Output = ()> + Send + use<N> {
+        let file = self.file(attachment);
+        match std::fs::remove_file(&file) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => warn!("removing {}: {e}", file.display()),
+            _ => {}
+        }
+        std::future::ready(())
+    }
+
+    async fn until_connected(&self, port: &PodPort) -> Result<(), CniError> {
+        let joined = self.net.join(&PodPort::host_name(&port.attachment), &self.bridge).await;
+        let refused = |e: NetError| CniError::new(Code::Internal, e.to_string()).details(causes(&e));
+        joined.map(drop).map_err(refused)
+    }
+
+    async fn connected(&self, port: &PodPort) -> Result<Result<(), String>, CniError> {
+        Ok(match self.net.join(&PodPort::host_name(&port.attachment), &self.bridge).await {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(format!("it was no port of {}; it is one again", self.bridge)),
+            Err(e) => Err(format!("{e}: {}", causes(&e))),
+        })
+    }
+
+    async fn fault(&self, _: &Attachment) -> Option<String> {
+        None
+    }
+
+    fn allow_deletes(&self) {
+        self.vswitch.allow_deletes();
+    }
+}
