@@ -14,6 +14,7 @@ const LAW: &[(&str, &[&str])] = &[
     ("schema/generate", &[]),
     ("reconcile", &["ovsdb"]),
     ("api", &[]),
+    ("nft", &[]),
     ("topology", &["ovenbird-schema", "ovenbird-reconcile", "ovsdb", "ovenbird-api"]),
     ("classic", &["ovenbird-schema", "ovenbird-reconcile", "ovsdb", "ovenbird-api"]),
     ("daemon", &[]),
