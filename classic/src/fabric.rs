@@ -69,6 +69,13 @@ impl Member {
     pub fn mac(&self) -> Option<Mac> {
         Mac::of_any(self.gateways().iter().map(IpNet::addr))
     }
+
+    /// MAC of its obr0: another than kbr0's.
+    pub fn switch_mac(&self) -> Option<Mac> {
+        let Mac([_, rest @ ..]) = self.mac()?;
+        let [a, b, c, d, e] = rest;
+        Some(Mac([0x0e, a, b, c, d, e]))
+    }
 }
 
 impl Fabric {

@@ -87,6 +87,8 @@ fn tunnels_of_the_tree() {
     assert_eq!(names.len(), 2);
     assert!(names[0].starts_with("gre-") && names[0].len() == 12, "{names:?}");
     assert_eq!(names[1], "gre2");
+    let other = fabric.tunnels(&Existing::new()).remove(1).1;
+    assert_ne!(names[0], other);
     let text = format!("{:?}", fabric.rows());
-    assert!(text.contains("stp-priority") && text.contains("8192"), "{text}");
+    assert!(text.contains("stp-priority") && text.contains("8192") && text.contains("0e:58:0a:80:02:01"), "{text}");
 }

@@ -93,14 +93,15 @@ impl Fabric {
             return vec![tunnel("", None, format!("{kind}0"))];
         }
         let of_peer = |name: &str| {
-            // Eight digits of the row's identity: names of interfaces have 15 characters.
+            // The first digits of the row's identity: names of interfaces have 15 characters.
             let text = row_uuid(port::TABLE.name, &Owner::new(TUNNEL, name), "").simple().to_string();
-            format!("{}-{}", &kind[..3], &text[text.len() - 8..])
+            format!("{}-{}", &kind[..3], &text[..8])
         };
         self.links().into_iter().map(|peer| tunnel(&peer.name, Some(peer.address), of_peer(&peer.name))).collect()
     }
 
-    /// The first node by name is the root of the tree, the second is next; the others leave it to their addresses.
+    /// The first node by name is the root of the tree, the second is next; the others leave it to their MACs. OVS would give all nodes one MAC,
+    /// made from the bridge's name, as internal ports and tunnels have none that count.
     fn tree(&self) -> Vec<(Atom, Option<Atom>)> {
         let priority = match self.place() {
             place @ 0..=1 => (place + 1) * PRIORITY_STEP,
@@ -109,6 +110,7 @@ impl Fabric {
         let of = |variant| self.settings.variant == variant;
         let delay = self.settings.forward_delay.map(|seconds| seconds.to_string());
         let keys = [
+            ("hwaddr", self.own.switch_mac().map(|mac| mac.to_string())),
             ("rstp-forward-delay", delay.clone().filter(|_| of(Variant::Rstp))),
             ("rstp-priority", of(Variant::Rstp).then(|| priority.to_string())),
             ("stp-forward-delay", delay.filter(|_| of(Variant::Stp))),

@@ -226,10 +226,10 @@ impl PodPort {
         Owner::new(SANDBOX, format!("{}/{}", attachment.container_id, attachment.ifname))
     }
 
-    /// Name of the host end: `ov` and 12 digits of the row's identity, which fit in 15 bytes and differ between attachments.
+    /// Name of the host end: `ov` and the first 12 digits of the row's identity, which fit in 15 bytes and differ between attachments.
     pub fn host_name(attachment: &Attachment) -> String {
         let text = row_uuid(port::TABLE.name, &PodPort::owner_of(attachment), "").simple().to_string();
-        format!("ov{}", &text[text.len() - 12..])
+        format!("ov{}", &text[..12])
     }
 
     /// Namespace and name of the pod. Neither contains `_`.

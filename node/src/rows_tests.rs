@@ -85,6 +85,9 @@ fn a_host_name_is_short_and_differs_by_sandbox_and_interface() {
     assert_eq!(name("c0ffee", "eth0").len(), 14);
     assert_ne!(name("c0ffee", "eth0"), name("c0ffee", "eth1"));
     assert_ne!(name("c0ffee", "eth0"), name("c0ffee2", "eth0"));
+    // Of a full node, and then some.
+    let all: std::collections::BTreeSet<String> = (0..5000).map(|id| name(&format!("sandbox{id}"), "eth0")).collect();
+    assert_eq!(all.len(), 5000);
 }
 
 proptest! {

@@ -40,9 +40,9 @@ impl<N: NetOps> Ports<N> {
         Ok(Ports { net, vswitch, bridge: bridge.to_owned(), folder, stands: watch::Sender::new(false) })
     }
 
-    /// The bridge stands; after it was `made` anew its ports are plugged in again.
-    pub async fn stand(&self, made: bool) {
-        let known = if made { self.read() } else { Vec::new() };
+    /// The bridge stands; where it may be a new one its ports are plugged in again.
+    pub async fn stand(&self, new: bool) {
+        let known = if new { self.read() } else { Vec::new() };
         for port in known {
             let host = PodPort::host_name(&port.attachment);
             match self.net.join(&host, &self.bridge).await {

@@ -89,7 +89,8 @@ impl Task {
         self.node.wait_for(|node| !node.subnets.is_empty()).await?;
         self.readiness.set(Part::Subnets, true);
         self.members.wait_for(Option::is_some).await?;
-        let mut written = Written { rows: None, owners: BTreeSet::new(), kept: Kept::new(socket), table: None };
+        let kept = Kept::new(socket, &self.settings.ovs_bridge);
+        let mut written = Written { rows: None, owners: BTreeSet::new(), kept, table: None };
         let mut state = self.vswitch.state();
         loop {
             let now = state.wait_for(|s| s.synced).await?.clone();
@@ -150,7 +151,8 @@ impl Task {
         let existing = existing(bridge, self.settings.tunnel.as_str());
         let tunnel = self.declare(fabric, existing, written);
         self.declared.cancel();
-        let joined = self.apply_bridge(fabric, state.userspace).await?;
+        // At a start, and from time to time, somebody else may have made the bridge anew.
+        let joined = self.apply_bridge(fabric, state.userspace, written.table.is_none()).await?;
         let mut done = joined && self.write_table(written).await;
         let ofport = |name: &str| bridge?.ports.get(name)?.ofport.map(|n| n.to_string());
         let attach = match fabric.attachment().port {
@@ -190,7 +192,7 @@ impl Task {
     }
 
     /// The Linux bridge. False when the link that joins it with the OVS bridge is not there yet.
-    async fn apply_bridge(&self, fabric: &Fabric, userspace: bool) -> Result<bool, NetError> {
+    async fn apply_bridge(&self, fabric: &Fabric, userspace: bool, suspect: bool) -> Result<bool, NetError> {
         let name = &self.settings.bridge;
         let made = self.net.ensure_bridge(name).await?;
         self.settle(name)?;
@@ -198,7 +200,7 @@ impl Task {
             self.net.apply_host_link(&link).await?;
         }
         self.net.apply_neighbours(name, &v6(&self.config.cluster_subnets), &fabric.neighbours()).await?;
-        self.ports.stand(made).await;
+        self.ports.stand(made || suspect).await;
         if let (link, Some(port)) = (fabric.attachment().link, fabric.attachment().port)
             && link != port
         {

@@ -79,15 +79,17 @@ pub async fn replace(socket: &Path, flows: &BTreeSet<String>) -> Result<(), Flow
 
 /// The flows of one bridge as they were written last, for as long as its vswitchd lives.
 pub struct Kept {
+    /// For people.
+    bridge: String,
     socket: PathBuf,
     session: Option<Session>,
     written: Option<BTreeSet<String>>,
 }
 
 impl Kept {
-    /// Of the bridge behind this socket; nothing is known of its flows.
-    pub fn new(socket: PathBuf) -> Kept {
-        Kept { socket, session: None, written: None }
+    /// Of the bridge behind this socket, with what it is called; nothing is known of its flows.
+    pub fn new(socket: PathBuf, bridge: &str) -> Kept {
+        Kept { bridge: bridge.to_owned(), socket, session: None, written: None }
     }
 
     /// Makes the flows these, unless they were written in this session.
@@ -100,7 +102,7 @@ impl Kept {
         }
         if self.written.as_ref() != Some(&want) {
             replace(&self.socket, &want).await?;
-            info!(flows = want.len(), "flows behind {} are as they should be", self.socket.display());
+            info!(flows = want.len(), "flows of {} are as they should be", self.bridge);
             self.written = Some(want);
         }
         Ok(())

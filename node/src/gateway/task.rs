@@ -76,7 +76,7 @@ impl<N: NetOps> Task<N> {
         self.services.wait_for(Option::is_some).await?;
         self.service_cidrs.wait_for(Option::is_some).await?;
         self.local.wait_for(Option::is_some).await?;
-        let mut kept = Kept::new(socket);
+        let mut kept = Kept::new(socket, "the external bridge");
         let mut table = None;
         let mut state = self.vswitch.state();
         loop {

@@ -249,7 +249,7 @@ impl Lab {
     pub fn readdress(&mut self, node: &str, host: u16) -> Result<()> {
         self.layout.options.moved.insert(node.to_owned(), host);
         self.layout.save()?;
-        real::certify_node(&self.layout, node)
+        if self.layout.options.api == ApiServer::Real { real::certify_node(&self.layout, node) } else { Ok(()) }
     }
 
     /// Which process a component is.

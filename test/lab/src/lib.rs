@@ -41,7 +41,7 @@ pub use down::down;
 pub use lab::Lab;
 pub use layout::Layout;
 pub use matrix::{Cell, Check, Destination, Matrix, Source};
-pub use options::{Api, DEFAULT_DIR, Encap, Family, Options, ServiceModel, Uplink};
+pub use options::{Api, DEFAULT_DIR, Encap, Family, Mode, Options, ServiceModel, Uplink};
 pub use place::Place;
 pub use process::{ProcessId, Processes, Record, Spec, wait_for};
 pub use progress::Progress;
