@@ -62,7 +62,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Say whether NetworkPolicies let traffic of a pod pass, and by which rule.
+    /// Say whether NetworkPolicies and admin policies let traffic of a pod pass, and by which rule.
     #[command(after_help = EXAMPLES)]
     Policy(Policy),
 }

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! It reads facts and selections, as the translation does, and no rows: so it can be held against what OVN makes of the rows. Work grows with
-//! the policies of one namespace, and lists are bounded. Must not: change anything, or record what it reads.
+//! the policies of one namespace and with the admin policies, and lists are bounded. Must not: change anything, or record what it reads.
 
+mod admin;
 pub mod answer;
 mod ends;
 mod judge;
@@ -15,10 +16,13 @@ pub mod query;
 mod traffic;
 mod words;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ovsdb::Str;
+
 use crate::Config;
-use crate::facts::NetworkPolicyFact;
+use crate::facts::{AdminKind, PodFact};
 use crate::snapshot::Snapshot;
 use crate::view::View;
 
@@ -130,9 +134,8 @@ fn decide(
     let mut notes = [&source.notes[..], &destination.notes].concat();
     let [from, to] = [&source, &destination].map(|party| party.addresses.first().and_then(|address| address.pod));
     let sides = [(from, Direction::Egress), (to, Direction::Ingress)];
-    let policies = sides.iter().filter_map(|(pod, direction)| pod.map(|pod| judge.isolating(pod, *direction)));
-    notes.extend(problems(policies.flatten()));
-    notes.extend(limits(judge));
+    let sides = sides.into_iter().filter_map(|(pod, direction)| Some((pod?, direction)));
+    notes.extend(policy_notes(judge, &sides.collect::<Vec<_>>()));
     notes.dedup();
     let port = query.port.as_ref().map(ToString::to_string);
     Ok(Decision { verdict, source: source.name, destination: destination.name, port, paths, notes })
@@ -143,32 +146,32 @@ fn path(ends: &Ends<'_>, judge: &Judge<'_>, from: &Address<'_>, to: &Address<'_>
     let side = |direction, pod, other| judge.judge(Side { direction, pod, other, target: to.pod });
     let egress = from.pod.map(|pod| side(Direction::Egress, pod, to));
     let ingress = to.pod.map(|pod| side(Direction::Ingress, pod, from));
-    let mut passes = judge.asked.of(&traffic::Traffic::everything());
+    let asked = judge.asked.traffic();
+    let mut passes = asked.clone();
     for (_, some) in egress.iter().chain(&ingress) {
         passes = passes.and(some);
     }
-    let verdict = match (judge.asked, passes.is_nothing()) {
-        (_, true) => Verdict::Denied,
-        (Asked::Anything, false) if !passes.is_everything() => Verdict::Partly,
-        _ => Verdict::Allowed,
+    let verdict = match (passes.is_nothing(), passes == asked) {
+        (true, _) => Verdict::Denied,
+        (false, true) => Verdict::Allowed,
+        (false, false) => Verdict::Partly,
     };
     let texts = match judge.asked {
         Asked::Icmp if !passes.is_nothing() => vec!["icmp".to_owned()],
-        _ => passes.texts(),
+        _ => words::traffic(&passes),
     };
-    let len = texts.len();
     Path {
         source: from.ip,
         destination: to.ip,
         verdict,
-        passes: words::cut(texts.into_iter(), len),
+        passes: texts,
         egress: egress.map(|(judgement, _)| judgement),
         ingress: ingress.map(|(judgement, _)| judgement),
         microflow: microflow::of(ends.snapshot, from, to, judge.asked),
     }
 }
 
-/// All that isolates a pod.
+/// All that isolates a pod, and all rules of admin policies about it.
 fn overview(ends: &Ends<'_>, judge: &Judge<'_>, query: &Query) -> Result<Overview, Refusal> {
     let fact = ends.fact(&query.pod)?;
     let (pod, node) = (fact.key.to_string(), fact.node.as_ref().map(ToString::to_string));
@@ -183,29 +186,38 @@ fn overview(ends: &Ends<'_>, judge: &Judge<'_>, query: &Query) -> Result<Overvie
     };
     let directions = [Direction::Ingress, Direction::Egress];
     let [ingress, egress] = directions.map(|direction| judge.isolation(fact, direction));
-    let policies = directions.iter().flat_map(|direction| judge.isolating(fact, *direction));
-    notes.extend(problems(policies));
-    notes.extend(limits(judge));
+    notes.extend(policy_notes(judge, &directions.map(|direction| (fact, direction))));
     Ok(Overview { pod, node, addresses, ingress, egress, notes })
 }
 
-/// What is wrong with policies: it opens nothing.
-fn problems<'a>(policies: impl Iterator<Item = &'a NetworkPolicyFact>) -> Vec<String> {
-    let mut faulty: Vec<&NetworkPolicyFact> = policies.filter(|policy| !policy.problems.is_empty()).collect();
-    faulty.sort_unstable_by_key(|policy| &policy.key);
-    faulty.dedup_by_key(|policy| &policy.key);
-    let problems = faulty.iter().flat_map(|policy| policy.problems.iter().map(move |problem| (policy, problem)));
-    let text = problems.map(|(policy, p)| format!("{}: {}: {}; it lets nothing pass", policy.key, p.field, p.message));
-    text.take(PROBLEMS).collect()
-}
-
-/// What the answer leaves out.
-fn limits(judge: &Judge<'_>) -> Option<String> {
+/// What a reader should know of the policies that are asked: what cannot be read of them, and what is not in effect.
+fn policy_notes(judge: &Judge<'_>, sides: &[(&PodFact, Direction)]) -> Vec<String> {
     if !judge.config.network_policy() {
-        return Some("policies are switched off (--enable-network-policy=false)".to_owned());
+        return vec!["policies are switched off (--enable-network-policy=false)".to_owned()];
     }
-    let admin = judge.snapshot.policies().any_admin();
-    admin.then(|| {
-        "there are admin policies, which this answer leaves out; --live shows what OVN makes of them".to_owned()
-    })
+    let mut faulty = BTreeMap::new();
+    for (pod, direction) in sides {
+        for policy in judge.isolating(pod, *direction) {
+            faulty.insert((None, &policy.key), (&policy.problems, "it lets nothing pass"));
+        }
+        for policy in judge.admin_of(pod) {
+            let (kind, name) = &policy.key;
+            faulty.insert(
+                (Some(*kind), name),
+                (&policy.problems, "it opens nothing, and what denies or passes denies more"),
+            );
+        }
+    }
+    let named = |(kind, name): &(Option<AdminKind>, &Str)| match kind {
+        Some(kind) => format!("{} {name}", kind.as_str()),
+        None => name.to_string(),
+    };
+    let problems = faulty.iter().flat_map(|(key, (problems, so))| problems.iter().map(move |p| (key, p, so)));
+    let text = problems.map(|(key, p, so)| format!("{}: {}: {}; {so}", named(key), p.field, p.message));
+    let placed = |(kind, name): &(Option<AdminKind>, &Str)| {
+        kind.is_none_or(|kind| judge.snapshot.policies().place(&(kind, (*name).clone())).is_some())
+    };
+    let without = faulty.keys().filter(|key| !placed(key));
+    let without = without.map(|key| format!("{} is not in effect: OVN has no priorities left for it", named(key)));
+    text.take(PROBLEMS).chain(without.take(PROBLEMS)).collect()
 }

@@ -71,11 +71,6 @@ impl Policies {
         self.admin.get(key).map(|policy| &**policy)
     }
 
-    /// True when there is an admin policy.
-    pub fn any_admin(&self) -> bool {
-        !self.admin.is_empty()
-    }
-
     /// The priority of an admin policy's first rule; `None` without room.
     pub fn place(&self, key: &AdminKey) -> Option<i64> {
         self.places.get(key).copied().flatten()
@@ -83,7 +78,7 @@ impl Policies {
 
     /// The policies of the last tier that have room, in their order.
     pub fn baseline(&self) -> impl Iterator<Item = &AdminPolicyFact> {
-        let baseline = self.in_order().into_iter().filter(|policy| policy.tier == Tier::Baseline);
+        let baseline = self.admin_in_order().into_iter().filter(|policy| policy.tier == Tier::Baseline);
         baseline.filter(|policy| self.place(&policy.key).is_some())
     }
 
@@ -190,7 +185,7 @@ impl Policies {
         let mut next = [ADMIN[0], BASELINE[0]];
         let mut places = BTreeMap::new();
         let policies: Vec<(&AdminPolicyFact, i64)> =
-            self.in_order().into_iter().map(|policy| (policy, self.slots_of(policy))).collect();
+            self.admin_in_order().into_iter().map(|policy| (policy, self.slots_of(policy))).collect();
         let of_admin = policies.iter().filter(|(policy, _)| policy.tier == Tier::Admin);
         let mut needed: i64 = of_admin.map(|(_, slots)| slots).sum();
         for (policy, slots) in policies {
@@ -213,7 +208,7 @@ impl Policies {
     }
 
     /// Admin policies in the order in which they are asked.
-    fn in_order(&self) -> Vec<&AdminPolicyFact> {
+    pub fn admin_in_order(&self) -> Vec<&AdminPolicyFact> {
         let mut policies: Vec<&AdminPolicyFact> = self.admin.values().map(|policy| &**policy).collect();
         policies.sort_by(|a, b| a.order().cmp(&b.order()));
         policies

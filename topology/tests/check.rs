@@ -7,10 +7,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use ovenbird_topology::check::answer::{Answer, Decision, Isolation, Judgement, Overview, Rule};
+use ovenbird_topology::check::answer::{AdminRule, Answer, Decision, Isolation, Judgement, Overview, Rule};
 use ovenbird_topology::check::{Query, Refusal};
 use ovenbird_topology::{
-    Change, Config, Engine, Fact, Interner, NamespaceFact, NetworkPolicyFact, NodeFact, PodFact, ServiceFact,
+    AdminKind, AdminPolicyFact, Change, Config, Engine, Fact, Interner, NamespaceFact, NetworkPolicyFact, NodeFact,
+    PodFact, ServiceFact,
 };
 use serde_json::{Value, json};
 
@@ -32,7 +33,13 @@ fn cluster() -> Engine {
                 &serde_json::from_value(object).unwrap(),
                 &mut interner,
             )),
-            other => panic!("kind {other}"),
+            other => {
+                let kind = AdminKind::ALL.into_iter().find(|kind| kind.as_str() == other).unwrap();
+                let [metadata, spec] = ["metadata", "spec"].map(|part| object[part].clone());
+                let (metadata, spec) =
+                    (serde_json::from_value(metadata).unwrap(), serde_json::from_value(spec).unwrap());
+                Fact::AdminPolicy(AdminPolicyFact::new(kind, &metadata, &spec, &mut interner))
+            }
         }));
     }
     engine
@@ -83,12 +90,22 @@ fn decision_text(decision: &Decision) -> String {
 }
 
 fn judgement_text(direction: &str, judgement: &Judgement) -> String {
-    let Judgement { pod, state, isolated_by, rules, others, left_out } = judgement;
+    let Judgement { pod, state, admin, isolated_by, rules, others, undecided, left_out } = judgement;
     let mut out = format!("    {direction} of {pod}: {state:?} [{}]", isolated_by.join(" "));
     out += if *left_out > 0 { " ...\n" } else { "\n" };
+    admin.iter().for_each(|rule| out += &admin_text(rule));
     rules.iter().for_each(|rule| out += &rule_text("+", rule));
     others.iter().for_each(|other| out += &rule_text(&format!("- {:?}:", other.misses), &other.rule));
+    if !admin.is_empty() && !undecided.is_empty() {
+        writeln!(out, "      undecided: {}", undecided.join(", ")).unwrap();
+    }
     out
+}
+
+fn admin_text(of: &AdminRule) -> String {
+    let AdminRule { kind, tier, name, action, rule } = of;
+    let name = name.as_deref().map_or_else(String::new, |name| format!(" {name:?}"));
+    rule_text(&format!("{tier:?} {action:?}{name}: {kind}"), rule)
 }
 
 fn rule_text(sign: &str, rule: &Rule) -> String {
@@ -101,9 +118,10 @@ fn overview_text(overview: &Overview) -> String {
     let Overview { pod, node, addresses, ingress, egress, notes } = overview;
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let mut out = format!("{pod} on {}: {}\n", node.as_deref().unwrap_or("-"), addresses.join(" "));
-    for (direction, Isolation { isolated_by, rules, left_out }) in [("ingress", ingress), ("egress", egress)] {
+    for (direction, Isolation { isolated_by, rules, admin, left_out }) in [("ingress", ingress), ("egress", egress)] {
         writeln!(out, "  {direction} [{}] {left_out}", isolated_by.join(" ")).unwrap();
         rules.iter().for_each(|rule| out += &rule_text("+", rule));
+        admin.iter().for_each(|rule| out += &admin_text(rule));
     }
     notes.iter().for_each(|note| writeln!(out, "  note: {note}").unwrap());
     out
@@ -146,4 +164,27 @@ fn lists_are_bounded() {
     assert!(ingress.rules.iter().all(|rule| rule.ports.len() <= 33 && rule.peers.len() <= 33));
     let Ok(Answer::Overview(overview)) = engine.check(&query("web/a")) else { panic!("no overview") };
     assert_eq!((overview.ingress.rules.len(), overview.ingress.left_out), (100, 203));
+}
+
+#[test]
+fn what_has_no_room_is_not_in_effect() {
+    let mut engine = cluster();
+    let mut interner = Interner::default();
+    for (name, priority) in [("full", 1), ("late", 2)] {
+        let rule = json!({"action": "Deny", "to": [{"namespaces": {}}]});
+        let spec = json!({"tier": "Baseline", "priority": priority, "subject": {"namespaces": {}},
+            "egress": vec![rule; 990]});
+        let (meta, spec) = (json!({"name": name}), serde_json::from_value(spec).unwrap());
+        let meta = serde_json::from_value(meta).unwrap();
+        let fact = AdminPolicyFact::new(AdminKind::ClusterNetworkPolicy, &meta, &spec, &mut interner);
+        engine.apply(Change::Upsert(Fact::AdminPolicy(fact)));
+    }
+    let Ok(Answer::Overview(overview)) = engine.check(&query("web/a")) else { panic!("no overview") };
+    assert_eq!((overview.egress.admin.len(), overview.egress.left_out), (100, 890));
+    assert_eq!(overview.notes, ["ClusterNetworkPolicy late is not in effect: OVN has no priorities left for it"]);
+    let Ok(Answer::Decision(decision)) = engine.check(&query("web/a --to web/b --port 80")) else {
+        panic!("no decision")
+    };
+    let egress = decision.paths[0].egress.as_ref().unwrap();
+    assert_eq!((&*egress.admin[0].rule.policy, egress.admin.len()), ("full", 1));
 }

@@ -5,7 +5,8 @@
 use std::fmt::Write as _;
 
 use ovenbird_topology::check::answer::{
-    Answer, Decision, Direction, Isolation, Judgement, Miss, Overview, Path, Rule, State, Verdict,
+    Action, AdminRule, Answer, Decision, Direction, Isolation, Judgement, Miss, Overview, Path, Rule, State, Tier,
+    Verdict,
 };
 
 use super::trace::Traced;
@@ -106,7 +107,7 @@ fn add_bundle(out: &mut String, bundle: &Bundle<'_>, style: Style) {
         lines.extend(judgement.iter().map(|of| (format!("{direction} {}", of.pod), verdict_of(of.state), why(of))));
     }
     if lines.is_empty() {
-        lines.push(("no pod".to_owned(), Verdict::Allowed, vec!["NetworkPolicies are for pods alone".to_owned()]));
+        lines.push(("no pod".to_owned(), Verdict::Allowed, vec!["policies are for pods alone".to_owned()]));
     }
     let snapshot_only = lines.len();
     for (way, traced) in &bundle.ways {
@@ -149,17 +150,60 @@ fn verdict_of(state: State) -> Verdict {
     }
 }
 
-/// Why a side says what it says, line by line.
+/// Why a side says what it says, line by line, in the order in which policies are asked.
 fn why(of: &Judgement) -> Vec<String> {
-    let isolated = || format!("isolated by {}", of.isolated_by.join(", "));
-    let mut lines = match of.state {
+    match of.state {
         State::Open => return vec!["no policy isolates it".to_owned()],
         State::OwnNode => return vec!["from its own node, which no policy can keep out".to_owned()],
         State::Itself => return vec!["from itself, which no policy can keep out".to_owned()],
-        State::Allowed => vec![isolated()],
-        State::Partly => vec![format!("{}; some passes", isolated())],
-        State::Denied => vec![format!("{}; no rule lets it pass", isolated())],
+        State::Allowed | State::Partly | State::Denied => {}
+    }
+    let admin = |tier| of.admin.iter().filter(move |rule| rule.tier == tier).map(decides);
+    let mut lines: Vec<String> = admin(Tier::Admin).collect();
+    if !of.isolated_by.is_empty() {
+        lines.push(isolated(of));
+        add_rules(&mut lines, of);
+    }
+    lines.extend(admin(Tier::Baseline));
+    if !of.admin.is_empty() && !of.undecided.is_empty() {
+        lines.push(format!("no rule decides, so that it passes: {}", of.undecided.join(", ")));
+    }
+    let untold = if of.state == State::Allowed { 0 } else { of.others.len().saturating_sub(OTHERS) };
+    if untold + of.left_out > 0 {
+        lines.push(format!("... and {} more (--output json tells most)", untold + of.left_out));
+    }
+    lines
+}
+
+/// `isolated by web/deny, web/in; no rule lets it pass`.
+fn isolated(of: &Judgement) -> String {
+    let rest = if of.admin.is_empty() { "" } else { "the rest is " };
+    let so = match (of.state, of.rules.is_empty()) {
+        (State::Allowed, _) => "",
+        (_, true) => "; no rule lets it pass",
+        (_, false) => "; some passes",
     };
+    format!("{rest}isolated by {}{so}", of.isolated_by.join(", "))
+}
+
+/// `AdminNetworkPolicy guard ingress[0] "no shells" denies: all pods of all namespaces: tcp/22`.
+fn decides(of: &AdminRule) -> String {
+    let does = match of.action {
+        Action::Allow => "lets it pass",
+        Action::Deny => "denies it",
+        Action::Pass => "leaves it to NetworkPolicies",
+    };
+    format!("{} {does}: {}", admin_place(of), content(&of.rule))
+}
+
+/// `AdminNetworkPolicy guard ingress[0] "no shells"`.
+fn admin_place(of: &AdminRule) -> String {
+    let name = of.name.as_ref().map_or_else(String::new, |name| format!(" {name:?}"));
+    format!("{} {}{name}", of.kind, place(&of.rule))
+}
+
+/// Adds the rules of NetworkPolicies.
+fn add_rules(lines: &mut Vec<String>, of: &Judgement) {
     lines.extend(of.rules.iter().map(|rule| format!("{} lets it pass: {}", place(rule), content(rule))));
     if of.state != State::Allowed {
         let other = |miss, rule| match miss {
@@ -168,11 +212,6 @@ fn why(of: &Judgement) -> Vec<String> {
         };
         lines.extend(of.others.iter().take(OTHERS).map(|of| other(of.misses, &of.rule)));
     }
-    let untold = if of.state == State::Allowed { 0 } else { of.others.len().saturating_sub(OTHERS) };
-    if untold + of.left_out > 0 {
-        lines.push(format!("... and {} more (--output json tells most)", untold + of.left_out));
-    }
-    lines
 }
 
 /// `web/in ingress[0]`.
@@ -195,16 +234,28 @@ fn overview(of: &Overview) -> String {
     let addresses = if addresses.is_empty() { "no addresses".to_owned() } else { addresses.join(" ") };
     let mut out = format!("pod      {pod} on {}, {addresses}\n", node.as_deref().unwrap_or("no node"));
     let mut rows = Vec::new();
-    for (name, Isolation { isolated_by, rules, left_out }) in [("ingress", ingress), ("egress", egress)] {
-        let state = if isolated_by.is_empty() {
-            "not isolated: everything passes".to_owned()
-        } else {
-            let only = if rules.is_empty() { ": nothing passes" } else { ": only what a rule below lets pass" };
-            format!("isolated by {}{only}", isolated_by.join(", "))
+    for (name, Isolation { isolated_by, rules, admin, left_out }) in [("ingress", ingress), ("egress", egress)] {
+        let state = match (isolated_by.is_empty(), rules.is_empty() && admin.is_empty()) {
+            (true, _) if admin.is_empty() => "not isolated: everything passes".to_owned(),
+            (true, _) => "not isolated: everything passes that no rule below denies".to_owned(),
+            (false, true) => format!("isolated by {}: nothing passes", isolated_by.join(", ")),
+            (false, false) => format!("isolated by {}: only what a rule below lets pass", isolated_by.join(", ")),
         };
         let more = if *left_out > 0 { format!(" (and {left_out} more policies and rules)") } else { String::new() };
         out += &format!("{name:<7}  {state}{more}\n");
-        rows.extend(rules.iter().map(|rule| vec![place(rule), rule.peers.join(", "), rule.ports.join(", ")]));
+        let row = |does: String, rule: &Rule| vec![does, rule.peers.join(", "), rule.ports.join(", ")];
+        let of_tier = |tier| admin.iter().filter(move |rule| rule.tier == tier);
+        let of_admin = |rule: &AdminRule| {
+            let does = match rule.action {
+                Action::Allow => "allow",
+                Action::Deny => "deny",
+                Action::Pass => "pass",
+            };
+            row(format!("{does} by {}", admin_place(rule)), &rule.rule)
+        };
+        rows.extend(of_tier(Tier::Admin).map(of_admin));
+        rows.extend(rules.iter().map(|rule| row(place(rule), rule)));
+        rows.extend(of_tier(Tier::Baseline).map(of_admin));
     }
     table(&mut out, &["RULE", "PEERS", "PORTS"], rows);
     add_notes(&mut out, notes);
@@ -273,6 +324,45 @@ note: web/b is odd
     }
 
     #[test]
+    fn tiers_are_told_in_their_order() {
+        let admin = |kind: &str, tier: &str, name: Option<&str>, action: &str, ports: &str| {
+            let mut rule = rule("guard", 0, &json!(["all pods of all namespaces"]), &json!([ports]));
+            rule.as_object_mut().unwrap().extend([
+                ("kind".to_owned(), json!(kind)),
+                ("tier".to_owned(), json!(tier)),
+                ("name".to_owned(), json!(name)),
+                ("action".to_owned(), json!(action)),
+            ]);
+            rule
+        };
+        let mut of = denied(true);
+        let Answer::Decision(decision) = &mut of else { panic!("no decision") };
+        let mut first: Judgement = decision.paths[0].ingress.clone().unwrap();
+        let [deny, pass] = [(Some("no shells"), "deny", "tcp/22"), (None, "pass", "tcp/80")]
+            .map(|(name, action, ports)| admin("AdminNetworkPolicy", "admin", name, action, ports));
+        first.admin = serde_json::from_value(json!([deny, pass])).unwrap();
+        let expected = [
+            "AdminNetworkPolicy guard ingress[0] \"no shells\" denies it: all pods of all namespaces: tcp/22",
+            "AdminNetworkPolicy guard ingress[0] leaves it to NetworkPolicies: all pods of all namespaces: tcp/80",
+            "the rest is isolated by web/in; some passes",
+            "web/in ingress[1] lets it pass: 10.0.0.0/24: tcp/80, udp",
+        ];
+        assert_eq!(why(&first), expected);
+        first
+            .admin
+            .push(serde_json::from_value(admin("ClusterNetworkPolicy", "baseline", None, "allow", "udp")).unwrap());
+        (first.isolated_by, first.rules, first.undecided) =
+            (Vec::new(), Vec::new(), vec!["sctp".into(), "other".into()]);
+        let expected = [
+            expected[0],
+            expected[1],
+            "ClusterNetworkPolicy guard ingress[0] lets it pass: all pods of all namespaces: udp",
+            "no rule decides, so that it passes: sctp, other",
+        ];
+        assert_eq!(why(&first), expected);
+    }
+
+    #[test]
     fn addresses_that_fare_differently_stand_apart() {
         let expected = "\
 PARTLY ALLOWED  everything from web/b to web/a
@@ -312,17 +402,21 @@ fd01::4 -> fd01::3
             rule("web/in", 0, &json!(["all pods of namespace web"]), &json!(["tcp/http"])),
             rule("web/in", 10, &json!(["anybody"]), &json!(["udp"])),
         ];
+        let mut guard = rule("guard", 2, &json!(["anybody"]), &json!(["tcp/22"]));
+        (guard["kind"], guard["tier"]) = ("AdminNetworkPolicy".into(), "admin".into());
+        (guard["name"], guard["action"], guard["direction"]) = ("no shells".into(), "deny".into(), "egress".into());
         let overview = json!({"overview": {"pod": "web/a", "node": "n1", "addresses": ["10.0.0.3", "fd01::3"],
             "ingress": {"isolated_by": ["web/in"], "rules": rules, "left_out": 0},
-            "egress": {"isolated_by": [], "rules": [], "left_out": 0}, "notes": []}});
+            "egress": {"isolated_by": [], "rules": [], "admin": [guard], "left_out": 0}, "notes": []}});
         let expected = "\
 pod      web/a on n1, 10.0.0.3 fd01::3
 ingress  isolated by web/in: only what a rule below lets pass
-egress   not isolated: everything passes
+egress   not isolated: everything passes that no rule below denies
 
-RULE                PEERS                      PORTS
-web/in ingress[0]   all pods of namespace web  tcp/http
-web/in ingress[10]  anybody                    udp
+RULE                                                    PEERS                      PORTS
+web/in ingress[0]                                       all pods of namespace web  tcp/http
+web/in ingress[10]                                      anybody                    udp
+deny by AdminNetworkPolicy guard egress[2] \"no shells\"  anybody                    tcp/22
 ";
         assert_eq!(answer(&serde_json::from_value(overview).unwrap(), None, PLAIN), expected);
     }

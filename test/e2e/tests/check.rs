@@ -17,6 +17,30 @@ const POLICIES: &str = "
   egress: [{to: [{namespaceSelector: {}}], ports: [{port: 8080}, {port: 53, protocol: UDP}]}]}}
 ";
 
+const ADMIN_POLICIES: &str = "
+{apiVersion: policy.networking.k8s.io/v1alpha1, kind: AdminNetworkPolicy, metadata: {name: guard}, spec: {priority: 10,
+  subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: web}}}, ingress: [
+    {name: no databases, action: Deny, from: [{namespaces: {matchLabels: {kubernetes.io/metadata.name: db}}}], ports: [{portNumber: {protocol: TCP, port: 8080}}]},
+    {name: owners decide, action: Pass, from: [{namespaces: {matchLabels: {kubernetes.io/metadata.name: db}}}]},
+    {name: neighbours, action: Allow, from: [{namespaces: {matchLabels: {kubernetes.io/metadata.name: web}}}]}]}}
+---
+{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: floor}, spec: {tier: Baseline, priority: 0,
+  subject: {namespaces: {}}, egress: [
+    {name: no strangers, action: Deny, to: [{networks: [203.0.113.0/24]}], protocols: [{tcp: {destinationPort: {number: 443}}}]}]}}
+";
+
+/// Arguments, the exit code, and what is said of admin policies; NetworkPolicy web/closed isolates web/a.
+const ADMIN_QUESTIONS: [(&str, i32, &str); 4] = [
+    ("web/a --from db/b --port 8080", 1, "AdminNetworkPolicy guard ingress[0] \"no databases\" denies it"),
+    (
+        "web/a --from db/b --port 53",
+        1,
+        "AdminNetworkPolicy guard ingress[1] \"owners decide\" leaves it to NetworkPolicies",
+    ),
+    ("web/a --from web/b --port 8080", 0, "AdminNetworkPolicy guard ingress[2] \"neighbours\" lets it pass"),
+    ("web/a --to 203.0.113.5 --port 443", 1, "ClusterNetworkPolicy floor egress[0] \"no strangers\" denies it"),
+];
+
 /// Arguments, and the exit code that they must have.
 const QUESTIONS: [(&str, i32); 11] = [
     ("web/a --from db/b --port 8080", 0),
@@ -36,6 +60,7 @@ const QUESTIONS: [(&str, i32); 11] = [
 async fn the_snapshot_and_ovn_say_the_same_or_it_is_said() -> Result<()> {
     let Some(lab) = testing::lab("e2e-check", Options { nodes: 2, ..Options::default() }).await? else { return Ok(()) };
     let pods = [("web", "a", "node1"), ("web", "b", "node1"), ("db", "b", "node2")];
+    lab.apply(include_str!("../../../deploy/crds.yaml")).await?;
     let namespaces = pods::namespace("web") + &pods::namespace("db");
     lab.apply(&(namespaces + &pods.map(|(namespace, name, node)| pods::pod(namespace, name, node)).concat())).await?;
     lab.await_running("web").await?;
@@ -50,7 +75,8 @@ async fn the_snapshot_and_ovn_say_the_same_or_it_is_said() -> Result<()> {
     }
     json_has_both(&lab)?;
     errors_say_the_next_step(&lab)?;
-    a_difference_is_said(&lab).await
+    a_difference_is_said(&lab).await?;
+    admin_policies_are_asked(&lab).await
 }
 
 fn check(lab: &Lab, question: &str) -> Result<Output> {
@@ -68,8 +94,8 @@ fn text(out: &Output) -> String {
     [&out.stdout, &out.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
 }
 
-/// The snapshot says it at once, and OVN as soon as northd has caught up.
-fn settled(lab: &Lab, question: &str, code: i32) -> Result<()> {
+/// The snapshot says it at once, and OVN as soon as northd has caught up. Returns what is said then.
+fn settled(lab: &Lab, question: &str, code: i32) -> Result<String> {
     let out = check(lab, question)?;
     ensure!(out.status.code() == Some(code), "{question}: {} instead of {code}:\n{}", out.status, text(&out));
     let mut last = None;
@@ -80,7 +106,7 @@ fn settled(lab: &Lab, question: &str, code: i32) -> Result<()> {
     agreed.with_context(|| format!("{question} --live:\n{}", last.as_ref().map(text).unwrap_or_default()))?;
     let said = last.as_ref().map(text).unwrap_or_default();
     ensure!(said.contains("ovn-trace") && !said.contains("DIFFER"), "{question}:\n{said}");
-    Ok(())
+    Ok(said)
 }
 
 fn json_has_both(lab: &Lab) -> Result<()> {
@@ -135,5 +161,17 @@ async fn a_difference_is_said(lab: &Lab) -> Result<()> {
     lab.resume("central/northd")?;
     differs.with_context(|| format!("{question}:\n{said}"))?;
     ensure!(said.starts_with("DENIED") && said.contains("THE SNAPSHOT AND OVN DIFFER"), "{said}");
-    settled(lab, question.trim_end_matches(" --live"), 1)
+    settled(lab, question.trim_end_matches(" --live"), 1).map(drop)
+}
+
+/// The rule of an admin policy that decides is named, in both tiers.
+async fn admin_policies_are_asked(lab: &Lab) -> Result<()> {
+    lab.apply(ADMIN_POLICIES).await?;
+    let known = || check(lab, "web/a").is_ok_and(|out| ["guard", "floor"].iter().all(|name| text(&out).contains(name)));
+    wait_for("the admin policies to be known", LIMIT, known)?;
+    for (question, code, why) in ADMIN_QUESTIONS {
+        let said = settled(lab, question, code)?;
+        ensure!(said.contains(why), "{question}: not {why:?} but\n{said}");
+    }
+    Ok(())
 }

@@ -37,6 +37,13 @@ pub fn engine(case: &Case) -> Result<Engine, ConfigError> {
     Ok(engine)
 }
 
+/// As [`engine`], with admin policies.
+pub fn admin_engine(case: &admin::Case) -> Result<Engine, AdminError> {
+    let (mut engine, _) = start(case.base.families, true)?;
+    admin_facts(case)?.into_iter().for_each(|fact| engine.apply(Change::Upsert(fact)));
+    Ok(engine)
+}
+
 /// The rows of a case whose objects came in the place of those of `before`, which is of the same families. They are those of [`rows`].
 pub fn rows_after(before: &Case, case: &Case, tiers: bool) -> Result<Vec<WholeRow>, ConfigError> {
     replaced(case.families, facts(before), facts(case), tiers)

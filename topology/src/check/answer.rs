@@ -55,7 +55,7 @@ pub struct Path {
     pub destination: IpAddr,
     /// What becomes of it.
     pub verdict: Verdict,
-    /// What passes, as `tcp/80`, `tcp/8000-8080`, `udp`, `everything`.
+    /// What passes, as `tcp/80`, `tcp/8000-8080`, `udp`, `other` for what has no ports, `everything`.
     pub passes: Vec<String>,
     /// The source's policies; none when it is no pod.
     pub egress: Option<Judgement>,
@@ -72,12 +72,18 @@ pub struct Judgement {
     pub pod: String,
     /// In a word.
     pub state: State,
-    /// The policies that isolate the pod in this direction, `namespace/name`.
+    /// Rules of admin policies that decide some of the traffic, in the order in which they are asked.
+    #[serde(default)]
+    pub admin: Vec<AdminRule>,
+    /// The NetworkPolicies that isolate the pod in this direction, `namespace/name`; none when nothing gets to them.
     pub isolated_by: Vec<String>,
-    /// Their rules that let the traffic pass.
+    /// Their rules that let traffic pass that gets to them.
     pub rules: Vec<Rule>,
     /// Their rules that do not, at the first reason.
     pub others: Vec<Other>,
+    /// What no rule of any policy decides, and so passes; as in [`Path::passes`].
+    #[serde(default)]
+    pub undecided: Vec<String>,
     /// Policies and rules that the lists leave out.
     pub left_out: usize,
 }
@@ -86,17 +92,17 @@ pub struct Judgement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// No policy isolates the pod.
+    /// No policy isolates the pod, and no rule of an admin policy decides.
     Open,
     /// No policy can stop it: it comes from the pod's own node.
     OwnNode,
     /// No policy can stop it: it comes from the pod itself.
     Itself,
-    /// Some rule lets it pass.
+    /// Policies let it pass.
     Allowed,
-    /// Rules let some of it pass.
+    /// Policies let some of it pass.
     Partly,
-    /// No rule lets it pass.
+    /// Policies let nothing of it pass.
     Denied,
 }
 
@@ -113,6 +119,44 @@ pub struct Rule {
     pub peers: Vec<String>,
     /// What it lets pass, as in [`Path::passes`]: of a decision with names replaced by the destination's ports.
     pub ports: Vec<String>,
+}
+
+/// A rule of an admin policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminRule {
+    /// `AdminNetworkPolicy`, `ClusterNetworkPolicy` or `BaselineAdminNetworkPolicy`.
+    pub kind: String,
+    /// When it is asked.
+    pub tier: Tier,
+    /// `name` of the rule.
+    pub name: Option<String>,
+    /// What becomes of the traffic.
+    pub action: Action,
+    /// The rule; `policy` is the policy's name, and `ports` of a decision is the traffic that it decides.
+    #[serde(flatten)]
+    pub rule: Rule,
+}
+
+/// When an admin policy is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Before NetworkPolicies.
+    Admin,
+    /// After them, of pods that none of them isolates.
+    Baseline,
+}
+
+/// What a rule of an admin policy comes to: where after its tier there is none, Pass allows; what cannot be read denies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It passes.
+    Allow,
+    /// It is stopped.
+    Deny,
+    /// It goes on to NetworkPolicies.
+    Pass,
 }
 
 /// Which of a policy's lists.
@@ -141,7 +185,7 @@ pub struct Other {
 pub enum Miss {
     /// The other end is none of its peers.
     Peer,
-    /// The port is none of its ports.
+    /// The port is none of its ports, or never gets to NetworkPolicies.
     Port,
 }
 
@@ -184,10 +228,13 @@ pub struct Overview {
 /// What isolates a pod in a direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Isolation {
-    /// The policies that isolate it; when there is none, everything passes.
+    /// The NetworkPolicies that isolate it; when there is none, everything passes that no admin policy stops.
     pub isolated_by: Vec<String>,
     /// All their rules.
     pub rules: Vec<Rule>,
+    /// All rules of admin policies whose subject it is, in the order in which they are asked.
+    #[serde(default)]
+    pub admin: Vec<AdminRule>,
     /// Policies and rules that the lists leave out.
     pub left_out: usize,
 }

@@ -210,7 +210,7 @@ impl<'a> Ends<'a> {
 /// Why policies do not apply to a pod.
 pub(super) fn on_host(fact: &PodFact, node: &str) -> String {
     format!(
-        "{} is on the network of node {node}: no NetworkPolicy applies to it, and only an ipBlock can name it",
+        "{} is on the network of node {node}: no policy applies to it, and only blocks of addresses or nodes can name it",
         fact.key
     )
 }

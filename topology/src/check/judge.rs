@@ -1,8 +1,11 @@
 //! What the policies of a pod say of traffic between it and one address.
 //!
 //! ```text
-//! policies that isolate the pod -> their rules -> does the peer fit? -> which ports? -> union
+//! asked -[Admin tier]-> NetworkPolicies that isolate the pod -> their rules -> does the peer fit? -> which ports? -> union
+//!                    `-> none isolates it: -[Baseline tier]-> what no rule decides passes
 //! ```
+//!
+//! Who is at the other end is known, so what is left to judge is a set of protocols and ports: each tier takes away what it decides (`admin`).
 //!
 //! Inputs: facts, and which selections the index has each pod in: what the rows are made of. Output: a judgement, and the traffic that passes.
 //! Must not: read rows.
@@ -15,12 +18,12 @@ use super::ends::Address;
 use super::traffic::{self, Traffic};
 use super::words;
 use crate::Config;
-use crate::facts::{self, NetworkPolicyFact, Numbers, Peers, PodFact, PortMatch};
+use crate::facts::{self, NetworkPolicyFact, Numbers, Peers, PodFact, PortMatch, Tier};
 use crate::selection::{LabelSelector, Selection};
 use crate::snapshot::Snapshot;
 
 /// Most policies, and rules of each kind, that are told.
-const TOLD: usize = 100;
+pub(super) const TOLD: usize = 100;
 
 /// What is asked for, with names replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,93 +56,92 @@ pub(super) struct Side<'a> {
 }
 
 impl Asked {
-    fn is_of(self, traffic: &Traffic) -> bool {
+    /// All that is asked for.
+    pub fn traffic(self) -> Traffic {
         match self {
-            Asked::Anything => !traffic.is_nothing(),
-            Asked::Icmp => traffic.is_everything(),
-            Asked::Port(protocol, number) => !traffic.and(&Traffic::port(protocol, number)).is_nothing(),
-        }
-    }
-
-    /// What of a set is asked for.
-    pub fn of(self, traffic: &Traffic) -> Traffic {
-        match self {
-            Asked::Anything => traffic.clone(),
-            Asked::Icmp if traffic.is_everything() => traffic.clone(),
-            Asked::Icmp => Traffic::default(),
-            Asked::Port(protocol, number) => traffic.and(&Traffic::port(protocol, number)),
+            Asked::Anything => Traffic::everything(),
+            Asked::Icmp => Traffic::without_ports(),
+            Asked::Port(protocol, number) => Traffic::port(protocol, number),
         }
     }
 }
 
 impl Judge<'_> {
-    /// What the policies of a side's pod say, and what they let pass.
+    /// What the policies of a side's pod say, and what they let pass of what is asked for.
     pub fn judge(&self, side: Side<'_>) -> (Judgement, Traffic) {
-        let policies = self.isolating(side.pod, side.direction);
+        let asked = self.asked.traffic();
+        let (policies, admin) = (self.isolating(side.pod, side.direction), self.admin(side.pod));
         let mut judgement = Judgement {
             pod: side.pod.key.to_string(),
             state: State::Open,
+            admin: Vec::new(),
             isolated_by: Vec::new(),
             rules: Vec::new(),
             others: Vec::new(),
+            undecided: Vec::new(),
             left_out: 0,
         };
-        if let Some(state) = self.exemption(side).filter(|_| !policies.is_empty()) {
+        if let Some(state) = self.exemption(side).filter(|_| !policies.is_empty() || !admin.is_empty()) {
             judgement.state = state;
-            return (judgement, Traffic::everything());
-        }
-        (judgement.isolated_by, judgement.left_out) = names(&policies);
-        if policies.is_empty() {
-            return (judgement, Traffic::everything());
+            return (judgement, asked);
         }
         let peer = self.selections(side.other.pod);
-        let mut passes = Vec::new();
-        for policy in policies {
-            for (index, rule) in rules(policy, side.direction).iter().enumerate() {
-                passes.push(self.rule(side, &peer, policy, index, rule, &mut judgement));
-            }
-        }
-        let passes: Traffic = passes.into_iter().collect();
-        judgement.state = match (passes.is_everything(), passes.is_nothing()) {
-            (_, true) => State::Denied,
-            (false, false) if self.asked == Asked::Anything => State::Partly,
-            _ => State::Allowed,
+        let first = self.tier(side, &peer, &admin, Tier::Admin, asked.clone(), &mut judgement);
+        let passes: Traffic = if policies.is_empty() {
+            let last = self.tier(side, &peer, &admin, Tier::Baseline, first.goes_on, &mut judgement);
+            judgement.undecided = words::traffic(&last.goes_on);
+            [first.allowed, last.allowed, last.goes_on].into_iter().collect()
+        } else if first.goes_on.is_nothing() {
+            first.allowed
+        } else {
+            let through = self.network(side, &peer, &policies, &first.goes_on, &mut judgement);
+            [first.allowed, through].into_iter().collect()
+        };
+        judgement.state = match (passes.is_nothing(), passes == asked) {
+            (true, _) => State::Denied,
+            (false, false) => State::Partly,
+            (false, true) if judgement.admin.is_empty() && policies.is_empty() => State::Open,
+            (false, true) => State::Allowed,
         };
         (judgement, passes)
     }
 
-    /// Tells of one rule, and returns what it lets pass of what is asked for.
-    fn rule(
+    /// What NetworkPolicies that isolate the pod let pass of the traffic that gets to them.
+    fn network(
         &self,
         side: Side<'_>,
         peer: &FxHashSet<&Selection>,
-        policy: &NetworkPolicyFact,
-        index: usize,
-        rule: &facts::Rule,
+        policies: &[&NetworkPolicyFact],
+        arrives: &Traffic,
         judgement: &mut Judgement,
     ) -> Traffic {
-        let told =
-            |peers, ports| Rule { policy: policy.key.to_string(), direction: side.direction, index, peers, ports };
-        let fitting = self.fitting(&rule.peers, side.other, peer);
-        let traffic = traffic(rule, side.target);
-        if fitting.is_empty() || !self.asked.is_of(&traffic) {
-            let misses = if fitting.is_empty() { Miss::Peer } else { Miss::Port };
-            if judgement.others.len() < TOLD {
-                let rule = told(words::peers(&rule.peers), words::ports(rule));
-                judgement.others.push(Other { rule, misses });
-            } else {
-                judgement.left_out += 1;
+        let (isolated_by, left_out) = names(policies);
+        judgement.isolated_by = isolated_by;
+        judgement.left_out += left_out;
+        let mut passes = Vec::new();
+        for policy in policies {
+            for (index, rule) in rules(policy, side.direction).iter().enumerate() {
+                let told = |peers, ports| Rule {
+                    policy: policy.key.to_string(),
+                    direction: side.direction,
+                    index,
+                    peers,
+                    ports,
+                };
+                let fitting = self.fitting(&rule.peers, side.other, peer);
+                let of_rule = traffic(rule, side.target);
+                let some = arrives.and(&of_rule);
+                if fitting.is_empty() || some.is_nothing() {
+                    let misses = if fitting.is_empty() { Miss::Peer } else { Miss::Port };
+                    let rule = || told(words::peers(&rule.peers), words::ports(rule));
+                    tell(&mut judgement.others, || Other { rule: rule(), misses }, &mut judgement.left_out);
+                    continue;
+                }
+                tell(&mut judgement.rules, || told(fitting, words::traffic(&of_rule)), &mut judgement.left_out);
+                passes.push(some);
             }
-            return Traffic::default();
         }
-        if judgement.rules.len() < TOLD {
-            let texts = traffic.texts();
-            let len = texts.len();
-            judgement.rules.push(told(fitting, words::cut(texts.into_iter(), len)));
-        } else {
-            judgement.left_out += 1;
-        }
-        self.asked.of(&traffic)
+        passes.into_iter().collect()
     }
 
     /// Why no policy can stop the traffic, if that is so. What a pod sends to itself through a Service turns round before it is judged, and
@@ -167,14 +169,12 @@ impl Judge<'_> {
         });
         let mut told = Vec::new();
         for (policy, index, rule) in all {
-            if told.len() == TOLD {
-                left_out += 1;
-                continue;
-            }
             let (peers, ports) = (words::peers(&rule.peers), words::ports(rule));
-            told.push(Rule { policy: policy.key.to_string(), direction, index, peers, ports });
+            let one = || Rule { policy: policy.key.to_string(), direction, index, peers, ports };
+            tell(&mut told, one, &mut left_out);
         }
-        Isolation { isolated_by, rules: told, left_out }
+        let admin = self.admin_rules(pod, direction, &mut left_out);
+        Isolation { isolated_by, rules: told, admin, left_out }
     }
 
     /// The policies that isolate a pod in a direction, by name.
@@ -190,7 +190,7 @@ impl Judge<'_> {
     }
 
     /// The peers that an address, whose pod is in these selections, is among; in words.
-    fn fitting(&self, peers: &Peers, address: &Address<'_>, selections: &FxHashSet<&Selection>) -> Vec<String> {
+    pub fn fitting(&self, peers: &Peers, address: &Address<'_>, selections: &FxHashSet<&Selection>) -> Vec<String> {
         let Peers::Some { selections: wanted, blocks, nodes } = peers else { return words::peers(peers) };
         let pods = wanted.iter().filter(|one| selections.contains(one)).map(words::selection);
         let has = |selector: &&LabelSelector| {
@@ -204,9 +204,18 @@ impl Judge<'_> {
     }
 
     /// The selections that a pod is in.
-    fn selections(&self, pod: Option<&PodFact>) -> FxHashSet<&Selection> {
+    pub fn selections(&self, pod: Option<&PodFact>) -> FxHashSet<&Selection> {
         let selected = pod.into_iter().flat_map(|pod| self.snapshot.selections().of_pod(&pod.key));
         selected.map(|selected| &selected.selection).collect()
+    }
+}
+
+/// Adds to a list, unless it is long.
+pub(super) fn tell<T>(list: &mut Vec<T>, one: impl FnOnce() -> T, left_out: &mut usize) {
+    if list.len() < TOLD {
+        list.push(one());
+    } else {
+        *left_out += 1;
     }
 }
 
@@ -223,8 +232,8 @@ fn rules(policy: &NetworkPolicyFact, direction: Direction) -> &[facts::Rule] {
     }
 }
 
-/// What a rule lets pass to those whom it lets through; a name means what the pod that the traffic goes to means by it.
-fn traffic(rule: &facts::Rule, target: Option<&PodFact>) -> Traffic {
+/// The traffic that a rule is about; a name means what the pod that the traffic goes to means by it.
+pub(super) fn traffic(rule: &facts::Rule, target: Option<&PodFact>) -> Traffic {
     let Some(ports) = &rule.ports else { return Traffic::everything() };
     let range = |port: &PortMatch| match &port.numbers {
         Numbers::All => Some(traffic::all(port.protocol)),

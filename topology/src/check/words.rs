@@ -2,6 +2,7 @@
 //!
 //! Lists that may be long are cut, and say so. Must not: judge.
 
+use super::traffic::Traffic;
 use crate::facts::{Numbers, Peers, PortMatch, Rule};
 use crate::selection::{LabelSelector, Namespaces, Selection};
 
@@ -26,7 +27,7 @@ fn some(what: &str, selector: &LabelSelector) -> String {
     if selector.requirements().is_empty() { format!("all {what}") } else { format!("{what} {selector}") }
 }
 
-/// Whom a rule lets through.
+/// Who is at the other end of a rule's traffic.
 pub(super) fn peers(peers: &Peers) -> Vec<String> {
     let Peers::Some { selections, blocks, nodes: hosts } = peers else { return vec!["anybody".to_owned()] };
     let len = selections.len() + blocks.len() + hosts.len();
@@ -37,13 +38,20 @@ pub(super) fn peers(peers: &Peers) -> Vec<String> {
     cut(texts.chain(blocks.iter().map(ToString::to_string)), len)
 }
 
-/// What a rule lets through.
+/// Traffic that a rule is about.
 pub(super) fn ports(rule: &Rule) -> Vec<String> {
     match rule.ports.as_deref() {
         None => vec!["everything".to_owned()],
         Some([]) => vec!["nothing".to_owned()],
         Some(ports) => cut(ports.iter().map(port), ports.len()),
     }
+}
+
+/// A set of traffic.
+pub(super) fn traffic(set: &Traffic) -> Vec<String> {
+    let texts = set.texts();
+    let len = texts.len();
+    cut(texts.into_iter(), len)
 }
 
 fn port(port: &PortMatch) -> String {
