@@ -1,6 +1,7 @@
 //! The third voice: of random clusters, real northd and ovn-trace say what the reference and the interpreter of rows say.
 //!
-//! `PROPTEST_CASES` asks for more clusters. It prints how many packets were traced in a minute.
+//! `PROPTEST_CASES` asks for more clusters, `OVENBIRD_TEST_OVN` for another OVN: on a schema with tiers of ACLs, the rows have them. It prints how
+//! many packets were traced in a minute.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
@@ -109,7 +110,9 @@ fn trace<C: Judged>(clusters: u32, cases: &impl Strategy<Value = C>) {
         .run(cases, |case| faults(&mut ovn.borrow_mut(), &mut count.borrow_mut(), &case).map_err(TestCaseError::fail));
     let Count { packets, replies } = count.into_inner();
     let minutes = start.elapsed().as_secs_f64() / 60.0;
-    println!("{packets} packets and {replies} answers: {:.0} in a minute", (packets + replies) as f64 / minutes);
+    let tiers = if ovn.borrow().has_acl_tiers() { "with" } else { "without" };
+    let rate = (packets + replies) as f64 / minutes;
+    println!("{packets} packets and {replies} answers {tiers} tiers of ACLs: {rate:.0} in a minute");
     if let Err(error) = result {
         panic!("{error}");
     }

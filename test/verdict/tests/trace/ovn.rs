@@ -1,10 +1,13 @@
 //! A Northbound, a Southbound, northd and ovn-trace, in a folder of their own.
 //!
-//! Rows go in whole: what was there before is gone. Must not: know policies.
+//! Rows go in whole: what was there before is gone. `OVENBIRD_TEST_OVN` names a tree to take OVN from, as for labs; that needs root. Must not:
+//! know policies.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use ovenbird_lab::Place;
+use ovenbird_lab::place::RootTree;
 use ovenbird_reconcile::WholeRow;
 use ovenbird_verdict::rows::Way;
 use ovenbird_verdict::{Packet, Protocol};
@@ -28,6 +31,12 @@ pub struct Ovn {
     /// How often rows were replaced; column `nb_cfg`.
     count: u64,
     daemons: Vec<Child>,
+    home: Home,
+}
+
+/// The folder, and where OVN's programs come from.
+struct Home {
+    place: Place,
     dir: tempfile::TempDir,
 }
 
@@ -42,27 +51,26 @@ struct Tracer {
 impl Ovn {
     /// Starts all; `None` where OVN is not installed.
     pub fn start() -> Option<Ovn> {
+        let home = Home::new();
         let tools = ["ovsdb-server", "ovn-northd", "ovn-trace"];
-        let found = |tool: &&str| Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok();
+        let found = |tool: &&str| home.runs(&[tool, "--version"]);
         if !tools.iter().all(found) {
             assert!(std::env::var_os("CI").is_none(), "OVN is needed in CI");
             println!("SKIP: ovsdb-server, ovn-northd and ovn-trace are needed (packages ovn-central, ovn-common)");
             return None;
         }
-        let dir = tempfile::tempdir().unwrap();
         let mut daemons = Vec::new();
         for (db, schema) in [("nb", "/usr/share/ovn/ovn-nb.ovsschema"), ("sb", "/usr/share/ovn/ovn-sb.ovsschema")] {
-            let created = command(dir.path(), &["ovsdb-tool", "create", &format!("{db}.db"), schema]).status().unwrap();
-            assert!(created.success());
+            assert!(home.runs(&["ovsdb-tool", "create", &format!("{db}.db"), schema]));
             let (socket, control) = (format!("--remote=punix:{db}.sock"), format!("--unixctl={db}.ctl"));
-            daemons.push(spawn(dir.path(), &["ovsdb-server", &format!("{db}.db"), &socket, &control]));
+            daemons.push(home.spawn(&["ovsdb-server", &format!("{db}.db"), &socket, &control]));
         }
-        let mut northbound = connect(&dir.path().join("nb.sock"));
-        connect(&dir.path().join("sb.sock"));
-        let [nb, sb] = ["nb", "sb"].map(|db| format!("--ovn{db}-db=unix:{}/{db}.sock", dir.path().display()));
-        daemons.push(spawn(dir.path(), &["ovn-northd", &nb, &sb, "--unixctl=northd.ctl"]));
+        let mut northbound = connect(&home.dir.path().join("nb.sock"));
+        connect(&home.dir.path().join("sb.sock"));
+        let [nb, sb] = ["nb", "sb"].map(|db| format!("--ovn{db}-db=unix:{}/{db}.sock", home.dir.path().display()));
+        daemons.push(home.spawn(&["ovn-northd", &nb, &sb, "--unixctl=northd.ctl"]));
         let schema = northbound.call("get_schema", &json!(["OVN_Northbound"])).unwrap();
-        let mut ovn = Ovn { northbound, tracers: None, schema, count: 0, daemons, dir };
+        let mut ovn = Ovn { northbound, tracers: None, schema, count: 0, daemons, home };
         ovn.transact(vec![json!({"op": "insert", "table": "NB_Global", "row": {}})]);
         Some(ovn)
     }
@@ -87,7 +95,7 @@ impl Ovn {
         // northd says so once the Southbound has it all.
         self.transact(vec![json!({"op": "wait", "timeout": PATIENCE, "table": "NB_Global", "where": [],
             "columns": ["sb_cfg"], "until": "==", "rows": [{"sb_cfg": self.count}]})]);
-        self.tracers = Some(["new", "est,rpl"].map(|state| Tracer::start(self.dir.path(), state, self.count)));
+        self.tracers = Some(["new", "est,rpl"].map(|state| Tracer::start(&self.home, state, self.count)));
     }
 
     fn transact(&mut self, mut ops: Vec<Value>) {
@@ -122,15 +130,43 @@ impl Ovn {
     }
 }
 
+impl Home {
+    fn new() -> Home {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = vec![dir.path().to_owned()];
+        let root = std::env::var_os("OVENBIRD_TEST_OVN").map(|tree| RootTree { dir: PathBuf::from(tree), shared });
+        Home { place: Place { root, ..Place::default() }, dir }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).current_dir(self.dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        for variable in ["OVS_RUNDIR", "OVN_RUNDIR", "OVS_DBDIR", "OVN_DBDIR", "OVS_LOGDIR", "OVN_LOGDIR"] {
+            command.env(variable, self.dir.path());
+        }
+        command
+    }
+
+    fn spawn(&self, words: &[&str]) -> Child {
+        self.place.spawn(&mut self.command(words)).unwrap()
+    }
+
+    /// Runs a command to its end; whether it could, and succeeded.
+    fn runs(&self, words: &[&str]) -> bool {
+        self.place.spawn(&mut self.command(words)).is_ok_and(|mut child| child.wait().unwrap().success())
+    }
+}
+
 impl Tracer {
-    fn start(dir: &Path, state: &str, count: u64) -> Tracer {
+    fn start(home: &Home, state: &str, count: u64) -> Tracer {
+        let dir = home.dir.path();
         let control = dir.join(format!("trace-{count}-{}.ctl", state.replace(',', "-")));
         let arguments = [format!("--db=unix:{}/sb.sock", dir.display()), format!("--unixctl={}", control.display())];
         let flag = format!("--ct={state}");
         let mut words = vec!["ovn-trace", &arguments[0], &arguments[1], "--detach", "--no-chdir"];
         words.extend(std::iter::repeat_n(&*flag, LOOK_UPS));
         // It detaches once it has read the rows; `exit` ends it.
-        assert!(command(dir, &words).status().unwrap().success());
+        assert!(home.runs(&words));
         Tracer { rpc: connect(&control), left: LOOK_UPS }
     }
 
@@ -179,19 +215,6 @@ fn flow(packet: &Packet, way: &Way<'_>) -> String {
         mac(way.eth_src),
         mac(way.eth_dst)
     )
-}
-
-fn command(dir: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]).current_dir(dir).stderr(Stdio::null());
-    for variable in ["OVS_RUNDIR", "OVN_RUNDIR", "OVS_DBDIR", "OVN_DBDIR", "OVS_LOGDIR", "OVN_LOGDIR"] {
-        command.env(variable, dir);
-    }
-    command
-}
-
-fn spawn(dir: &Path, words: &[&str]) -> Child {
-    command(dir, words).spawn().unwrap()
 }
 
 /// Connects as soon as somebody listens.
