@@ -3,6 +3,7 @@
 //! ```text
 //! pod -- veth -- kbr0 (gateway of the node's subnet) -- attachment -- obr0 -- tunnel ~~~ obr0 -- kbr0 -- pod
 //! nodes, settings --> [fabric] --> rows of Open_vSwitch, flows of obr0, routes and neighbours of kbr0, what is masqueraded
+//! Services, EndpointSlices --> [services] --> a table of nftables
 //! ```
 //!
 //! Must not: do I/O, or know the master: a node's subnets and address are all that it is to others.
@@ -10,6 +11,7 @@
 pub mod fabric;
 mod flows;
 mod rows;
+pub mod services;
 pub mod settings;
 
 pub use fabric::{Attachment, Existing, Fabric, Member};

@@ -12,6 +12,7 @@
 mod parts;
 mod read;
 mod script;
+mod show;
 mod table;
 
 pub use parts::Parts;

@@ -38,3 +38,4 @@ pub use facts::{
     NodeFact, PodAddresses, PodFact, ServiceCidrFact, ServiceFact,
 };
 pub use intern::Interner;
+pub use service::endpoints;

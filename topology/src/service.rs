@@ -10,7 +10,7 @@
 //! Load_Balancer, one for each protocol as long as all nodes serve it alike. Must not: make a row per node for what is the same
 //! everywhere.
 
-mod endpoints;
+pub mod endpoints;
 mod layers;
 mod settings;
 mod source_ranges;

@@ -16,7 +16,10 @@ const LAW: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("nft", &[]),
     ("topology", &["ovenbird-schema", "ovenbird-reconcile", "ovsdb", "ovenbird-api"]),
-    ("classic", &["ovenbird-schema", "ovenbird-reconcile", "ovsdb", "ovenbird-api"]),
+    (
+        "classic",
+        &["ovenbird-topology", "ovenbird-nft", "ovenbird-schema", "ovenbird-reconcile", "ovsdb", "ovenbird-api"],
+    ),
     ("daemon", &[]),
     (
         "master",
@@ -30,6 +33,8 @@ const LAW: &[(&str, &[&str])] = &[
             "ovenbird-daemon",
             "ovenbird-cni-server",
             "ovenbird-classic",
+            "ovenbird-topology",
+            "ovenbird-nft",
             "ovenbird-reconcile",
             "ovenbird-schema",
             "ovsdb",

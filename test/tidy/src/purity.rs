@@ -10,7 +10,7 @@ use crate::Violation;
 use crate::source::Source;
 use crate::tree::is_cfg_test;
 
-const CORE: &[&str] = &["api/src/", "nft/src/", "reconcile/src/", "schema/src/", "topology/src/"];
+const CORE: &[&str] = &["api/src/", "classic/src/", "nft/src/", "reconcile/src/", "schema/src/", "topology/src/"];
 const IMPURE: &[&str] = &[
     "std::fs",
     "std::env",

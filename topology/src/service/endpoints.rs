@@ -9,7 +9,7 @@ use ovsdb::Str;
 use crate::facts::{Endpoint, EndpointSliceFact, ServicePort};
 
 /// A port of the Service with its endpoints of one address family. Families know nothing of each other.
-pub(super) struct Port<'a> {
+pub struct Port<'a> {
     /// The Service's side.
     pub service: &'a ServicePort,
     /// The family: IPv4.
@@ -22,7 +22,7 @@ pub(super) struct Port<'a> {
 
 /// An endpoint at a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Backend<'a> {
+pub struct Backend<'a> {
     /// The endpoint.
     pub endpoint: &'a Endpoint,
     /// Its port, which may differ from one slice to the next.
@@ -31,7 +31,7 @@ pub(super) struct Backend<'a> {
 
 /// From where a Service is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Viewpoint<'a> {
+pub struct Viewpoint<'a> {
     /// The node; `None` when only what all nodes share counts.
     pub node: Option<&'a str>,
     /// The node's zone.
@@ -40,7 +40,7 @@ pub(super) struct Viewpoint<'a> {
 
 /// How far traffic may go (KEP-2433, KEP-4444).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub enum Reach {
     /// To all endpoints.
     Anywhere,
     /// To those that are hinted for the zone.
