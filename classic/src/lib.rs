@@ -10,6 +10,7 @@
 
 pub mod fabric;
 mod flows;
+pub mod policy;
 mod rows;
 pub mod services;
 pub mod settings;

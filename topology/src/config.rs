@@ -207,6 +207,27 @@ impl Config {
         Config::new(&Settings { cluster_subnets, service_cidrs, join_subnets, mtu, ..Settings::default() })
     }
 
+    /// For who translates policies alone, and asks for no gateways: only networks of pods are known.
+    ///
+    /// # Errors
+    /// As [`Config::new`].
+    pub fn of_pods(networks: &[IpNet], network_policy: bool, acl_logging_rate: u16) -> Result<Config, ConfigError> {
+        // Parts are not chosen with it, so how large they are does not matter.
+        let whole =
+            |net: &IpNet| Ok(ClusterSubnet { net: aligned(CLUSTER_SUBNETS, *net)?, host_prefix: net.prefix_len() });
+        Ok(Config {
+            cluster_subnets: networks.iter().map(whole).collect::<Result<_, _>>()?,
+            service_cidrs: Vec::new(),
+            join_subnets: Vec::new(),
+            masquerade: masquerade(DEFAULT_MASQUERADE_SUBNETS)?,
+            snat: true,
+            non_masquerade_cidrs: Vec::new(),
+            mtu: DEFAULT_MTU,
+            network_policy,
+            acl_logging_rate,
+        })
+    }
+
     /// Pod subnets, in the order given.
     pub fn cluster_subnets(&self) -> &[ClusterSubnet] {
         &self.cluster_subnets
