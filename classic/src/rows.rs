@@ -40,6 +40,7 @@ impl Fabric {
             exactly(bridge::stp_enable(self.settings.variant == Variant::Stp)),
             exactly(bridge::rstp_enable(self.settings.variant == Variant::Rstp)),
             (bridge::OTHER_CONFIG, Want::Keys(self.tree())),
+            (bridge::EXTERNAL_IDS, Want::Keys(self.mark())),
             (bridge::PORTS, Want::Members),
         ];
         if self.userspace {
@@ -81,6 +82,7 @@ impl Fabric {
             let mut columns = vec![
                 exactly(interface::type_(self.settings.tunnel.as_str())),
                 (interface::OPTIONS, Want::Keys(options.into())),
+                (interface::EXTERNAL_IDS, Want::Keys(vec![("ovenbird.io/peer".into(), Some(key.into()))])),
             ];
             if remote.is_none() {
                 columns.push(exactly(interface::ofport_request(Some(TUNNEL_PORT))));
@@ -98,6 +100,14 @@ impl Fabric {
             format!("{}-{}", &kind[..3], &text[..8])
         };
         self.links().into_iter().map(|peer| tunnel(&peer.name, Some(peer.address), of_peer(&peer.name))).collect()
+    }
+
+    /// What `ovenbird status network` reads.
+    fn mark(&self) -> Vec<(Atom, Option<Atom>)> {
+        let peers: Vec<String> = self.peers.iter().map(|peer| format!("{}={}", peer.name, peer.address)).collect();
+        let network = format!("classic {}", self.settings.variant.as_str());
+        let keys = [("ovenbird.io/network", network), ("ovenbird.io/peers", peers.join(" "))];
+        keys.map(|(key, value)| (Atom::from(key), Some(Atom::from(value)))).into()
     }
 
     /// The first node by name is the root of the tree, the second is next; the others leave it to their MACs. OVS would give all nodes one MAC,

@@ -86,6 +86,17 @@ impl Default for Settings {
     }
 }
 
+impl Variant {
+    /// As people write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Variant::Flow => "flow",
+            Variant::Stp => "stp",
+            Variant::Rstp => "rstp",
+        }
+    }
+}
+
 impl Tunnel {
     /// `Interface:type`.
     pub const fn as_str(self) -> &'static str {

@@ -5,6 +5,7 @@
 
 mod admin;
 mod check;
+mod network;
 mod render;
 mod status;
 mod table;

@@ -12,11 +12,15 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::admin::{Admin, Output, runtime};
+use crate::network;
 use crate::table::table;
 
 /// Ask the master how it is.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    of: Option<Of>,
     #[command(flatten)]
     admin: Admin,
     /// Tables for people, or JSON for programs.
@@ -27,11 +31,21 @@ pub struct Args {
     release: bool,
 }
 
+/// What else has a status.
+#[derive(Debug, clap::Subcommand)]
+enum Of {
+    /// This node's network: mode, peers with their encapsulation, MTU and state.
+    Network(network::Args),
+}
+
 /// Runs the command.
 ///
 /// # Errors
-/// When the master does not answer.
+/// When the master, or whoever is asked instead, does not answer.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(Of::Network(args)) = &args.of {
+        return network::run(args);
+    }
     let status: Value = runtime()?.block_on(async {
         let client = args.admin.connect().await?;
         if args.release {
