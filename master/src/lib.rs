@@ -19,14 +19,14 @@ pub mod lists;
 pub mod metrics;
 pub mod monitor;
 pub mod northbound;
-pub mod object;
 pub mod pace;
 pub mod pipeline;
 pub mod readiness;
 pub mod report;
 pub mod run;
 pub mod status;
-pub mod watch;
+
+use ovenbird_watch::{self as watch, object};
 
 pub use config::Config;
 pub use run::{RunError, run, run_with};

@@ -6,7 +6,10 @@
 //!
 //! A relist after a gap is turned into plain changes here: what it no longer names is deleted. So the reader sees upserts
 //! and deletes only, and learns (`complete`) when it has seen everything; before that, absence means nothing.
+//! What is read of an object is decided by [`object`], so that both daemons make the same facts of the same objects.
 //! Must not: keep objects (only their keys), interpret them, or drop a change when the reader is slow: it waits.
+
+pub mod object;
 
 use std::fmt::Debug;
 use std::hash::Hash;

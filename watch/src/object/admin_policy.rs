@@ -1,4 +1,4 @@
-//! An admin policy as far as the master reads it: one shape for the three kinds of policy.networking.k8s.io. Must not: interpret a value
+//! An admin policy as far as we read it: one shape for the three kinds of policy.networking.k8s.io. Must not: interpret a value
 //! (that is `topology`'s part).
 
 use std::borrow::Cow;

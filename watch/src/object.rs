@@ -1,4 +1,4 @@
-//! Kubernetes objects as far as the master reads them: decoding skips everything else.
+//! Kubernetes objects as far as we read them: decoding skips everything else.
 //!
 //! A Pod of 3.7 KB JSON has about 300 bytes that matter. These types implement kube's `Resource`, so its list and watch
 //! machinery fills them straight from the wire: no full object is ever built, no managedFields parsed, no foreign annotation
