@@ -43,6 +43,10 @@ pub struct Args {
     /// end. Stop the daemon first.
     #[arg(long)]
     pub cleanup: bool,
+    /// Remove everything of a node from this host, of any network mode: what --cleanup removes, ports of pods, bridges, tunnels, nftables,
+    /// settings for ovn-controller, the CNI configuration; and end. Stop the daemon and ovn-controller first.
+    #[arg(long, conflicts_with_all = ["cleanup", "dry_run", "restore_uplink"])]
+    pub remove_network: bool,
     /// Print the steps by which the NIC of --gateway-interface would be taken over (with --cleanup: given back), and end.
     #[arg(long)]
     pub dry_run: bool,

@@ -23,6 +23,7 @@ pub mod pods;
 pub mod readiness;
 #[cfg(test)]
 mod real_ovn_tests;
+pub mod remove;
 pub mod restore;
 pub mod rows;
 pub mod service_cidrs;

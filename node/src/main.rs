@@ -7,11 +7,12 @@ use ovenbird_daemon::process;
 use ovenbird_node::config::Args;
 use ovenbird_node::daemon;
 use ovenbird_node::gateway::cleanup;
-use ovenbird_node::uplink;
+use ovenbird_node::{remove, uplink};
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let (cleanup, dry_run, restore) = (args.cleanup, args.dry_run, args.restore_uplink);
+    let remove = args.remove_network;
     let config = args.resolve()?;
     let loglevel = config.loglevel.clone();
     if dry_run {
@@ -22,6 +23,9 @@ fn main() -> anyhow::Result<()> {
     }
     if restore {
         return process::run(&loglevel, |_| async move { uplink::Task::new(&config).restore().await });
+    }
+    if remove {
+        return process::run(&loglevel, |_| async move { remove::run(&config).await });
     }
     if cleanup {
         return process::run(&loglevel, |_| async move { cleanup::run(&config).await });

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ovenbird_e2e::pulse::{Pulse, echo, go_on, laps};
@@ -100,13 +100,79 @@ async fn a_tree_of_three_nodes() -> Result<()> {
     Ok(())
 }
 
+/// From OVN's network to the classic one and back: nothing of the former is left, and pods that are made anew reach each other in seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn modes_are_switched() -> Result<()> {
+    let options = Options { nodes: 2, ..Options::default() };
+    let Some(mut lab) = testing::lab("e2e-switch", options).await? else { return Ok(()) };
+    let fresh = |mode| Options { nodes: 2, mode, ..Options::default() };
+    let Some(plain) = testing::lab("e2e-plain", Options { bare: true, ..fresh(Mode::Classic) }).await? else {
+        return Ok(());
+    };
+    let Some(classic) = testing::lab("e2e-fresh", fresh(Mode::Classic)).await? else { return Ok(()) };
+    lab.apply(&manifest(&lab)).await?;
+    lab.await_running(NAMESPACE).await?;
+    let mut former = NAMESPACE.to_owned();
+    let modes = [(Mode::Classic, Some(&classic)), (Mode::Overlay, None), (Mode::Classic, Some(&classic))];
+    for (round, (mode, fresh)) in modes.into_iter().enumerate() {
+        let before = inventory(&lab)?;
+        lab.take_off_network()?;
+        same(&inventory(&lab)?, &inventory(&plain)?)
+            .with_context(|| format!("before {mode}; there was {before:#?}"))?;
+        // Of other names: a runtime may still try to take the former pods' sandboxes away.
+        pods::delete_all(&pods::api(&lab, &former).await?).await?;
+        lab.put_on_network(mode)?;
+        let began = Instant::now();
+        if let Some(fresh) = fresh {
+            let mut seen = Ok(());
+            wait_for("the node to be as if new", LIMIT, || {
+                seen = inventory(&lab).and_then(|now| same(&now, &inventory(fresh)?));
+                seen.is_ok()
+            })
+            .or(seen)?;
+        }
+        former = format!("{NAMESPACE}-{round}");
+        lab.apply(&pods_in(&lab, &former)).await?;
+        lab.await_running(&former).await?;
+        let matrix = matrix(&lab, &Status::of(&lab).await?, &former)?;
+        ensure!(matrix.failures().is_empty(), "{mode}: {}\n{}", matrix.table(), matrix.failures().join("\n"));
+        println!("{mode}: every pod reaches every pod {:?} after the daemons were started", began.elapsed());
+        ensure!(began.elapsed() < Duration::from_secs(10), "{mode}: after {:?}", began.elapsed());
+    }
+    Ok(())
+}
+
+/// What node 1 has: links, addresses, routes, neighbours, bridges with their ports, flows of br-ex, tables of nftables. MACs that the kernel
+/// invents are left out.
+fn inventory(lab: &Lab) -> Result<BTreeSet<String>> {
+    let db = lab.layout().ovs("node1");
+    let external = format!("unix:{}", lab.layout().dir().join("node1/br-ex.mgmt").display());
+    let script = format!(
+        "ip -br link | awk '{{print \"link\", $1}}' | sed 's/@.*//'; ip -br -4 address | awk '{{print \"address\", $1, $3, $4}}'; ip route show | sed \
+         's/^/route /'; ip -6 route show | grep -v fe80 | sed 's/^/route /'; ip neighbour show nud permanent | sed 's/^/neighbour /'; nft list \
+         tables; for b in $(ovs-vsctl --db={db} list-br); do for p in $(ovs-vsctl --db={db} list-ports $b); do echo port $b $p; done; done; \
+         ovs-vsctl --db={db} --bare --columns=external_ids list open_vswitch; ovs-ofctl --no-stats dump-flows {external} | grep actions"
+    );
+    Ok(lab.exec_node("node1", &["sh", "-c", &script])?.lines().map(|line| line.trim().to_owned()).collect())
+}
+
+fn same(now: &BTreeSet<String>, wanted: &BTreeSet<String>) -> Result<()> {
+    let (more, less): (Vec<_>, Vec<_>) = (now.difference(wanted).collect(), wanted.difference(now).collect());
+    ensure!(more.is_empty() && less.is_empty(), "too much: {more:#?}\ntoo little: {less:#?}");
+    Ok(())
+}
+
 /// Two pods on each node.
 fn manifest(lab: &Lab) -> String {
+    pods_in(lab, NAMESPACE)
+}
+
+fn pods_in(lab: &Lab, namespace: &str) -> String {
     let nodes = lab.layout().options.node_names();
     let two = |node: &String| {
-        pods::pod(NAMESPACE, &format!("a-{node}"), node) + &pods::pod(NAMESPACE, &format!("b-{node}"), node)
+        pods::pod(namespace, &format!("a-{node}"), node) + &pods::pod(namespace, &format!("b-{node}"), node)
     };
-    nodes.iter().map(two).fold(pods::namespace(NAMESPACE), |text, two| text + &two)
+    nodes.iter().map(two).fold(pods::namespace(namespace), |text, two| text + &two)
 }
 
 /// Every pod and host reaches every pod, and the fabric saw only the tunnel.

@@ -3,6 +3,7 @@
 //! In: a layout. Out: specifications of processes. It must not start them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ovsdb::TlsFiles;
@@ -86,6 +87,9 @@ pub fn master(layout: &Layout, index: u16) -> Result<Spec> {
     args.extend(layout.options.master_args.iter().cloned());
     Ok(spec(layout, "central", &name, "ovenbird-master", args))
 }
+
+/// Time that a daemon has to end.
+pub const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// The process name of master number `index`.
 pub fn master_name(index: u16) -> String {

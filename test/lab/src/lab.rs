@@ -22,11 +22,11 @@ use tokio::time::timeout;
 use crate::cluster;
 use crate::kubelet::Store;
 use crate::layout::Layout;
-use crate::options::{Api as ApiServer, Options};
+use crate::options::{Api as ApiServer, Mode, Options};
 use crate::place::Place;
 use crate::process::ProcessId;
 use crate::progress::Progress;
-use crate::{down, ovn, power, real, up};
+use crate::{down, ovn, power, real, switch, up};
 
 /// How long pods may take to run.
 const RUN_LIMIT: Duration = Duration::from_secs(30);
@@ -250,6 +250,24 @@ impl Lab {
         self.layout.options.moved.insert(node.to_owned(), host);
         self.layout.save()?;
         if self.layout.options.api == ApiServer::Real { real::certify_node(&self.layout, node) } else { Ok(()) }
+    }
+
+    /// Takes the network off every node; its daemons have ended then.
+    ///
+    /// # Errors
+    /// Names what cannot be taken off.
+    pub fn take_off_network(&self) -> Result<()> {
+        switch::take_off(&self.layout)
+    }
+
+    /// Starts the daemons again, in a mode.
+    ///
+    /// # Errors
+    /// Names what does not come up.
+    pub fn put_on_network(&mut self, mode: Mode) -> Result<()> {
+        self.layout.options.mode = mode;
+        self.layout.save()?;
+        switch::put_on(&self.layout)
     }
 
     /// Which process a component is.

@@ -32,6 +32,7 @@ mod progress;
 pub mod real;
 pub mod scheduler;
 mod status;
+mod switch;
 pub mod table;
 pub mod testing;
 mod up;

@@ -88,9 +88,10 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
         }
         progress.step("service accounts of deploy/, kubelets");
     }
-    if layout.options.bare {
+    if layout.options.bare && with_ovn {
         blocking(&layout, set_chassis).await?;
-    } else {
+    }
+    if !layout.options.bare {
         start_daemons(&layout)?;
         progress.step("ovenbird-master, ovenbird-node");
     }
