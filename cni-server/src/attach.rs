@@ -117,6 +117,8 @@ pub trait Attach: Send + Sync + 'static {
     fn del(&self, del: Del, deadline: Instant) -> impl Future<Output = Result<(), CniError>> + Send;
     /// Verifies that the attachment is as ADD made it.
     fn check(&self, check: Check, deadline: Instant) -> impl Future<Output = Result<(), CniError>> + Send;
+    /// What is attached, as far as it is known without asking anybody: the sandbox's end with its addresses.
+    fn find(&self, attachment: &Attachment) -> Option<Attached>;
     /// Ok when ADD can be served now.
     fn status(&self) -> Result<(), CniError>;
     /// Removes every attachment that is not in `valid`.

@@ -44,6 +44,8 @@ pub enum Action {
     Status,
     /// GC, with the attachments that are still valid.
     Gc(Vec<Attachment>),
+    /// FIND, which is not of the specification: the former exec plugins have `status` of a pod. Answered as ADD is.
+    Find(Attachment),
     /// VERSION.
     Version,
 }
@@ -57,6 +59,7 @@ impl Action {
             Action::Check(_) => "CHECK",
             Action::Status => "STATUS",
             Action::Gc(_) => "GC",
+            Action::Find(_) => "FIND",
             Action::Version => "VERSION",
         }
     }
@@ -86,7 +89,7 @@ pub fn parse_request(call: &[u8]) -> Result<Request, Rejection> {
             let version = parse_version(&call.stdin).unwrap_or(Version::NEWEST);
             return Ok(Request { version, action: Action::Version });
         }
-        "ADD" | "DEL" => Version::V0_3_1,
+        "ADD" | "DEL" | "FIND" => Version::V0_3_1,
         "CHECK" => Version::V0_4_0,
         "STATUS" | "GC" => Version::V1_1_0,
         other => {
@@ -126,6 +129,7 @@ fn parse_action(command: &str, call: &Call) -> Result<Action, CniError> {
             Action::Check(Check { attachment, netns, previous: previous.into() })
         }
         "STATUS" => Action::Status,
+        "FIND" => Action::Find(env.attachment()?),
         _ => Action::Gc(valid_attachments(parse_netconf(&call.stdin)?)?),
     };
     Ok(action)

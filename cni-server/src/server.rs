@@ -194,6 +194,10 @@ async fn run<A: Attach>(
             let attached = within(cut, attach.add(add, deadline)).await?;
             Ok(add_json(&attached, version))
         }
+        Action::Find(attachment) => match attach.find(&attachment) {
+            Some(attached) => Ok(add_json(&attached, version)),
+            None => Err(CniError::new(Code::UnknownContainer, format!("{} is not attached", attachment.container_id))),
+        },
         Action::Check(check) => within(cut, attach.check(check, deadline)).await.map(|()| String::new()),
         Action::Del(del) => {
             let attach = Arc::clone(attach);

@@ -37,6 +37,9 @@ impl Attach for Probe {
     async fn check(&self, _: Check, _: Instant) -> Result<(), CniError> {
         Ok(())
     }
+    fn find(&self, _: &Attachment) -> Option<Attached> {
+        None
+    }
     fn status(&self) -> Result<(), CniError> {
         Err(CniError::new(Code::NotAvailable, "not yet"))
     }

@@ -301,6 +301,18 @@ impl<N: NetOps, C: Cable> Attach for Plug<N, C> {
         self.cable.connected(&port).await?.or_else(failed)
     }
 
+    fn find(&self, attachment: &Attachment) -> Option<Attached> {
+        let port = self.known().ports.get(attachment).cloned()?;
+        let inside = Interface {
+            name: attachment.ifname.clone(),
+            mac: port.mac.to_string(),
+            mtu: self.mtu,
+            sandbox: Some(port.netns.to_string_lossy().into_owned()),
+        };
+        let ips = port.addresses.iter().map(|address| Ip { address: *address, gateway: None, interface: Some(0) });
+        Some(Attached { interfaces: vec![inside], ips: ips.collect(), routes: Vec::new() })
+    }
+
     fn status(&self) -> Result<(), CniError> {
         let missing = self.readiness.missing();
         if missing.is_empty() {

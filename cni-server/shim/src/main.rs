@@ -11,10 +11,14 @@
 //!
 //! The socket is `$OVENBIRD_CNI_SOCKET`, else the key `socket` of the network configuration, else [`DEFAULT_SOCKET`].
 //!
-//! `make shim` builds it static, so that it runs on any host, and without unwind tables (`no-unwind.ld`). It has 1,047 KB, of
+//! With arguments it speaks the form that plugins had before CNI (`exec`).
+//!
+//! `make shim` builds it static, so that it runs on any host, and without unwind tables (`no-unwind.ld`). It has 1,056 KB, of
 //! which 985 KB are std and the C library: a static `hello, world` has as much.
 //!
 //! Must not: touch the network, keep state, panic, or wait longer than [`PATIENCE`].
+
+mod exec;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -38,6 +42,10 @@ const VERSION_REPLY: &str = r#"{"cniVersion":"1.1.0","supportedVersions":["0.3.1
 type Failure = (u32, String);
 
 fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if !args.is_empty() {
+        return exec::run(&args);
+    }
     let (stdout, code) = match run() {
         Ok(answer) => answer,
         Err((code, msg)) => (json!({"cniVersion": "1.1.0", "code": code, "msg": msg}).to_string(), 1),
@@ -54,8 +62,12 @@ fn run() -> Result<(String, u8), Failure> {
     }
     let stdin = read_stdin()?;
     let unavailable = if command == "STATUS" { 50 } else { 11 };
-    let socket = socket_path(&stdin)?;
-    let reply = call(&socket, &request(&stdin)).map_err(|e| {
+    ask(&socket_path(&stdin)?, &request(&environment(), &stdin), unavailable)
+}
+
+/// The daemon's answer: text and exit status. `unavailable` is the code of the failure when there is none.
+fn ask(socket: &str, request: &str, unavailable: u32) -> Result<(String, u8), Failure> {
+    let reply = call(socket, request).map_err(|e| {
         (unavailable, format!("ovenbird-node does not answer on {socket} ({e}): is it running on this node?"))
     })?;
     answer(&reply).ok_or_else(|| (unavailable, format!("ovenbird-node on {socket} sent no CNI answer: {reply:.200}")))
@@ -79,13 +91,17 @@ fn socket_path(stdin: &str) -> Result<String, Failure> {
     Ok(config.get("socket").and_then(Value::as_str).unwrap_or(DEFAULT_SOCKET).to_owned())
 }
 
-/// The JSON-RPC request: every `CNI_*` variable and stdin as they came.
-fn request(stdin: &str) -> String {
-    let env: serde_json::Map<String, Value> = std::env::vars_os()
+/// Every `CNI_*` variable as it came.
+fn environment() -> serde_json::Map<String, Value> {
+    std::env::vars_os()
         .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
         .filter(|(k, _)| k.starts_with("CNI_"))
         .map(|(k, v)| (k, v.into()))
-        .collect();
+        .collect()
+}
+
+/// The JSON-RPC request.
+fn request(env: &serde_json::Map<String, Value>, stdin: &str) -> String {
     json!({"jsonrpc": "2.0", "id": 1, "method": "cni", "params": {"env": env, "stdin": stdin}}).to_string()
 }
 

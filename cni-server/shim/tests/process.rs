@@ -32,6 +32,11 @@ impl Attach for Fake {
     async fn check(&self, _: Check, _: Instant) -> Result<(), CniError> {
         Ok(())
     }
+    fn find(&self, attachment: &Attachment) -> Option<Attached> {
+        let ip = |text: &str| Ip { address: text.parse().unwrap(), gateway: None, interface: None };
+        let ips = vec![ip("10.128.0.3/24"), ip("fd01::3/64")];
+        (attachment.container_id == "c0ffee").then(|| Attached { ips, ..Attached::default() })
+    }
     fn status(&self) -> Result<(), CniError> {
         Ok(())
     }
@@ -99,6 +104,35 @@ fn the_configuration_may_name_the_socket() {
     let served = serve();
     let conf = format!(r#"{{"cniVersion":"1.1.0","name":"n","socket":"{}"}}"#, served.socket.display());
     assert_eq!(run(shim("STATUS", "web"), conf.as_bytes()), (String::new(), 0));
+}
+
+/// The form of plugins before CNI: verbs as arguments, the verdict in the exit code.
+#[test]
+fn exec_plugins_of_old() {
+    let served = serve();
+    let exec = |args: &[&str]| {
+        let mut shim = Command::new(env!("CARGO_BIN_EXE_ovenbird-cni"));
+        shim.env_clear().env("OVENBIRD_CNI_SOCKET", &served.socket).args(args).stdin(Stdio::null());
+        let Output { stdout, stderr, status } = shim.output().unwrap();
+        (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap(), status.code().unwrap())
+    };
+    let fine = (String::new(), String::new(), 0);
+    assert_eq!(exec(&["init"]), fine);
+    assert_eq!(exec(&["setup", "default", "web", "c0ffee"]), fine);
+    let (stdout, _, code) = exec(&["status", "default", "web", "c0ffee"]);
+    let wanted = serde_json::json!({"kind": "PodNetworkStatus", "apiVersion": "v1beta1", "ip": "10.128.0.3"});
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&stdout).unwrap(), wanted);
+    assert_eq!(code, 0);
+    assert_eq!(exec(&["teardown", "default", "web", "c0ffee"]), fine);
+    let (stdout, stderr, code) = exec(&["status", "default", "web", "beef"]);
+    assert_eq!((stdout.as_str(), stderr.as_str(), code), ("", "ovenbird-cni: beef is not attached\n", 1));
+    let (_, stderr, code) = exec(&["setup", "default", "nobody", "c0ffee"]);
+    assert_eq!((stderr.as_str(), code), ("ovenbird-cni: pod default/nobody does not exist\n", 1));
+    let (_, stderr, code) = exec(&["setup", "default"]);
+    assert!(
+        stderr.contains("usage: ovenbird-cni init | setup|teardown|status NAMESPACE POD ID") && code == 2,
+        "{stderr}"
+    );
 }
 
 #[test]
