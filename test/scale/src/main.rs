@@ -7,6 +7,7 @@
 
 mod balancers;
 mod churn;
+mod classic;
 mod cluster;
 mod cni_add;
 mod cold_start;
@@ -71,6 +72,8 @@ const CASES: &[(&str, Run)] = &[
     ("restart", |context| Box::pin(restart::run(context))),
     ("churn", |context| Box::pin(churn::run(context))),
     ("memory", |context| Box::pin(memory::run(context))),
+    ("classic-join", |context| Box::pin(classic::join(context))),
+    ("classic-reconcile", |context| Box::pin(classic::reconcile(context))),
     ("cni-add", |context| Box::pin(cni_add::run(context))),
     ("services-cold", |context| Box::pin(services::cold(context))),
     ("services-memory", |context| Box::pin(services::memory(context))),
