@@ -17,7 +17,10 @@ impl Datum {
                 for atom in change {
                     match old.binary_search(atom) {
                         Ok(at) => drop(old.remove(at)),
-                        Err(at) => old.insert(at, atom.clone()),
+                        Err(at) => {
+                            make_room(old);
+                            old.insert(at, atom.clone());
+                        }
                     }
                 }
             }
@@ -38,6 +41,13 @@ impl Datum {
             }
             (old, change) => *old = change.clone(),
         }
+    }
+}
+
+/// Makes room for one more: a large cluster's many sets had better not have it for twice as many, as a `Vec` would.
+fn make_room(atoms: &mut Vec<Atom>) {
+    if atoms.len() == atoms.capacity() {
+        atoms.reserve_exact(1 + atoms.len() / 8);
     }
 }
 
@@ -64,6 +74,16 @@ mod tests {
 
     fn map(pairs: &[(&str, &str)]) -> Datum {
         Datum::map(pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())))
+    }
+
+    #[test]
+    fn a_set_that_grows_has_little_room_to_spare() {
+        let mut all = set(0..0);
+        for n in 0..1000 {
+            all.toggle(&set(n..n + 1));
+            let Datum::Set(atoms) = &all else { panic!("{all:?}") };
+            assert!(atoms.capacity() <= atoms.len() + 1 + atoms.len() / 8, "{} for {}", atoms.capacity(), atoms.len());
+        }
     }
 
     #[test]

@@ -18,9 +18,10 @@ use ovsdb::{Atom, ChangeKind, ColumnId, DatabaseDesc, Datum, Replica, Row, RowCh
 use rustc_hash::FxHashMap;
 
 use crate::dirty::{Cause, Dirt, Dirty, Item};
-use crate::entry::{Adopted, Claim, Contributors, Entry, canonical, member_columns, references};
+use crate::entry::{Adopted, Claim, Entry, Holder, canonical, member_columns, references};
 use crate::identity::is_ours;
-use crate::row::{Contribution, DesiredRow, Diagnostic, Output, Owner, OwnerKind, RowId, Severity, Want, Zone};
+use crate::owners::{OwnerId, Owners, SetId, Yielded};
+use crate::row::{DesiredRow, Diagnostic, Output, Owner, OwnerKind, RowId, Severity, Want, Zone};
 
 /// Kind of the stand-in owner of a row that carries our tag but that nobody wants; its key is `Table/uuid`.
 pub const ORPHAN: OwnerKind = OwnerKind { rank: u8::MAX, name: "Orphan" };
@@ -30,7 +31,7 @@ pub const ORPHAN: OwnerKind = OwnerKind { rank: u8::MAX, name: "Orphan" };
 pub struct Desired {
     pub(crate) zone: Zone,
     pub(crate) db: &'static DatabaseDesc,
-    owners: FxHashMap<Arc<Owner>, Yielded>,
+    pub(crate) owners: Owners,
     pub(crate) rows: FxHashMap<Uuid, Box<Entry>>,
     pub(crate) dirty: Dirty,
     /// Items that wait until the row with this UUID exists.
@@ -90,28 +91,13 @@ pub struct Waiting {
     pub reason: WaitReason,
 }
 
-/// What an owner yielded last: rows by UUID, and memberships; both sorted.
-#[derive(Debug, Default)]
-struct Yielded {
-    rows: Box<[Uuid]>,
-    members: Box<[Membership]>,
-}
-
-/// A contributed member.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Membership {
-    row: Uuid,
-    column: ColumnId,
-    member: Atom,
-}
-
 impl Desired {
     /// An empty store for the rows of `zone`, in a database that `db` describes.
     pub fn new(zone: Zone, db: &'static DatabaseDesc) -> Desired {
         Desired {
             zone,
             db,
-            owners: FxHashMap::default(),
+            owners: Owners::default(),
             rows: FxHashMap::default(),
             dirty: Dirty::default(),
             parked: FxHashMap::default(),
@@ -126,10 +112,7 @@ impl Desired {
     /// Replaces what `owner` wants. Rows and contributions of other zones are ignored. Returns the output's diagnostics and one
     /// for each row that another owner claimed first; such a claim takes effect when the other one goes.
     pub fn set(&mut self, owner: &Owner, output: Output) -> Vec<Diagnostic> {
-        let (owner, old) = match self.owners.remove_entry(owner) {
-            Some(found) => found,
-            None => (Arc::new(owner.clone()), Yielded::default()),
-        };
+        let (id, owner, old) = self.owners.take(owner);
         let mut diagnostics = output.diagnostics;
         let mut rows = output.rows;
         rows.retain(|row| row.zone == self.zone);
@@ -139,19 +122,24 @@ impl Desired {
         for row in rows {
             self.claim(&owner, row, &mut claimed, &mut diagnostics);
         }
-        let new = Yielded { rows: claimed.into(), members: memberships(self.zone, output.contributions).into() };
+        let members = self.owners.contributed(self.zone, output.contributions);
+        let new = Yielded { rows: claimed.into(), members };
         for uuid in old.rows.iter().filter(|u| new.rows.binary_search(u).is_err()) {
             self.release(&owner, *uuid);
         }
-        for m in new.members.iter().filter(|m| old.members.binary_search(m).is_err()) {
-            self.join(&owner, m);
+        for (set, member) in new.beyond(&old) {
+            self.join(id, &owner, set, member);
         }
-        for m in old.members.iter().filter(|m| new.members.binary_search(m).is_err()) {
-            self.leave(&owner, m);
+        for (set, member) in old.beyond(&new) {
+            self.leave(id, &owner, set, member, &new);
         }
-        if !new.rows.is_empty() || !new.members.is_empty() {
-            self.owners.insert(owner, new);
+        for target in new.referred_beyond(&old) {
+            self.rows.entry(target).or_default().held_by(Holder::Sets(id));
         }
+        for target in old.referred_beyond(&new) {
+            self.drop_holder(target, Holder::Sets(id));
+        }
+        self.owners.put(id, new);
         diagnostics
     }
 
@@ -207,13 +195,17 @@ impl Desired {
 
     /// Queues the members of a row's contributed sets that came or went, unless that is as wanted.
     fn mark_members(&mut self, key: Uuid, columns: &[(ColumnId, Datum)], row: Option<&Row>) {
-        let Desired { rows, dirty, adopted, .. } = self;
+        let Desired { rows, owners, dirty, adopted, .. } = self;
         let Some((entry, claim)) = rows.get(&key).and_then(|e| Some((e, e.winner()?))) else { return };
         for (column, difference) in columns.iter().filter(|(c, _)| matches!(claim.want(*c), Some(Want::Members))) {
             let there = row.and_then(|r| r.get(*column));
+            let contributors = entry.contributors(*column);
             for actual in difference.atoms() {
                 let atom = adopted.desired_atom(actual);
-                let contributor = entry.contributor(*column, &atom);
+                if let Some(contributors) = contributors {
+                    owners.share(contributors, &atom);
+                }
+                let contributor = contributors.and_then(|c| owners.contributor(c, (key, *column), &atom));
                 if contributor.is_some() != there.is_some_and(|set| set.contains(actual)) {
                     let item = Item::Member(key, *column, atom);
                     dirty.push(contributor.unwrap_or(&claim.owner), contributor.is_some(), item, Cause::Database);
@@ -225,9 +217,7 @@ impl Desired {
     /// What is wanted and cannot be written yet, sorted.
     pub fn waiting(&self) -> Vec<Waiting> {
         let wanted = |owner: &Owner, item: &Item| match item {
-            Item::Member(row, column, member) => {
-                self.rows.get(row).is_some_and(|e| e.contributor(*column, member).is_some())
-            }
+            Item::Member(row, column, member) => self.contributor((*row, *column), member).is_some(),
             Item::Row(row) | Item::Sets(row) => self.owner_of(*row) == Some(owner),
             Item::Stray(..) => false,
         };
@@ -271,7 +261,7 @@ impl Desired {
     pub fn rows(&self) -> Vec<WholeRow> {
         let whole = |uuid: &Uuid, entry: &Entry| {
             let claim = entry.winner()?;
-            Some(WholeRow { table: claim.table, uuid: *uuid, columns: entry.values(claim) })
+            Some(WholeRow { table: claim.table, uuid: *uuid, columns: entry.values(*uuid, claim, &self.owners) })
         };
         let mut all: Vec<WholeRow> = self.rows.iter().filter_map(|(uuid, entry)| whole(uuid, entry)).collect();
         all.sort_unstable_by_key(|row| (row.table.index, row.uuid));
@@ -362,42 +352,41 @@ impl Desired {
         }
     }
 
-    fn join(&mut self, owner: &Arc<Owner>, m: &Membership) {
-        let Membership { row, column, member, .. } = m;
-        let entry = self.rows.entry(*row).or_default();
-        let set = match entry.members.iter().position(|(c, _)| c == column) {
-            Some(at) => &mut entry.members[at].1,
-            None => {
-                entry.members.push((*column, FxHashMap::default()));
-                let last = entry.members.len() - 1;
-                &mut entry.members[last].1
-            }
-        };
-        if let Some(contributors) = set.get_mut(member) {
-            return contributors.add(owner);
-        }
-        set.insert(member.clone(), Contributors::One(owner.clone()));
-        if let Some(target) = member.as_uuid() {
-            self.rows.entry(target).or_default().held_by(*row, *column);
-        }
-        self.dirty.push(owner, true, Item::Member(*row, *column, member.clone()), Cause::Desired);
+    /// An owner that contributes a member to a set.
+    pub(crate) fn contributor(&self, set: SetId, member: &Atom) -> Option<&Arc<Owner>> {
+        self.owners.contributor(self.rows.get(&set.0)?.contributors(set.1)?, set, member)
     }
 
-    fn leave(&mut self, owner: &Arc<Owner>, m: &Membership) {
-        let Membership { row, column, member, .. } = m;
-        let Some(entry) = self.rows.get_mut(row) else { return };
-        let Some((_, set)) = entry.members.iter_mut().find(|(c, _)| c == column) else { return };
-        if set.get_mut(member).is_some_and(|c| c.drop_one(owner)) {
-            return;
+    /// What refers to a row: sets that it is contributed to, and columns.
+    pub(crate) fn holders(&self, uuid: Uuid) -> Vec<SetId> {
+        let mut all = Vec::new();
+        for holder in self.rows.get(&uuid).map_or(&[][..], |e| &e.holders) {
+            match holder {
+                Holder::Column(row, column) => all.push((*row, *column)),
+                Holder::Sets(owner) => all.extend(self.owners.sets_of(*owner, &Atom::Uuid(uuid))),
+            }
         }
-        set.remove(member);
-        if set.is_empty() {
-            entry.members.retain(|(c, _)| c != column);
+        all
+    }
+
+    /// A member that an owner contributes from now on. What the owner yields is taken out of `owners` meanwhile.
+    fn join(&mut self, id: OwnerId, owner: &Arc<Owner>, set: SetId, member: &Atom) {
+        let known = self.contributor(set, member).is_some();
+        self.rows.entry(set.0).or_default().contributors_mut(set.1).add(member, id);
+        if !known {
+            self.dirty.push(owner, true, Item::Member(set.0, set.1, member.clone()), Cause::Desired);
         }
-        self.dirty.push(owner, false, Item::Member(*row, *column, member.clone()), Cause::Desired);
-        self.prune(*row);
-        if let Some(target) = member.as_uuid() {
-            self.drop_holder(target, *row, *column);
+    }
+
+    /// A member that an owner contributes no more, as above.
+    fn leave(&mut self, id: OwnerId, owner: &Arc<Owner>, set: SetId, member: &Atom, yields: &Yielded) {
+        let (row, column) = set;
+        let Some(entry) = self.rows.get_mut(&row) else { return };
+        entry.contributors_mut(column).remove(set, member, id, yields);
+        entry.members.retain(|(_, contributors)| !contributors.is_empty());
+        if self.contributor(set, member).is_none() {
+            self.dirty.push(owner, false, Item::Member(row, column, member.clone()), Cause::Desired);
+            self.prune(row);
         }
     }
 
@@ -407,19 +396,19 @@ impl Desired {
         let columns = self.rows.get(&uuid).and_then(|e| e.winner()).map_or(&[][..], |c| &c.columns);
         let targets = references(table, columns);
         for (column, target) in targets {
-            self.rows.entry(target).or_default().held_by(uuid, column);
+            self.rows.entry(target).or_default().held_by(Holder::Column(uuid, column));
         }
     }
 
     fn unindex(&mut self, uuid: Uuid, table: &'static TableDesc, old: &[(ColumnId, Want)]) {
         for (column, target) in references(table, old) {
-            self.drop_holder(target, uuid, column);
+            self.drop_holder(target, Holder::Column(uuid, column));
         }
     }
 
-    fn drop_holder(&mut self, target: Uuid, row: Uuid, column: ColumnId) {
+    fn drop_holder(&mut self, target: Uuid, holder: Holder) {
         let Some(entry) = self.rows.get_mut(&target) else { return };
-        if let Some(at) = entry.holders.iter().position(|h| *h == (row, column)) {
+        if let Some(at) = entry.holders.iter().position(|h| *h == holder) {
             entry.holders.swap_remove(at);
         }
         self.prune(target);
@@ -472,15 +461,6 @@ impl Desired {
 /// Owner that answers for a row nobody wants.
 pub(crate) fn orphan(table: &TableDesc, uuid: Uuid) -> Arc<Owner> {
     Arc::new(Owner::new(ORPHAN, format!("{}/{uuid}", table.name)))
-}
-
-fn memberships(zone: Zone, contributions: Vec<Contribution>) -> Vec<Membership> {
-    let ours = contributions.into_iter().filter(|c| c.zone == zone);
-    let mut all: Vec<Membership> =
-        ours.map(|c| Membership { row: c.row.uuid(), column: c.column, member: c.member }).collect();
-    all.sort_unstable();
-    all.dedup();
-    all
 }
 
 fn conflict(table: &TableDesc, uuid: Uuid, winner: &Owner) -> Diagnostic {

@@ -151,21 +151,25 @@ impl Desired {
     pub(crate) fn compare_sets(&mut self, replica: &Replica, uuid: Uuid, cause: Cause) {
         let cause = if cause == Cause::Desired { Cause::Follows } else { cause };
         let actual = self.locate(replica, uuid);
-        let Some(entry) = self.rows.get(&uuid) else { return };
+        let Desired { rows, owners, dirty, adopted, .. } = self;
+        let Some(entry) = rows.get(&uuid) else { return };
         let Some(claim) = entry.winner() else { return };
         let row = actual.and_then(|a| replica.row(claim.table, &a));
         for column in claim.member_columns().filter(|c| replica.has_column(claim.table, *c)) {
-            let wanted = entry.members(column);
+            let wanted = entry.contributors(column).map(|c| owners.members(c, (uuid, column))).unwrap_or_default();
             let have = row.and_then(|r| r.get(column));
-            for (member, contributors) in wanted.into_iter().flatten() {
-                if !have.is_some_and(|h| h.contains(&self.adopted.actual_atom(member))) {
-                    self.dirty.push(contributors.any(), true, Item::Member(uuid, column, member.clone()), cause);
+            for (member, owner) in &wanted {
+                if !have.is_some_and(|h| h.contains(&adopted.actual_atom(member))) {
+                    let member = Atom::clone(member);
+                    dirty.push(owner, true, Item::Member(uuid, column, member), cause);
                 }
             }
             for member in have.map_or(&[][..], Datum::atoms) {
-                let member = self.adopted.desired_atom(member);
-                if !wanted.is_some_and(|w| w.contains_key(&member)) && is_our_member(claim.table, column, &member) {
-                    self.dirty.push(&claim.owner, false, Item::Member(uuid, column, member), cause);
+                let member = adopted.desired_atom(member);
+                if wanted.binary_search_by_key(&&member, |(m, _)| m).is_err()
+                    && is_our_member(claim.table, column, &member)
+                {
+                    dirty.push(&claim.owner, false, Item::Member(uuid, column, member), cause);
                 }
             }
         }

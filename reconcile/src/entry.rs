@@ -8,6 +8,7 @@ use ovsdb::{Atom, ColumnId, Datum, Row, Shape, TableDesc, Uuid};
 use rustc_hash::FxHashMap;
 
 use crate::identity::is_ours;
+use crate::owners::{Contributors, OwnerId, Owners};
 use crate::row::{Owner, RowId, Want};
 
 /// One row, as far as anybody cares for it.
@@ -15,11 +16,20 @@ use crate::row::{Owner, RowId, Want};
 pub(crate) struct Entry {
     /// The first is the winner.
     pub(crate) claims: Vec<Claim>,
-    /// Contributed members by column.
-    pub(crate) members: Vec<(ColumnId, FxHashMap<Atom, Contributors>)>,
+    /// Who contributes members, by column.
+    pub(crate) members: Vec<(ColumnId, Contributors)>,
     /// Where the row is referred to from: what keeps a non-root row alive, and what has to be written again after a row has
     /// gone and come back.
-    pub(crate) holders: Vec<(Uuid, ColumnId)>,
+    pub(crate) holders: Vec<Holder>,
+}
+
+/// What refers to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// A column that a claim wants exactly, of the row.
+    Column(Uuid, ColumnId),
+    /// The sets to which the owner contributes the row.
+    Sets(OwnerId),
 }
 
 /// What one owner wants of a row.
@@ -29,13 +39,6 @@ pub(crate) struct Claim {
     pub(crate) table: &'static TableDesc,
     pub(crate) id: RowId,
     pub(crate) columns: Vec<(ColumnId, Want)>,
-}
-
-/// The owners that contribute a member; mostly one.
-#[derive(Debug)]
-pub(crate) enum Contributors {
-    One(Arc<Owner>),
-    Many(Vec<Arc<Owner>>),
 }
 
 /// Rows of others that a look-up found for a desired row: UUID in the database to desired UUID, and back.
@@ -57,28 +60,37 @@ impl Entry {
     }
 
     /// Notes a reference to the row. Mostly it is the only one.
-    pub(crate) fn held_by(&mut self, row: Uuid, column: ColumnId) {
+    pub(crate) fn held_by(&mut self, holder: Holder) {
         self.holders.reserve_exact(1);
-        self.holders.push((row, column));
+        self.holders.push(holder);
     }
 
-    /// Contributed members of a column.
-    pub(crate) fn members(&self, column: ColumnId) -> Option<&FxHashMap<Atom, Contributors>> {
+    /// Who contributes to a column.
+    pub(crate) fn contributors(&self, column: ColumnId) -> Option<&Contributors> {
         self.members.iter().find(|(c, _)| *c == column).map(|(_, set)| set)
     }
 
-    /// An owner that contributes the member.
-    pub(crate) fn contributor(&self, column: ColumnId, member: &Atom) -> Option<&Arc<Owner>> {
-        self.members(column)?.get(member).map(Contributors::any)
+    /// As before, of a column that may have none yet.
+    pub(crate) fn contributors_mut(&mut self, column: ColumnId) -> &mut Contributors {
+        let known = self.members.iter().position(|(c, _)| *c == column);
+        let at = known.unwrap_or_else(|| {
+            self.members.reserve_exact(1);
+            self.members.push((column, Contributors::default()));
+            self.members.len() - 1
+        });
+        &mut self.members[at].1
     }
 
     /// Column values of a row that is all ours.
-    pub(crate) fn values(&self, claim: &Claim) -> Vec<(ColumnId, Datum)> {
+    pub(crate) fn values(&self, uuid: Uuid, claim: &Claim, owners: &Owners) -> Vec<(ColumnId, Datum)> {
         let value = |(column, want): &(ColumnId, Want)| {
             let datum = match want {
                 Want::Exactly(datum) => datum.clone(),
                 Want::Keys(keys) => pairs(keys),
-                Want::Members => Datum::set(self.members(*column).into_iter().flat_map(|m| m.keys().cloned())),
+                Want::Members => {
+                    let members = self.contributors(*column).map(|set| owners.members(set, (uuid, *column)));
+                    Datum::Set(members.into_iter().flatten().map(|(member, _)| member.clone()).collect())
+                }
             };
             (*column, datum)
         };
@@ -116,32 +128,6 @@ impl Claim {
 
     pub(crate) fn has_members(&self) -> bool {
         self.member_columns().next().is_some()
-    }
-}
-
-impl Contributors {
-    pub(crate) fn any(&self) -> &Arc<Owner> {
-        match self {
-            Contributors::One(owner) => owner,
-            Contributors::Many(owners) => &owners[0],
-        }
-    }
-
-    pub(crate) fn add(&mut self, owner: &Arc<Owner>) {
-        match self {
-            Contributors::One(first) => *self = Contributors::Many(vec![first.clone(), owner.clone()]),
-            Contributors::Many(owners) => owners.push(owner.clone()),
-        }
-    }
-
-    /// Drops one contributor; false when it was the last.
-    pub(crate) fn drop_one(&mut self, owner: &Arc<Owner>) -> bool {
-        let Contributors::Many(owners) = self else { return false };
-        owners.retain(|o| o != owner);
-        if let [last] = &owners[..] {
-            *self = Contributors::One(last.clone());
-        }
-        true
     }
 }
 

@@ -15,11 +15,13 @@ mod dirty;
 mod entry;
 pub mod epoch;
 pub mod identity;
+mod owners;
 pub mod ownership;
 mod plan;
 mod planner;
 mod quarantine;
 pub mod row;
+mod shared;
 
 pub use brake::Brake;
 pub use commit::{Batch, CommitConfig, Committer, Counters, Outcome};
@@ -29,3 +31,4 @@ pub use identity::{is_ours, row_uuid};
 pub use plan::{Action, Group, KeyChange, Plan, PlannedOp, Why};
 pub use planner::{Scope, plan};
 pub use row::{Contribution, DesiredRow, Diagnostic, Output, Owner, OwnerKind, RowId, Severity, Want, Zone};
+pub use shared::Shared;

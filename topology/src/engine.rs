@@ -96,8 +96,11 @@ impl Engine {
             kinds::SERVICE_CIDR => service_cidr::translate(&view, owner),
             _ => Output::default(),
         };
-        let reads = view.into_reads();
-        self.reads.record(owner, reads);
+        // A Peer reads what its Pod reads, and is marked with it.
+        if owner.kind != kinds::PEER {
+            let reads = view.into_reads();
+            self.reads.record(owner, reads);
+        }
         output
     }
 
@@ -119,6 +122,9 @@ impl Engine {
 
     fn mark(&mut self, buckets: &[Bucket]) {
         for owner in buckets.iter().flat_map(|bucket| self.reads.of(*bucket)) {
+            if owner.kind == kinds::POD && self.snapshot.selections().is_peer(&owner.key) {
+                self.dirty.insert(Owner::new(kinds::PEER, owner.key.clone()));
+            }
             self.dirty.insert(Owner::clone(owner));
         }
     }

@@ -109,7 +109,7 @@ impl Planner<'_> {
     fn add_member(&mut self, draft: &mut Draft, row: Uuid, column: ColumnId, member: &Atom, cause: Cause) {
         let item = Item::Member(row, column, member.clone());
         let Some(entry) = self.desired.rows.get(&row) else { return };
-        if entry.contributor(column, member).is_none() || self.seen.contains(&item) {
+        if self.desired.contributor((row, column), member).is_none() || self.seen.contains(&item) {
             return;
         }
         let Some(claim) = entry.winner() else { return self.park(draft, row, item, WaitReason::NoRow) };

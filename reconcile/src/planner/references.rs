@@ -108,9 +108,8 @@ impl Planner<'_> {
 
     /// Plans the references to a new row, of which one has to keep it alive unless it is a root; false when none does.
     pub(super) fn hold(&mut self, draft: &mut Draft, table: &TableDesc, uuid: Uuid, cause: Cause) -> bool {
-        let holders = self.desired.rows.get(&uuid).map(|e| e.holders.clone()).unwrap_or_default();
         let mut held = table.is_root;
-        for (row, column) in holders {
+        for (row, column) in self.desired.holders(uuid) {
             let Some(claim) = self.desired.rows.get(&row).and_then(|e| e.winner()) else { continue };
             let item = match claim.want(column) {
                 Some(Want::Members) => Item::Member(row, column, Atom::Uuid(uuid)),

@@ -70,7 +70,7 @@ impl Planner<'_> {
         let Some(claim) = entry.winner() else { return };
         let listed = matches!(claim.want(column), Some(Want::Members));
         let table = claim.table;
-        let wanted = entry.contributor(column, member).is_some();
+        let wanted = self.desired.contributor((row, column), member).is_some();
         // A reference to an adopted row stays: the row would go with it.
         let member = self.desired.adopted.actual_atom(member);
         if !listed || wanted || !is_our_member(table, column, &member) {

@@ -161,7 +161,7 @@ pub(crate) fn translate_peer(view: &View<'_>, owner: &Owner) -> Output {
     let Ok(Some((_, addresses))) = pod::place(view, pod) else { return output };
     let selections = view.selections_of(owner);
     for ip in addresses.iter() {
-        let text = view.text(&ip.to_string());
+        let text = Str::from(ip.to_string());
         for selected in &selections {
             let v4 = ip.is_ipv4();
             let mut add = |role: &str| {

@@ -10,9 +10,10 @@
 //! label that every namespace has. Inputs: facts and uses. Outputs: owners and buckets that a change touches. Must not: keep facts of pods.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ovenbird_api::Protocol;
-use ovenbird_reconcile::Owner;
+use ovenbird_reconcile::{Owner, Shared};
 use ovsdb::Str;
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -35,7 +36,9 @@ pub(crate) struct Selections {
     scopes: Slab<Scope>,
     homes: FxHashMap<Str, Home>,
     /// By pod: the selections that it is in, sorted; pods in none are left out.
-    matched: FxHashMap<Str, Box<[Id]>>,
+    matched: FxHashMap<Str, Arc<[Id]>>,
+    /// Equal ones are one: a Deployment's pods are in the same.
+    lists: Shared<[Id]>,
 }
 
 /// A selection in use.
@@ -85,12 +88,17 @@ impl Selections {
 
     /// The selections that a pod is in.
     pub fn of_pod<'a>(&'a self, pod: &str) -> impl Iterator<Item = &'a Selected> + use<'a> {
-        self.matched.get(pod).into_iter().flatten().filter_map(|id| self.selected.get(*id))
+        self.matched.get(pod).into_iter().flat_map(|ids| ids.iter()).filter_map(|id| self.selected.get(*id))
     }
 
     /// The keys of all pods that are in some selection used as a peer, unsorted.
     pub fn peers(&self) -> impl Iterator<Item = &Str> {
         self.matched.iter().filter(|(_, ids)| self.any_peer(ids)).map(|(key, _)| key)
+    }
+
+    /// Whether a pod is in some selection used as a peer.
+    pub fn is_peer(&self, pod: &str) -> bool {
+        self.matched.get(pod).is_some_and(|ids| self.any_peer(ids))
     }
 
     /// The texts of all selections in use, unsorted.
@@ -166,10 +174,10 @@ impl Selections {
             // First those that come, so that a number which stays is not told.
             after.into_iter().for_each(|pod| self.count(&new, pod, true, touched));
             before.into_iter().for_each(|pod| self.count(&old, pod, false, touched));
-            self.set_matched(&pod.key, new);
+            self.set_matched(&pod.key, &new);
             self.forget_home(pod.namespace());
         }
-        if self.matched.get(&pod.key).is_some_and(|ids| self.any_peer(ids)) {
+        if self.is_peer(&pod.key) {
             touched.owners.push(Owner::new(kinds::PEER, pod.key.clone()));
         }
     }
@@ -200,7 +208,7 @@ impl Selections {
     fn match_again(&mut self, pod: &PodFact, touched: &mut Touched) {
         let new = self.matches(pod);
         let old = self.matched.get(&pod.key).cloned().unwrap_or_default();
-        if old == new {
+        if *old == *new {
             return;
         }
         touched.owners.push(Owner::new(kinds::POD, pod.key.clone()));
@@ -209,13 +217,14 @@ impl Selections {
         }
         self.count(&new, pod, true, touched);
         self.count(&old, pod, false, touched);
-        self.set_matched(&pod.key, new);
+        self.set_matched(&pod.key, &new);
     }
 
-    fn set_matched(&mut self, pod: &Str, ids: Box<[Id]>) {
+    fn set_matched(&mut self, pod: &Str, ids: &[Id]) {
         if ids.is_empty() {
             self.matched.remove(pod);
         } else {
+            let ids = self.lists.intern(ids);
             self.matched.insert(pod.clone(), ids);
         }
     }
@@ -285,7 +294,7 @@ impl Selections {
     }
 
     /// The selections that a pod with a port is in, sorted.
-    fn matches(&self, pod: &PodFact) -> Box<[Id]> {
+    fn matches(&self, pod: &PodFact) -> Vec<Id> {
         let scopes = self.homes.get(pod.namespace()).map_or(&[][..], |home| &home.scopes);
         let mut ids = Vec::new();
         for scope in scopes.iter().filter_map(|id| self.scopes.get(*id)) {
@@ -293,7 +302,7 @@ impl Selections {
             ids.extend(scope.candidates(&pod.labels).filter(fits));
         }
         ids.sort_unstable();
-        ids.into()
+        ids
     }
 
     fn insert(&mut self, key: Str, selection: &Selection, pods: &Pods) -> Id {
@@ -317,15 +326,16 @@ impl Selections {
         for key in keys.filter(fits).cloned().collect::<Vec<_>>() {
             let mut ids = self.matched.get(&key).map(|ids| ids.to_vec()).unwrap_or_default();
             ids.insert(ids.partition_point(|other| *other < id), id);
-            self.matched.insert(key, ids.into());
+            self.set_matched(&key, &ids);
         }
         id
     }
 
     fn remove(&mut self, id: Id) {
         for key in self.members(id) {
-            let ids = self.matched.get(&key).into_iter().flatten().copied().filter(|other| *other != id).collect();
-            self.set_matched(&key, ids);
+            let ids = self.matched.get(&key).map_or(&[][..], |ids| ids);
+            let ids: Vec<Id> = ids.iter().copied().filter(|other| *other != id).collect();
+            self.set_matched(&key, &ids);
         }
         let Some(selected) = self.selected.try_remove(id) else { return };
         self.ids.remove(&selected.key);
