@@ -24,6 +24,7 @@ use ovenbird_reconcile::{Diagnostic, Severity};
 use tokio::sync::watch;
 use tracing::{error, warn};
 
+use crate::capability;
 use crate::plug::Tell;
 use crate::pods::{Lookup, Pod, PodBook};
 
@@ -37,6 +38,8 @@ pub struct NodeFact {
     pub annotations: BTreeMap<String, String>,
     /// `node-subnets`, once the master has written it.
     pub subnets: Vec<IpNet>,
+    /// What its condition says that Open vSwitch lacks (`capability`).
+    pub missing: Option<String>,
 }
 
 /// Watches this Node. The receiver holds what was seen last.
@@ -72,7 +75,8 @@ fn node_fact(node: &Node) -> NodeFact {
     };
     let is_ours = |key: &str| key.starts_with("k8s.ovn.org/") || key.starts_with("ovenbird.io/");
     let ours = annotations.iter().filter(|(key, _)| is_ours(key));
-    NodeFact { annotations: ours.map(|(k, v)| (k.clone(), v.clone())).collect(), subnets }
+    let annotations = ours.map(|(k, v)| (k.clone(), v.clone())).collect();
+    NodeFact { annotations, subnets, missing: capability::told(node) }
 }
 
 /// Watches the pods of a node into a book.

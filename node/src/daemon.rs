@@ -28,7 +28,7 @@ use crate::plug::{Parts, Plug};
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::{State, Vswitch};
-use crate::{chassis, cluster, cni_conf, gateway, restore, service_cidrs, sweep, uplink};
+use crate::{capability, chassis, cluster, cni_conf, gateway, restore, service_cidrs, sweep, uplink};
 
 /// Time that a stop gives to the CNI requests under way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,6 +56,7 @@ async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<
     let vswitch = Vswitch::spawn(config.ovs.clone(), config.audit_interval);
     let node = cluster::watch_node(client.clone(), &config.node);
     cluster::watch_pods(client.clone(), &config.node, pods.clone());
+    capability::spawn(&client, &config.node, (config.encap.as_str(), "--encap-type"), &node, &vswitch);
 
     let plug = Arc::new(Plug::new(Parts {
         net: net.clone(),

@@ -8,6 +8,7 @@
 //! `daemon` puts the parts together; each file's header says what it is for.
 
 pub mod cable;
+pub mod capability;
 pub mod chassis;
 pub mod classic;
 pub mod cluster;

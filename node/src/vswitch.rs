@@ -7,7 +7,7 @@
 //!
 //! The task itself is `vswitch_task`. Must not: know what a row means, but for the few columns that make [`State`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ovenbird_reconcile::{Output, Owner};
@@ -28,6 +28,8 @@ pub struct State {
     pub system_id: Option<String>,
     /// `external_ids:ovn-bridge-datapath-type` is `netdev`: OVS forwards in user space.
     pub userspace: bool,
+    /// `iface_types`: what kinds of interfaces there can be; empty until vswitchd has said so.
+    pub iface_types: BTreeSet<String>,
     /// br-int exists.
     pub bridge: bool,
     /// The other bridges, by name.

@@ -73,7 +73,8 @@ fn monitor() -> MonitorSpec {
         bridge::STP_ENABLE,
         bridge::RSTP_ENABLE,
     ];
-    let roots = [open_vswitch::BRIDGES, open_vswitch::EXTERNAL_IDS, open_vswitch::OVS_VERSION];
+    let roots =
+        [open_vswitch::BRIDGES, open_vswitch::EXTERNAL_IDS, open_vswitch::IFACE_TYPES, open_vswitch::OVS_VERSION];
     MonitorSpec::new()
         .with(TableSpec::columns(&open_vswitch::TABLE, roots))
         .with(TableSpec::columns(&datapath::TABLE, [datapath::CAPABILITIES]))
@@ -309,6 +310,7 @@ impl Task {
             synced: self.synced,
             system_id: id("system-id").map(str::to_owned),
             userspace: id("ovn-bridge-datapath-type") == Some("netdev"),
+            iface_types: root.into_iter().flat_map(|r| r.iface_types()).map(str::to_owned).collect(),
             bridge: self.replica.find(&bridge::TABLE, bridge::NAME, &name).is_some(),
             bridges: bridges::read(&self.replica),
             transactions: counters.transactions,

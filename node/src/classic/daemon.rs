@@ -29,7 +29,7 @@ use crate::plug::{Parts, Plug};
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::Vswitch;
-use crate::{chassis, cluster, restore, sweep};
+use crate::{capability, chassis, cluster, restore, sweep};
 
 /// Runs the daemon.
 ///
@@ -47,6 +47,7 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
     let vswitch = Vswitch::spawn(config.ovs.clone(), config.audit_interval);
     let node = cluster::watch_node(client.clone(), &config.node);
     cluster::watch_pods(client.clone(), &config.node, pods.clone());
+    capability::spawn(&client, &config.node, (settings.tunnel.as_str(), "--classic-tunnel"), &node, &vswitch);
     let folder = ports_folder(&config);
     let ports = Ports::new(net.clone(), vswitch.clone(), &settings.bridge, folder.clone())
         .with_context(|| format!("making {}", folder.display()))?;

@@ -8,12 +8,16 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::runtime::wait::await_condition;
 use ovenbird_e2e::pulse::{Pulse, echo, go_on, laps};
 use ovenbird_e2e::wire::Capture;
 use ovenbird_e2e::witness::Protocol;
 use ovenbird_e2e::{LIMIT, pods};
 use ovenbird_lab::demo::matrix;
 use ovenbird_lab::{Family, Lab, Mode, Options, Status, testing, wait_for};
+use tokio::time::timeout;
 
 const NAMESPACE: &str = "classic";
 /// Port of the streams' echo.
@@ -43,6 +47,7 @@ async fn flows_of_four_nodes() -> Result<()> {
     a_subnet_of_nobody_drops(&lab)?;
     a_daemon_restarts(&lab, &streams)?;
     a_node_goes_and_comes(&lab, &streams).await?;
+    a_capability_is_missing(&lab, "node3").await?;
     bridges_made_by_hand(&lab, "node3").await?;
     a_node_changes_its_address(&mut lab, &streams).await?;
     ensure_they_went_on("all of it", &streams)
@@ -283,6 +288,37 @@ async fn a_node_goes_and_comes(lab: &Lab, streams: &[&Pulse]) -> Result<()> {
     }
     wait_for("flows of a node that has come", LIMIT, || flows(lab, "node1").is_ok_and(|now| now.len() == 12))?;
     ensure_they_went_on("a node comes", streams)
+}
+
+/// An Open vSwitch that makes no GRE tunnels: the Node says so, and what to do.
+async fn a_capability_is_missing(lab: &Lab, node: &str) -> Result<()> {
+    let nodes = Api::<Node>::all(lab.client().await?);
+    let unavailable = |wanted: &'static str| {
+        move |node: Option<&Node>| {
+            let conditions = node.and_then(|n| n.status.as_ref()?.conditions.as_ref()).into_iter().flatten();
+            let mut ours = conditions.filter(|c| c.type_ == "NetworkUnavailable");
+            ours.any(|c| {
+                c.status == wanted
+                    && (wanted == "False" || c.message.as_deref().unwrap_or_default().contains("no gre tunnels"))
+            })
+        }
+    };
+    let set = |types: &str| {
+        let db = format!("--db={}", lab.layout().ovs(node));
+        lab.exec_node(
+            node,
+            &["ovs-vsctl", "--no-wait", &db, "set", "Open_vSwitch", ".", &format!("iface_types={types}")],
+        )
+    };
+    // It would say at once what it really can.
+    lab.pause(&format!("{node}/vswitchd"))?;
+    for (types, wanted) in [("geneve,internal,vxlan", "True"), ("geneve,gre,internal,vxlan", "False")] {
+        set(types)?;
+        let seen = timeout(LIMIT, await_condition(nodes.clone(), node, unavailable(wanted))).await;
+        seen.with_context(|| format!("NetworkUnavailable of {node} does not become {wanted}"))??;
+    }
+    lab.resume(&format!("{node}/vswitchd"))?;
+    Ok(())
 }
 
 /// The bridges are taken down, and set up as the guide has them, before the daemon starts.
