@@ -14,10 +14,12 @@ use anyhow::Context as _;
 use ovenbird_cni_server::{Server, ServerConfig};
 use ovenbird_daemon::{access, http};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::classic::{self, NetworkMode};
+use crate::cluster::NodeFact;
 use crate::config::Config;
 use crate::gateway::endpoints::Told;
 use crate::management::Management;
@@ -54,9 +56,7 @@ async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<
     let (readiness, metrics) = (Arc::new(Readiness::default()), Arc::new(Metrics::default()));
     let pods = Arc::new(PodBook::new(config.node.clone(), cluster::lookup(client.clone())));
     let vswitch = Vswitch::spawn(config.ovs.clone(), config.audit_interval);
-    let node = cluster::watch_node(client.clone(), &config.node);
-    cluster::watch_pods(client.clone(), &config.node, pods.clone());
-    capability::spawn(&client, &config.node, (config.encap.as_str(), "--encap-type"), &node, &vswitch);
+    let node = follow(&client, &config, &pods, &vswitch, (config.encap.as_str(), "--encap-type"));
 
     let plug = Arc::new(Plug::new(Parts {
         net: net.clone(),
@@ -124,6 +124,20 @@ async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         served = server.serve(plug.clone(), stop.clone()) => served.context("serving CNI"),
         () = out_of_patience(&stop) => Ok(()),
     }
+}
+
+/// Follows the Node and its pods, and says of the Node whether Open vSwitch has the tunnels that a flag chose.
+pub(crate) fn follow(
+    client: &kube::Client,
+    config: &Config,
+    pods: &Arc<PodBook>,
+    vswitch: &Vswitch,
+    tunnel: (&'static str, &'static str),
+) -> watch::Receiver<NodeFact> {
+    let node = cluster::watch_node(client.clone(), &config.node);
+    cluster::watch_pods(client.clone(), &config.node, pods.clone());
+    capability::spawn(client, &config.node, tunnel, &node, vswitch);
+    node
 }
 
 /// MTU of pods: what the host's way to other nodes leaves.

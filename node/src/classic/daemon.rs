@@ -21,7 +21,7 @@ use super::ports::Ports;
 use super::task::{Task, ports_folder};
 use crate::cluster::{NodeFact, annotate};
 use crate::config::Config;
-use crate::daemon::{announce, out_of_patience, serve_http};
+use crate::daemon::{announce, follow, out_of_patience, serve_http};
 use crate::metrics::Metrics;
 use crate::net::NetOps;
 use crate::net::linux::Linux;
@@ -29,7 +29,7 @@ use crate::plug::{Parts, Plug};
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::Vswitch;
-use crate::{capability, chassis, cluster, restore, sweep};
+use crate::{chassis, cluster, restore, sweep};
 
 /// Runs the daemon.
 ///
@@ -45,9 +45,7 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
     let (readiness, metrics) = (Arc::new(Readiness::with(Part::Fabric)), Arc::new(Metrics::default()));
     let pods = Arc::new(PodBook::new(config.node.clone(), cluster::lookup(client.clone())));
     let vswitch = Vswitch::spawn(config.ovs.clone(), config.audit_interval);
-    let node = cluster::watch_node(client.clone(), &config.node);
-    cluster::watch_pods(client.clone(), &config.node, pods.clone());
-    capability::spawn(&client, &config.node, (settings.tunnel.as_str(), "--classic-tunnel"), &node, &vswitch);
+    let node = follow(&client, &config, &pods, &vswitch, (settings.tunnel.as_str(), "--classic-tunnel"));
     let folder = ports_folder(&config);
     let ports = Ports::new(net.clone(), vswitch.clone(), &settings.bridge, folder.clone())
         .with_context(|| format!("making {}", folder.display()))?;
