@@ -36,6 +36,8 @@ pub const DATAPATH_TYPE: &str = "ovenbird.io/datapath-type";
 pub const SCHEDULER: &str = "ovenbird.io/scheduler";
 /// Pod: addresses, MAC, gateways and routes (see [`crate::PodNetwork`]); written by the master.
 pub const POD_NETWORKS: &str = "k8s.ovn.org/pod-networks";
+/// Pod: name of the `Network` that the pod is on, absent for the cluster's own; written by the master, with [`POD_NETWORKS`].
+pub const NETWORK: &str = "ovenbird.io/network";
 /// Pod: its share of the connections to Services whose scheduler is `wrr`, from 1 (default) to 20; written by the user.
 pub const WEIGHT: &str = "ovenbird.io/weight";
 /// Namespace: how verdicts of its policies are logged, e.g. `{"deny":"alert","allow":"notice"}`; written by the user.

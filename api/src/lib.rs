@@ -16,6 +16,7 @@ pub mod path;
 pub mod pod;
 pub mod port;
 pub mod service;
+pub mod underlay;
 
 pub use acl_logging::{AclLogging, LogSeverity};
 pub use annotation::AnnotationError;
@@ -24,3 +25,4 @@ pub use mac::Mac;
 pub use masquerade::{Masquerade, MasqueradeError};
 pub use pod::{PodNetwork, PodRoute};
 pub use port::{HostPort, Protocol};
+pub use underlay::{ProviderNetworkSpec, ProviderNetworkStatus};

@@ -83,6 +83,16 @@ pub fn external_to_router(router: &str) -> String {
     ["etor-", router].concat()
 }
 
+/// The switch of a `Network` (Logical_Switch); the links to its router port are named after it as those of a node's switch.
+pub fn network_switch(network: &str) -> String {
+    ["NET_", network].concat()
+}
+
+/// Port of a network's switch by which it is on the physical network (localnet Logical_Switch_Port).
+pub fn network_localnet(network: &str) -> String {
+    ["localnet-NET_", network].concat()
+}
+
 /// Destinations of a family to which pods keep their own address (Address_Set).
 pub fn non_masquerade(v4: bool) -> &'static str {
     if v4 { "non_masquerade_v4" } else { "non_masquerade_v6" }

@@ -29,6 +29,8 @@ pub struct PodNetwork {
     pub gateways: Vec<IpAddr>,
     /// Further routes.
     pub routes: Vec<PodRoute>,
+    /// MTU of the pod's interface, in bytes, where it is not the node's for pods: on a network that is not tunnelled.
+    pub mtu: Option<u32>,
 }
 
 /// A route inside the pod.
@@ -50,6 +52,7 @@ struct Raw<'a> {
     routes: Option<&'a RawValue>,
     ip_address: Option<&'a RawValue>,
     gateway_ip: Option<&'a RawValue>,
+    mtu: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -88,7 +91,9 @@ impl PodNetwork {
             }
         }
         let routes = raw.routes.map_or(Ok(Vec::new()), |raw| parse_routes(at.field("default.routes"), raw))?;
-        Ok(PodNetwork { addresses, mac, gateways, routes })
+        let field = at.field("default.mtu");
+        let mtu = raw.mtu.map(|raw| field.json(raw.get(), "a number of bytes")).transpose()?;
+        Ok(PodNetwork { addresses, mac, gateways, routes, mtu })
     }
 
     /// The annotation's text, for a pod that has no other networks.
@@ -134,6 +139,8 @@ struct WrittenNetwork {
     ip_address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gateway_ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtu: Option<u32>,
     role: &'static str,
 }
 
@@ -157,6 +164,7 @@ impl From<&PodNetwork> for WrittenNetwork {
             routes: network.routes.iter().map(route).collect(),
             ip_address: if let [one] = network.addresses[..] { Some(one.to_string()) } else { None },
             gateway_ip: if let [one] = network.gateways[..] { Some(one) } else { None },
+            mtu: network.mtu,
             role: "primary",
         }
     }
@@ -186,6 +194,7 @@ mod tests {
             mac: Mac([10, 0x58, 10, 129, 0, 3]),
             gateways: vec![],
             routes: vec![PodRoute { dest: "fd01::/48".parse().unwrap(), next_hop: None }],
+            mtu: Some(9000),
         };
         let text = network.format();
         assert!(!text.contains("ip_address\""), "{text}");
@@ -215,6 +224,7 @@ mod tests {
             (r#"["10.129.0.1"]"#, r#"["x"]"#, "default.gateway_ips"),
             ("10.128.0.0/14", "nowhere", "default.routes.dest"),
             (r#""nextHop":"10.129.0.1""#, r#""nextHop":"fd01::1""#, "default.routes.nextHop"),
+            (r#""role""#, r#""mtu":"much","role""#, "default.mtu"),
             (r#"[{"dest""#, r#"[{"dst""#, "default.routes.dest"),
         ] {
             let text = V4.replacen(from, to, 1);

@@ -1,13 +1,12 @@
-//! Conditions in the status of admin policies: `Accepted` says whether all of a policy is in effect, and if not, what is wrong.
+//! Conditions in the status of admin policies and Networks: `Accepted` says whether all of an object is in effect, and if not, what is wrong.
 //!
 //! A condition is written when it differs from what the object has, so a restart writes nothing, and a status that somebody else
-//! changed is left alone until the policy changes. Must not: block the pipeline, write while another master leads, or touch conditions of others.
+//! changed is left alone until the object changes. Must not: block the pipeline, write while another master leads, or touch conditions of others.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use ovenbird_daemon::{access, rights};
 use ovenbird_reconcile::{Diagnostic, Owner, Severity};
-use ovenbird_topology::facts::AdminKey;
 use ovenbird_topology::kinds;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
@@ -15,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::event::truncate;
 use crate::lease::Validity;
-use crate::object::admin_policy;
+use crate::object::{admin_policy, network};
 
 /// `type` of our condition.
 const ACCEPTED: &str = "Accepted";
@@ -24,10 +23,10 @@ const MANAGER: &str = "ovenbird-master";
 /// Longest `message` that we write.
 const LONGEST: usize = 1024;
 
-/// What a policy is to be told.
+/// What an object is to be told.
 #[derive(Clone, Debug, PartialEq)]
 struct Verdict {
-    key: AdminKey,
+    owner: Owner,
     reason: &'static str,
     message: String,
 }
@@ -35,7 +34,7 @@ struct Verdict {
 /// Sends conditions to their writer, each once.
 #[derive(Debug)]
 pub struct Conditions {
-    told: FxHashMap<AdminKey, Verdict>,
+    told: FxHashMap<Owner, Verdict>,
     queue: mpsc::UnboundedSender<Verdict>,
 }
 
@@ -54,8 +53,8 @@ impl Conditions {
     }
 
     /// The object changed: what it was told may be about an older generation.
-    pub fn forget(&mut self, key: &AdminKey) {
-        self.told.remove(key);
+    pub fn forget(&mut self, owner: &Owner) {
+        self.told.remove(owner);
     }
 
     /// We lead from now on: what was said before, nobody has written.
@@ -64,45 +63,55 @@ impl Conditions {
         self.told.values().for_each(|verdict| drop(self.queue.send(verdict.clone())));
     }
 
-    /// What became of an owner's translation; of interest when it is an admin policy.
+    /// What became of an owner's translation; of interest when it has such a condition.
     pub fn set(&mut self, owner: &Owner, diagnostics: &[Diagnostic]) {
-        let Some(key) = kinds::admin_key(owner) else { return };
+        if resource(owner).is_none() {
+            return;
+        }
         let wrong: Vec<&Diagnostic> = diagnostics.iter().filter(|d| d.severity != Severity::Note).collect();
         let text = |d: &&Diagnostic| format!("{}: {}", d.field, d.message);
         let (reason, mut message) = match wrong.first() {
+            None if owner.kind == kinds::NETWORK => ("Translated", "it is in effect".to_owned()),
             None => ("Translated", "all of the policy is in effect".to_owned()),
             Some(first) => (first.reason, wrong.iter().map(text).collect::<Vec<_>>().join("; ")),
         };
         truncate(&mut message, LONGEST);
-        let verdict = Verdict { key, reason, message };
-        if self.told.get(&verdict.key) == Some(&verdict) {
+        let verdict = Verdict { owner: owner.clone(), reason, message };
+        if self.told.get(owner) == Some(&verdict) {
             return;
         }
-        self.told.insert(verdict.key.clone(), verdict.clone());
+        self.told.insert(owner.clone(), verdict.clone());
         // As above.
         let _ = self.queue.send(verdict);
     }
 }
 
+/// The kind of an object that has such a condition.
+fn resource(owner: &Owner) -> Option<ApiResource> {
+    let policy = kinds::admin_key(owner).map(|(kind, _)| admin_policy::resource(kind));
+    policy.or_else(|| network::resource(owner.kind.name).filter(|_| owner.kind == kinds::NETWORK))
+}
+
 async fn write(client: &kube::Client, verdict: &Verdict) {
-    let resource = admin_policy::resource(verdict.key.0);
+    let Some(resource) = resource(&verdict.owner) else { return };
+    let name = &*verdict.owner.key;
     let objects: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let wanted = async || {
-        let Some(object) = objects.get_opt(&verdict.key.1).await? else { return Ok(()) };
+        let Some(object) = objects.get_opt(name).await? else { return Ok(()) };
         let Some(condition) = condition(&object, verdict) else { return Ok(()) };
         let patch = json!({
-            "apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": &*verdict.key.1},
+            "apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name},
             "status": {"conditions": [condition]},
         });
         let params = PatchParams::apply(MANAGER).force();
-        objects.patch_status(&verdict.key.1, &params, &Patch::Apply(&patch)).await.map(drop)
+        objects.patch_status(name, &params, &Patch::Apply(&patch)).await.map(drop)
     };
     match access::insist(wanted).await {
         Ok(()) => {}
         Err(error) if rights::was_told(&error) => {}
         // It went meanwhile.
         Err(kube::Error::Api(status)) if status.code == 404 => {}
-        Err(error) => tracing::warn!(%error, kind = resource.kind, name = %verdict.key.1, "cannot write a condition"),
+        Err(error) => tracing::warn!(%error, kind = resource.kind, name, "cannot write a condition"),
     }
 }
 
@@ -132,8 +141,6 @@ fn now() -> Time {
 
 #[cfg(test)]
 mod tests {
-    use ovenbird_topology::AdminKind;
-
     use super::*;
 
     fn object(conditions: &Value) -> DynamicObject {
@@ -144,8 +151,11 @@ mod tests {
 
     #[test]
     fn what_is_there_is_not_written_again() {
-        let mut verdict =
-            Verdict { key: (AdminKind::AdminNetworkPolicy, "a".into()), reason: "Translated", message: "fine".into() };
+        let mut verdict = Verdict {
+            owner: Owner::new(kinds::ADMIN_NETWORK_POLICY, "a"),
+            reason: "Translated",
+            message: "fine".into(),
+        };
         let first = condition(&object(&json!([])), &verdict).expect("a condition");
         assert_eq!((&*first.status, first.observed_generation), ("True", Some(3)));
         let there = json!([{"type": "Other", "status": "True"}, first]);
@@ -171,7 +181,7 @@ mod tests {
         assert!(verdicts.try_recv().is_err(), "each is said once");
         conditions.lead();
         assert_eq!(verdicts.try_recv().expect("it is said again"), first);
-        conditions.forget(&first.key);
+        conditions.forget(&first.owner);
         conditions.set(&owner, &[]);
         assert!(verdicts.try_recv().is_ok(), "a new generation is told anew");
     }

@@ -19,7 +19,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 use tokio::sync::mpsc;
 
 use crate::lease::Validity;
-use crate::object::admin_policy;
+use crate::object::{admin_policy, network};
 
 /// Complaints that may wait to be written.
 const QUEUE: usize = 256;
@@ -140,6 +140,9 @@ impl Subject {
     fn resource(&self) -> ApiResource {
         if let Some(kind) = AdminKind::ALL.into_iter().find(|kind| kind.as_str() == self.kind) {
             return admin_policy::resource(kind);
+        }
+        if let Some(resource) = network::resource(self.kind) {
+            return resource;
         }
         let (group, plural) = match self.kind {
             "NetworkPolicy" => ("networking.k8s.io", "networkpolicies".into()),

@@ -15,12 +15,12 @@ enum Need {
     Nothing,
     /// What is chosen or deleted.
     Choice,
-    /// That, and every pod: it says what pods may do.
+    /// That, and every pod: it says what pods may do, or where they are.
     Connection,
 }
 
 /// Kinds that are watched.
-const KINDS: [(&str, Need); 10] = [
+const KINDS: [(&str, Need); 12] = [
     ("Node", Need::Connection),
     ("Pod", Need::Choice),
     ("Namespace", Need::Connection),
@@ -30,6 +30,8 @@ const KINDS: [(&str, Need); 10] = [
     ("AdminNetworkPolicy", Need::Connection),
     ("BaselineAdminNetworkPolicy", Need::Connection),
     ("ClusterNetworkPolicy", Need::Connection),
+    ("Network", Need::Connection),
+    ("ProviderNetwork", Need::Connection),
     ("ServiceCIDR", Need::Nothing),
 ];
 
@@ -110,6 +112,8 @@ mod tests {
         for kind in ["Node", "Namespace", "NetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"] {
             lists.complete(kind, 1);
         }
+        lists.complete("Network", 1);
+        lists.complete("ProviderNetwork", 1);
         assert!(!lists.have_policies());
         lists.complete("ClusterNetworkPolicy", 1);
         assert!(lists.have_policies() && !lists.are_complete());

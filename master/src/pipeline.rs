@@ -20,7 +20,7 @@ use ovenbird_schema::northbound::acl;
 use ovenbird_topology::check::{Answer, Query};
 use ovenbird_topology::{
     AdminKind, AdminPolicyFact, Change as FactChange, EndpointSliceFact, Engine, Fact, FactKey, NamespaceFact,
-    NetworkPolicyFact, NodeFact, PodFact, ServiceCidrFact, ServiceFact, kinds,
+    NetworkFact, NetworkPolicyFact, NodeFact, PodFact, ProviderNetworkFact, ServiceCidrFact, ServiceFact, kinds,
 };
 use ovsdb::{Handle, Str};
 use tokio::sync::{mpsc, watch};
@@ -69,6 +69,10 @@ pub enum Seen {
     NetworkPolicies(Batch<NetworkPolicyFact>),
     /// Of admin policies of one kind.
     AdminPolicies(AdminKind, Batch<AdminPolicyFact>),
+    /// Of Networks.
+    Networks(Batch<NetworkFact>),
+    /// Of ProviderNetworks.
+    ProviderNetworks(Batch<ProviderNetworkFact>),
     /// Of ServiceCIDRs.
     ServiceCidrs(Batch<ServiceCidrFact>),
 }
@@ -109,7 +113,7 @@ pub struct Outputs {
     pub handle: Handle,
     /// To the Events of objects.
     pub reporter: Reporter,
-    /// To the status of admin policies.
+    /// To the status of admin policies and Networks.
     pub conditions: Conditions,
     /// Asked before each transaction.
     pub validity: Validity,
@@ -303,7 +307,7 @@ impl Pipeline {
                 self.take("Pod", batch, FactKey::Pod, change)
             }
             Seen::Namespaces(batch) => {
-                let change = |this: &mut Self, fact| this.effects.facts.push(Fact::Namespace(fact));
+                let change = |this: &mut Self, fact| this.allocator.upsert_namespace(fact, &mut this.effects);
                 self.take("Namespace", batch, FactKey::Namespace, change)
             }
             Seen::Services(batch) => {
@@ -320,10 +324,21 @@ impl Pipeline {
             }
             Seen::AdminPolicies(kind, batch) => {
                 let change = |this: &mut Self, fact: AdminPolicyFact| {
-                    this.out.conditions.forget(&fact.key);
+                    this.out.conditions.forget(&Owner::new(kinds::of_admin(kind), fact.key.1.clone()));
                     this.effects.facts.push(Fact::AdminPolicy(fact));
                 };
                 self.take(kind.as_str(), batch, |name| FactKey::AdminPolicy((kind, name)), change)
+            }
+            Seen::Networks(batch) => {
+                let change = |this: &mut Self, fact: NetworkFact| {
+                    this.out.conditions.forget(&Owner::new(kinds::NETWORK, fact.name.clone()));
+                    this.allocator.upsert_network(fact, &mut this.effects);
+                };
+                self.take(kinds::NETWORK.name, batch, FactKey::Network, change)
+            }
+            Seen::ProviderNetworks(batch) => {
+                let change = |this: &mut Self, fact| this.allocator.upsert_provider(fact, &mut this.effects);
+                self.take("ProviderNetwork", batch, FactKey::ProviderNetwork, change)
             }
             Seen::ServiceCidrs(batch) => {
                 let change = |this: &mut Self, fact| this.effects.facts.push(Fact::ServiceCidr(fact));

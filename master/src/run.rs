@@ -25,6 +25,7 @@ use crate::event::Reporter;
 use crate::lease::Election;
 use crate::metrics::Metrics;
 use crate::object::admin_policy::{Anp, Banp, Cnp, SlimAdmin};
+use crate::object::network::{NetworkKind, Own, ProviderNetworkKind};
 use crate::object::{NamespaceKind, NodeKind, PodKind, ServiceKind, Slim, SlimSlice};
 use crate::pipeline::{Inputs, Outputs, Pipeline, Seen};
 use crate::readiness::{Readiness, Shown};
@@ -137,6 +138,8 @@ fn spawn_watches(client: &kube::Client) -> (channel::Sender<u64>, mpsc::Receiver
         Seen::AdminPolicies(AdminKind::BaselineAdminNetworkPolicy, batch)
     });
     watches.spawn_optional(SlimAdmin::<Cnp>::tell, |batch| Seen::AdminPolicies(AdminKind::ClusterNetworkPolicy, batch));
+    watches.spawn_optional(Own::<NetworkKind>::tell, Seen::Networks);
+    watches.spawn_optional(Own::<ProviderNetworkKind>::tell, Seen::ProviderNetworks);
     watches.spawn(|cidr: ServiceCIDR, _: &mut Interner| ServiceCidrFact::from_k8s(&cidr), Seen::ServiceCidrs);
     (generation, seen)
 }

@@ -20,7 +20,7 @@ impl Bucket {
         Bucket::named(0, node)
     }
 
-    /// The pods of a node that claim an address.
+    /// The pods of a node, or of a Network (see [`crate::underlay::scope`]), that claim an address.
     pub fn claims(node: &str, address: IpAddr) -> Bucket {
         Bucket::named(1, (node, address))
     }
@@ -93,6 +93,31 @@ impl Bucket {
     /// How a pass is written, and the policies of the last tier.
     pub fn passes() -> Bucket {
         Bucket::named(15, "")
+    }
+
+    /// A Network that has effect, by name.
+    pub fn network(name: &str) -> Bucket {
+        Bucket::named(16, name)
+    }
+
+    /// All Networks that have effect.
+    pub fn networks() -> Bucket {
+        Bucket::named(17, "")
+    }
+
+    /// A ProviderNetwork.
+    pub fn provider(name: &str) -> Bucket {
+        Bucket::named(18, name)
+    }
+
+    /// A namespace's labels.
+    pub fn labels(namespace: &str) -> Bucket {
+        Bucket::named(19, namespace)
+    }
+
+    /// A node's chassis.
+    pub fn chassis(node: &str) -> Bucket {
+        Bucket::named(20, node)
     }
 
     fn named(kind: u8, name: impl Hash) -> Bucket {

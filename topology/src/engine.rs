@@ -18,7 +18,7 @@ use crate::facts::{Change, Fact};
 use crate::reads::Reads;
 use crate::snapshot::Snapshot;
 use crate::view::View;
-use crate::{Config, Interner, cluster, kinds, node, pod, policy, service, service_cidr};
+use crate::{Config, Interner, cluster, kinds, node, pod, policy, service, service_cidr, underlay};
 
 /// Facts, and who read what of them.
 #[derive(Debug)]
@@ -93,6 +93,7 @@ impl Engine {
             kinds::NETPOL_NAMESPACE => policy::translate_namespace(&view, owner),
             kinds::PEER => policy::translate_peer(&view, owner),
             kinds::NETWORK_POLICY => policy::translate(&view, owner),
+            kinds::NETWORK => underlay::translate(&view, owner),
             kinds::SERVICE_CIDR => service_cidr::translate(&view, owner),
             _ => Output::default(),
         };

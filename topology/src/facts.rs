@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ovenbird_api::service::parse_weight;
 use ovenbird_api::{AclLogging, AnnotationError, L3Gateway, Mac, PodNetwork, annotation, name, node};
-pub use ovenbird_api::{HostPort, Protocol};
+pub use ovenbird_api::{HostPort, Protocol, ProviderNetworkSpec, ProviderNetworkStatus};
 use ovsdb::Str;
 
 use crate::intern::Interner;
@@ -20,6 +20,7 @@ mod admin_policy;
 mod blocks;
 mod container_port;
 mod host_port;
+mod network;
 mod network_policy;
 mod rule;
 mod service;
@@ -28,6 +29,7 @@ mod slice;
 
 pub use admin_policy::{AdminAction, AdminKey, AdminKind, AdminPolicyFact, AdminPolicySpec, AdminRule, Tier};
 pub use container_port::ContainerPort;
+pub use network::{NetworkFact, NetworkSpec, ProviderNetworkFact};
 pub use network_policy::NetworkPolicyFact;
 pub use rule::{Numbers, Peers, PortMatch, Rule};
 pub use service::{ServiceFact, ServicePort};
@@ -86,6 +88,8 @@ pub struct PodFact {
     pub node: Option<Str>,
     /// Annotation `pod-networks`.
     pub network: Annotated<PodAddresses>,
+    /// Annotation `network`: the Network that it is on, `None` for its node's switch.
+    pub on: Option<Str>,
     /// Annotation `weight`.
     pub weight: Annotated<u8>,
     /// `metadata.labels`.
@@ -143,6 +147,10 @@ pub enum Fact {
     NetworkPolicy(NetworkPolicyFact),
     /// An AdminNetworkPolicy, BaselineAdminNetworkPolicy or ClusterNetworkPolicy.
     AdminPolicy(AdminPolicyFact),
+    /// A Network.
+    Network(NetworkFact),
+    /// A ProviderNetwork.
+    ProviderNetwork(ProviderNetworkFact),
 }
 
 /// Name of a fact.
@@ -164,6 +172,10 @@ pub enum FactKey {
     NetworkPolicy(Str),
     /// An admin policy by kind and name.
     AdminPolicy(AdminKey),
+    /// A Network by name.
+    Network(Str),
+    /// A ProviderNetwork by name.
+    ProviderNetwork(Str),
 }
 
 /// An event.
@@ -187,6 +199,8 @@ impl Fact {
             Fact::ServiceCidr(cidr) => FactKey::ServiceCidr(cidr.name.clone()),
             Fact::NetworkPolicy(policy) => FactKey::NetworkPolicy(policy.key.clone()),
             Fact::AdminPolicy(policy) => FactKey::AdminPolicy(policy.key.clone()),
+            Fact::Network(network) => FactKey::Network(network.name.clone()),
+            Fact::ProviderNetwork(provider) => FactKey::ProviderNetwork(provider.name.clone()),
         }
     }
 }
@@ -250,13 +264,14 @@ impl PodFact {
         interner: &mut Interner,
     ) -> PodFact {
         let namespace = meta.namespace.as_deref().unwrap_or_default();
-        let static_uid =
-            meta.annotations.as_ref().and_then(|all| all.get(annotation::STATIC_POD_UID)).map(String::as_str);
+        let text = |key: &str| meta.annotations.as_ref()?.get(key).map(String::as_str);
+        let static_uid = text(annotation::STATIC_POD_UID);
         PodFact {
             key: name::key(namespace, meta.name.as_deref().unwrap_or_default()).into(),
             uid: static_uid.or(meta.uid.as_deref()).unwrap_or_default().into(),
             node: node.filter(|text| !text.is_empty()).map(|text| interner.intern(text)),
             network: annotated(meta, annotation::POD_NETWORKS, |text| PodNetwork::parse(text).map(PodAddresses::from)),
+            on: text(annotation::NETWORK).filter(|text| !text.is_empty()).map(|text| interner.intern(text)),
             weight: annotated(meta, annotation::WEIGHT, parse_weight),
             labels: labels(meta, interner),
             created: created(meta),

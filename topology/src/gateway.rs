@@ -125,6 +125,8 @@ pub(crate) struct Host {
     pub addresses: Vec<IpAddr>,
     /// In mode local: the gateway router's addresses on the join switch, to which answers must go that are its own.
     pub way_back: Vec<IpAddr>,
+    /// Next hops of the cluster's router for what leaves the cluster here, one of each family: the gateway router, in mode local the host.
+    pub ways_out: Vec<IpAddr>,
 }
 
 /// How others reach a node, `None` when it has no gateway router. `subnets` are those that the node may use, `refused` is what is wrong
@@ -142,6 +144,7 @@ pub(crate) fn host(config: &Config, node: &NodeFact, subnets: &[IpNet], refused:
     Some(Host {
         addresses: claims::host_addresses(config, l3, host_cidrs.map_or(&[][..], Vec::as_slice)),
         way_back: local.map(|family| family.join.addr()).collect(),
+        ways_out: families.iter().filter_map(|family| family.way_out(l3.mode)).collect(),
     })
 }
 
@@ -157,6 +160,16 @@ fn families(config: &Config, l3: &L3Gateway, id: u16, subnets: &[IpNet]) -> Vec<
         })
     };
     [true, false].into_iter().filter_map(family).collect()
+}
+
+impl Family {
+    /// The next hop of the cluster's router for what leaves the cluster by this gateway.
+    fn way_out(&self, mode: GatewayMode) -> Option<IpAddr> {
+        match mode {
+            GatewayMode::Shared => Some(self.join.addr()),
+            GatewayMode::Local => address::management(self.subnet),
+        }
+    }
 }
 
 impl Gateway<'_> {

@@ -31,6 +31,12 @@ pub(crate) fn add(
     if pod.host_ports.is_empty() {
         return;
     }
+    if let Some(network) = &pod.on {
+        // The answer of a pod there takes another way than by the node's gateway router, which would have to know it again.
+        let problem =
+            format!("ports of nodes do not lead to pods on Network {network}; reach the pod by its own address");
+        return output.diagnostics.push(complaint(Severity::Warning, "HostPortUnsupported", "hostPort", problem));
+    }
     let host = view.host_addresses(on);
     for protocol in Protocol::ALL {
         let mut vips: Vec<(Atom, Atom)> = Vec::new();

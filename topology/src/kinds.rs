@@ -12,6 +12,8 @@ pub const POD_SELECTOR: OwnerKind = OwnerKind { rank: 12, name: "PodSelector" };
 pub const NETPOL_NAMESPACE: OwnerKind = OwnerKind { rank: 14, name: "NetpolNamespace" };
 /// A ServiceCIDR, by name.
 pub const SERVICE_CIDR: OwnerKind = OwnerKind { rank: 15, name: "ServiceCIDR" };
+/// A Network, by name.
+pub const NETWORK: OwnerKind = OwnerKind { rank: 18, name: "Network" };
 /// A Node, by name.
 pub const NODE: OwnerKind = OwnerKind { rank: 20, name: "Node" };
 /// A Pod as the other end of policies, by `namespace/name`: its addresses are known there before rules apply that let it through.

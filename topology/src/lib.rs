@@ -29,13 +29,14 @@ mod service;
 mod service_cidr;
 mod snapshot;
 pub mod text;
+pub mod underlay;
 mod view;
 
 pub use config::{Config, ConfigError};
 pub use engine::Engine;
 pub use facts::{
-    AdminKind, AdminPolicyFact, Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NetworkPolicyFact,
-    NodeFact, PodAddresses, PodFact, ServiceCidrFact, ServiceFact,
+    AdminKind, AdminPolicyFact, Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NetworkFact,
+    NetworkPolicyFact, NodeFact, PodAddresses, PodFact, ProviderNetworkFact, ServiceCidrFact, ServiceFact,
 };
 pub use intern::Interner;
 pub use service::endpoints;

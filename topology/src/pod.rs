@@ -1,6 +1,6 @@
-//! Feature: a pod's port on its node's switch.
+//! Feature: a pod's port on its node's switch, or on that of a Network (see `underlay`).
 //!
-//! Inputs: the Pod, which subnets its node may use, who else claims its addresses. Outputs: one Logical_Switch_Port and its
+//! Inputs: the Pod, which subnets its node may use, the Network that it names, who else claims its addresses. Outputs: one Logical_Switch_Port and its
 //! membership (and load balancers for ports of the node, see `host_port`), as soon as the pod is bound and has addresses, so that its flows are there before CNI asks. Host-network and
 //! finished pods have no port. A complaint, and no port, when the annotation is wrong, an address is not of the node's
 //! subnets, or an older pod has it.
@@ -17,7 +17,7 @@ use ovsdb::{Atom, Str};
 use crate::build::{RowBuilder, complaint, contribution, refused};
 use crate::facts::{PodAddresses, PodFact};
 use crate::view::View;
-use crate::{host_port, node, policy};
+use crate::{host_port, node, policy, underlay};
 
 /// A pod's rows.
 pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
@@ -29,13 +29,17 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
     };
     let port = port_row(view, owner, pod, node, addresses);
     let id = port.id.uuid();
-    let member = contribution(&ls::TABLE, node::switch(node), ls::PORTS, id);
+    let switch = pod.on.as_ref().map_or_else(|| node::switch(node), |network| underlay::switch(network));
+    let member = contribution(&ls::TABLE, switch, ls::PORTS, id);
     let weight = pod.weight.as_ref().and_then(|weight| weight.as_ref().err());
     let diagnostics = weight.map(|error| complaint(Severity::Warning, "InvalidAnnotation", WEIGHT, error));
     let mut output =
         Output { rows: vec![port], contributions: vec![member], diagnostics: diagnostics.into_iter().collect() };
     host_port::add(view, owner, pod, node, addresses, &mut output);
     policy::add_to_pod(view, owner, pod, id, &mut output);
+    if pod.on.is_some() {
+        policy::add_to_node_group(view, node, id, &mut output);
+    }
     output
 }
 
@@ -49,6 +53,9 @@ pub(crate) fn place<'a>(view: &View<'_>, pod: &'a PodFact) -> Result<Option<(&'a
         Ok(addresses) => addresses,
         Err(error) => return Err(Box::new(refused("InvalidAnnotation", POD_NETWORKS, error))),
     };
+    if let Some(network) = &pod.on {
+        return Ok(underlay::admit(view, pod, network, addresses)?.map(|_| (node, addresses)));
+    }
     // Without a usable subnet there is no switch to have a port on; the Node's own complaint says why.
     let Some(subnets) = view.subnets(node).filter(|s| !s.usable.is_empty()) else { return Ok(None) };
     for ip in addresses.iter() {

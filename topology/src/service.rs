@@ -129,7 +129,7 @@ fn row(view: &View<'_>, owner: &Owner, part: &Part<'_>, settings: &Settings, var
     let role = format!("{}_{}", protocol.as_str(), variant.scope);
     let shared = |text: &str| Some(Atom::String(view.text(text)));
     let flag = |on: bool| shared(if on { "true" } else { "false" });
-    let balanced = variants::balance(view.config(), layer, ports, variant.answer, |b| settings.weight(view, b));
+    let balanced = variants::balance(view, layer, ports, variant.answer, |b| settings.weight(view, b));
     let extra = [
         ("k8s.ovn.org/kind", Atom::String(view.text(owner.kind.name))),
         ("k8s.ovn.org/owner", Atom::String(owner.key.clone())),

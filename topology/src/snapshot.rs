@@ -18,13 +18,14 @@ use rustc_hash::FxHashMap;
 use crate::allocate::{NodeSubnets, SubnetError};
 use crate::bucket::Bucket;
 use crate::facts::{
-    AdminKey, AdminPolicyFact, Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NetworkPolicyFact,
-    NodeFact, PodAddresses, PodFact, ServiceCidrFact, ServiceFact, ServicePort,
+    AdminKey, AdminPolicyFact, Change, EndpointSliceFact, Fact, FactKey, HostPort, NamespaceFact, NetworkFact,
+    NetworkPolicyFact, NodeFact, PodAddresses, PodFact, ProviderNetworkFact, ServiceCidrFact, ServiceFact, ServicePort,
 };
 use crate::gateway::{self, GatewayError, Host};
 use crate::places::{Common, Place};
 use crate::policies::Policies;
 use crate::selection::{LabelSelector, Selections};
+use crate::underlay::{self, Networks};
 use crate::{Config, kinds};
 
 /// Pods by `namespace/name`.
@@ -40,11 +41,12 @@ pub(crate) struct Snapshot {
     services: FxHashMap<Str, Box<ServiceFact>>,
     slices: FxHashMap<Str, Box<EndpointSliceFact>>,
     service_cidrs: BTreeMap<Str, ServiceCidrFact>,
+    networks: Networks,
     /// By address outside the cluster: keys of the Services that ask for it.
     outside: FxHashMap<IpAddr, BTreeSet<Str>>,
     /// By Service: keys of its slices, sorted.
     slices_of: FxHashMap<Str, Vec<Str>>,
-    /// By node: (address, key of a pod that claims it), sorted. Two entries with one address are a conflict.
+    /// By node, or by [`underlay::scope`]: (address, key of a pod that claims it), sorted. Two entries with one address are a conflict.
     claims: FxHashMap<Str, Vec<(IpAddr, Str)>>,
     /// By node: keys of the pods that ask for ports of it, sorted.
     host_ports: FxHashMap<Str, BTreeSet<Str>>,
@@ -53,11 +55,15 @@ pub(crate) struct Snapshot {
     gateways: FxHashMap<Str, Vec<GatewayError>>,
     /// By node with a gateway router: how others reach it.
     hosts: FxHashMap<Str, Host>,
+    /// By node: its chassis.
+    chassis: FxHashMap<Str, Str>,
     places: Vec<Place>,
     common: Common,
     /// `subnets` and `gateways` do not yet follow from `nodes`.
     unsettled: bool,
-    /// `hosts`, `places` and `common` do not yet follow from `nodes` and `subnets`.
+    /// What has effect of `networks` does not yet follow from their facts.
+    unjudged: bool,
+    /// `hosts`, `chassis`, `places` and `common` do not yet follow from `nodes` and `subnets`.
     displaced: bool,
 }
 
@@ -188,12 +194,28 @@ impl Snapshot {
         all
     }
 
+    /// All Networks.
+    pub fn networks(&self) -> &Networks {
+        &self.networks
+    }
+
+    /// The chassis of a node.
+    pub fn chassis(&self, node: &str) -> Option<&Str> {
+        self.chassis.get(node)
+    }
+
+    /// The addresses on the cluster's router by which what is on a node leaves the cluster, one of each family.
+    pub fn ways_out(&self, node: &str) -> &[IpAddr] {
+        self.hosts.get(node).map_or(&[], |host| &host.ways_out)
+    }
+
     /// Owners that there are, sorted.
     pub fn owners(&self) -> Vec<Owner> {
         let mut owners = vec![kinds::cluster()];
         owners.extend(self.nodes.keys().map(|name| Owner::new(kinds::NODE, name.clone())));
         owners.extend(self.pods.keys().map(|key| Owner::new(kinds::POD, key.clone())));
         owners.extend(self.service_cidrs.keys().map(|name| Owner::new(kinds::SERVICE_CIDR, name.clone())));
+        owners.extend(self.networks.names().map(|name| Owner::new(kinds::NETWORK, name.clone())));
         let selections = self.selections.keys().map(|key| Owner::new(kinds::POD_SELECTOR, key.clone()));
         let peers = self.selections.peers().map(|key| Owner::new(kinds::PEER, key.clone()));
         owners.extend(selections.chain(peers).chain(self.policies.owners()));
@@ -219,6 +241,10 @@ impl Snapshot {
             Change::Delete(FactKey::ServiceCidr(name)) => self.set_service_cidr(name, None),
             Change::Upsert(Fact::AdminPolicy(policy)) => self.set_admin_policy(&policy.key.clone(), Some(policy)),
             Change::Delete(FactKey::AdminPolicy(key)) => self.set_admin_policy(&key, None),
+            Change::Upsert(Fact::Network(network)) => self.set_network(&network.name.clone(), Some(network)),
+            Change::Delete(FactKey::Network(name)) => self.set_network(&name, None),
+            Change::Upsert(Fact::ProviderNetwork(p)) => self.set_provider(&p.name.clone(), Some(p)),
+            Change::Delete(FactKey::ProviderNetwork(name)) => self.set_provider(&name, None),
             Change::Upsert(Fact::NetworkPolicy(policy)) => self.set_network_policy(&policy.key.clone(), Some(policy)),
             Change::Delete(FactKey::NetworkPolicy(key)) => self.set_network_policy(&key, None),
         }
@@ -228,6 +254,10 @@ impl Snapshot {
     /// batch of changes, such as the first list, costs one pass over the nodes.
     pub fn settle(&mut self, config: &Config) -> Vec<Bucket> {
         let mut buckets = self.policies.settle();
+        if std::mem::take(&mut self.unjudged) {
+            buckets.extend(self.networks.settle(config).iter().map(|name| Bucket::network(name)));
+            buckets.push(Bucket::networks());
+        }
         if std::mem::take(&mut self.unsettled) {
             let subnets = judge_subnets(config, self.nodes.values());
             buckets.extend(replace(&mut self.subnets, subnets).iter().map(|n| Bucket::subnets(n)));
@@ -235,6 +265,9 @@ impl Snapshot {
             buckets.extend(replace(&mut self.gateways, gateways).iter().map(|n| Bucket::gateway(n)));
         }
         if std::mem::take(&mut self.displaced) {
+            let chassis = |node: &NodeFact| Some((node.name.clone(), node.chassis.as_ref()?.as_ref().ok()?.clone()));
+            let chassis = self.nodes.values().filter_map(chassis).collect();
+            buckets.extend(replace(&mut self.chassis, chassis).iter().map(|n| Bucket::chassis(n)));
             let host = |node: &NodeFact| {
                 let subnets = &self.subnets(&node.name)?.usable;
                 let host = gateway::host(config, node, subnets, self.gateway_errors(&node.name))?;
@@ -352,6 +385,23 @@ impl Snapshot {
         Touched { owners, buckets: vec![Bucket::service_cidrs()] }
     }
 
+    fn set_network(&mut self, name: &Str, network: Option<NetworkFact>) -> Touched {
+        if !self.networks.set(name, network) {
+            return Touched::default();
+        }
+        self.unjudged = true;
+        Touched { owners: vec![Owner::new(kinds::NETWORK, name.clone())], buckets: vec![Bucket::network(name)] }
+    }
+
+    fn set_provider(&mut self, name: &Str, provider: Option<ProviderNetworkFact>) -> Touched {
+        let buckets = vec![Bucket::provider(name)];
+        if self.networks.set_provider(name, provider) {
+            Touched { owners: Vec::new(), buckets }
+        } else {
+            Touched::default()
+        }
+    }
+
     fn set_slice(&mut self, key: &Str, slice: Option<EndpointSliceFact>) -> Touched {
         if self.slices.get(key).map(|slice| &**slice) == slice.as_ref() {
             return Touched::default();
@@ -382,10 +432,10 @@ impl Snapshot {
             buckets.extend(pod.host_ports.iter().map(|wanted| Bucket::host_port(node, wanted)));
             self.host_ports.entry(node.clone()).or_default().insert(pod.key.clone());
         }
-        let Some((node, addresses)) = claim_of(pod) else { return };
-        let claims = self.claims.entry(node.clone()).or_default();
+        let Some((scope, addresses)) = claim_of(pod) else { return };
+        let claims = self.claims.entry(scope.clone()).or_default();
         for address in addresses.iter() {
-            buckets.push(Bucket::claims(node, address));
+            buckets.push(Bucket::claims(&scope, address));
             let claim = (address, pod.key.clone());
             if let Err(at) = claims.binary_search(&claim) {
                 claims.insert(at, claim);
@@ -403,12 +453,12 @@ impl Snapshot {
                 }
             }
         }
-        let Some((node, addresses)) = claim_of(pod) else { return };
-        buckets.extend(addresses.iter().map(|address| Bucket::claims(node, address)));
-        if let Some(claims) = self.claims.get_mut(node) {
+        let Some((scope, addresses)) = claim_of(pod) else { return };
+        buckets.extend(addresses.iter().map(|address| Bucket::claims(&scope, address)));
+        if let Some(claims) = self.claims.get_mut(&scope) {
             claims.retain(|(_, key)| *key != pod.key);
             if claims.is_empty() {
-                self.claims.remove(node);
+                self.claims.remove(&scope);
             }
         }
     }
@@ -422,9 +472,11 @@ fn replace<T: PartialEq>(old: &mut FxHashMap<Str, T>, new: FxHashMap<Str, T>) ->
     changed.chain(gone).cloned().collect()
 }
 
-/// The node and the addresses that a pod claims on it: none without a port.
-fn claim_of(pod: &PodFact) -> Option<(&Str, &PodAddresses)> {
-    Some((pod.attached_to()?, pod.network.as_ref()?.as_ref().ok()?))
+/// The addresses that a pod claims, and where: none without a port.
+fn claim_of(pod: &PodFact) -> Option<(Str, &PodAddresses)> {
+    let node = pod.attached_to()?;
+    let scope = pod.on.as_ref().map_or_else(|| node.clone(), |network| underlay::scope(network).into());
+    Some((scope, pod.network.as_ref()?.as_ref().ok()?))
 }
 
 /// Gives each node the subnets it names; of two nodes that name overlapping ones, to the older.

@@ -13,14 +13,15 @@ use ovsdb::Str;
 
 use crate::bucket::Bucket;
 use crate::facts::{
-    AdminPolicyFact, Annotated, EndpointSliceFact, HostPort, NetworkPolicyFact, NodeFact, PodFact, Protocol,
-    ServiceCidrFact, ServiceFact, ServicePort,
+    AdminPolicyFact, Annotated, EndpointSliceFact, HostPort, Labels, NAME_LABEL, NetworkFact, NetworkPolicyFact,
+    NodeFact, PodFact, Protocol, ProviderNetworkFact, ServiceCidrFact, ServiceFact, ServicePort,
 };
 use crate::gateway::GatewayError;
 use crate::places::{Common, Place};
 use crate::policies::Policies;
 use crate::selection::{LabelSelector, Selected, Selection};
 use crate::snapshot::{Snapshot, Subnets};
+use crate::underlay::{self, NetworkError};
 use crate::{Config, Interner, kinds};
 
 /// Facts for the translation of one owner.
@@ -186,10 +187,67 @@ impl<'a> View<'a> {
         self.snapshot.holder(node, address)
     }
 
-    /// The pod that has an address of a node.
+    /// The pod that has an address of a node, or of a Network.
     pub fn pod_at(&self, node: &str, address: IpAddr) -> Option<&'a PodFact> {
+        let on_network = || {
+            let has = |network: &&NetworkFact| network.subnets.iter().any(|net| net.contains(&address));
+            let networks = self.networks().into_iter().filter(has);
+            networks.filter_map(|network| self.holder(&underlay::scope(&network.name), address)).next()
+        };
         // A change of a pod is one of the buckets of its addresses.
-        self.snapshot.pod(self.holder(node, address)?)
+        self.snapshot.pod(self.holder(node, address).or_else(on_network)?)
+    }
+
+    /// The owner's own Network. Not recorded, as above.
+    pub(crate) fn own_network(&self, owner: &Owner) -> Option<&'a NetworkFact> {
+        self.snapshot.networks().get(&owner.key).filter(|_| owner.kind == kinds::NETWORK)
+    }
+
+    /// What is wrong with a Network beside the others.
+    pub(crate) fn network_errors(&self, name: &str) -> &'a [NetworkError] {
+        // They change with any other's coming and going.
+        self.read(Bucket::networks());
+        self.snapshot.networks().errors(name)
+    }
+
+    /// A Network that has effect.
+    pub(crate) fn network(&self, name: &str) -> Option<&'a NetworkFact> {
+        self.read(Bucket::network(name));
+        self.snapshot.networks().usable(name)
+    }
+
+    /// All Networks that have effect, the oldest first.
+    pub(crate) fn networks(&self) -> Vec<&'a NetworkFact> {
+        self.read(Bucket::networks());
+        self.snapshot.networks().all_usable().collect()
+    }
+
+    /// A ProviderNetwork.
+    pub(crate) fn provider(&self, name: &str) -> Option<&'a ProviderNetworkFact> {
+        self.read(Bucket::provider(name));
+        self.snapshot.networks().provider(name)
+    }
+
+    /// True when a Network is for the pods of a namespace.
+    pub(crate) fn is_for(&self, network: &NetworkFact, namespace: &str) -> bool {
+        self.read(Bucket::labels(namespace));
+        match self.snapshot.selections().namespace(namespace) {
+            Some(fact) => network.admits(&fact.labels),
+            // The one label that every namespace has.
+            None => network.admits(&Labels::from([(NAME_LABEL.into(), namespace.into())])),
+        }
+    }
+
+    /// The chassis of a node.
+    pub(crate) fn chassis(&self, node: &str) -> Option<&'a Str> {
+        self.read(Bucket::chassis(node));
+        self.snapshot.chassis(node)
+    }
+
+    /// The next hops on the cluster's router by which what is on a node leaves the cluster, one of each family; none without a gateway router.
+    pub(crate) fn ways_out(&self, node: &str) -> &'a [IpAddr] {
+        self.read(Bucket::host(node));
+        self.snapshot.ways_out(node)
     }
 
     /// The addresses by which others reach a node that has a gateway router; else none.

@@ -3,7 +3,7 @@
 //!
 //! Inputs are Kubernetes objects, which are upserted, and two kinds of ours: `Config` (first step: `clusterSubnets`,
 //! `serviceCIDRs`, `joinSubnets`, `masqueradeSubnets`, `nonMasqueradeCIDRs`, `snat`, `networkPolicy`, `aclTiers`) and `Delete` (`node`, `pod`, `service`,
-//! `slice`, `cidr`, `namespace`, `policy` or `anp`). `REPEAT` in a text is replaced by 200 times `x`.
+//! `slice`, `cidr`, `namespace`, `policy`, `network`, `provider` or `anp`). `REPEAT` in a text is replaced by 200 times `x`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
@@ -11,11 +11,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ovenbird_reconcile::{Desired, Owner, Plan, Scope, Zone, plan};
 use ovenbird_schema::northbound::DATABASE;
 use ovenbird_topology::{
     AdminKind, AdminPolicyFact, Change, Config, EndpointSliceFact, Engine, Fact, FactKey, Interner, NamespaceFact,
-    NetworkPolicyFact, NodeFact, PodFact, ServiceCidrFact, ServiceFact, config, text,
+    NetworkFact, NetworkPolicyFact, NodeFact, PodFact, ProviderNetworkFact, ServiceCidrFact, ServiceFact, config, text,
 };
 use ovsdb::{MonitorSpec, Replica, Str, Update};
 use serde_json::{Value, json};
@@ -79,6 +80,18 @@ impl Pipeline {
                 let policy = serde_json::from_value(object).unwrap();
                 Change::Upsert(Fact::NetworkPolicy(NetworkPolicyFact::from_k8s(&policy, interner)))
             }
+            "Network" => {
+                let (meta, spec) = parts(&object);
+                let spec = serde_json::from_value(spec).unwrap();
+                Change::Upsert(Fact::Network(NetworkFact::new(&meta, &spec, interner)))
+            }
+            "ProviderNetwork" => {
+                let (meta, spec) = parts(&object);
+                let [spec, status] = [spec, object["status"].clone()];
+                let (spec, status) =
+                    (serde_json::from_value(spec).unwrap(), serde_json::from_value(status).unwrap_or_default());
+                Change::Upsert(Fact::ProviderNetwork(ProviderNetworkFact::new(&meta, &spec, &status, interner)))
+            }
             "AdminNetworkPolicy" => admin(AdminKind::AdminNetworkPolicy, object, interner),
             "BaselineAdminNetworkPolicy" => admin(AdminKind::BaselineAdminNetworkPolicy, object, interner),
             "ClusterNetworkPolicy" => admin(AdminKind::ClusterNetworkPolicy, object, interner),
@@ -90,6 +103,8 @@ impl Pipeline {
                     .or_else(|| named("slice").map(FactKey::EndpointSlice))
                     .or_else(|| named("namespace").map(FactKey::Namespace))
                     .or_else(|| named("anp").map(|name| FactKey::AdminPolicy((AdminKind::AdminNetworkPolicy, name))))
+                    .or_else(|| named("network").map(FactKey::Network))
+                    .or_else(|| named("provider").map(FactKey::ProviderNetwork))
                     .or_else(|| named("policy").map(FactKey::NetworkPolicy))
                     .or_else(|| named("cidr").map(FactKey::ServiceCidr));
                 Change::Delete(key.unwrap())
@@ -122,6 +137,10 @@ impl Pipeline {
         assert!(second.is_empty(), "a second plan is empty, not:\n{second}");
         (rows, plan_text)
     }
+}
+
+fn parts(object: &Value) -> (ObjectMeta, Value) {
+    (serde_json::from_value(object["metadata"].clone()).unwrap(), object["spec"].clone())
 }
 
 fn admin(kind: AdminKind, mut object: Value, interner: &mut Interner) -> Change {

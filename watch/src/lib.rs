@@ -20,8 +20,8 @@ use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Resource};
 use ovenbird_daemon::{access, rights};
 use ovenbird_topology::{
-    AdminPolicyFact, EndpointSliceFact, NamespaceFact, NetworkPolicyFact, NodeFact, PodFact, ServiceCidrFact,
-    ServiceFact,
+    AdminPolicyFact, EndpointSliceFact, NamespaceFact, NetworkFact, NetworkPolicyFact, NodeFact, PodFact,
+    ProviderNetworkFact, ServiceCidrFact, ServiceFact,
 };
 use ovsdb::Str;
 use rustc_hash::FxHashSet;
@@ -100,6 +100,18 @@ impl Keyed for NetworkPolicyFact {
 impl Keyed for AdminPolicyFact {
     fn key(&self) -> &Str {
         &self.key.1
+    }
+}
+
+impl Keyed for NetworkFact {
+    fn key(&self) -> &Str {
+        &self.name
+    }
+}
+
+impl Keyed for ProviderNetworkFact {
+    fn key(&self) -> &Str {
+        &self.name
     }
 }
 

@@ -21,6 +21,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 pub mod admin_policy;
+pub mod network;
 mod service;
 mod slice;
 

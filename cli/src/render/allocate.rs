@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 
 use ovenbird_topology::allocate::{AddressPool, NodeIds, NodeSubnets, attachment};
+use ovenbird_topology::facts::Labels;
+use ovenbird_topology::underlay::{self, Networks, scope};
 use ovenbird_topology::{Config, Fact, NodeFact, PodAddresses, PodFact};
 use ovsdb::Str;
 
@@ -19,7 +21,9 @@ pub fn fill(config: &Config, mut facts: Vec<Fact>) -> (Vec<Fact>, Vec<String>) {
         | Fact::EndpointSlice(_)
         | Fact::ServiceCidr(_)
         | Fact::NetworkPolicy(_)
-        | Fact::AdminPolicy(_) => 0,
+        | Fact::AdminPolicy(_)
+        | Fact::Network(_)
+        | Fact::ProviderNetwork(_) => 0,
     });
     let mut problems = Vec::new();
     let (mut subnets, mut ids) = (NodeSubnets::new(config), NodeIds::default());
@@ -50,25 +54,49 @@ pub fn fill(config: &Config, mut facts: Vec<Fact>) -> (Vec<Fact>, Vec<String>) {
         pools.insert(node.name.clone(), AddressPool::new(subnets.get(&node.name)));
     }
 
+    let (networks, namespaces) = networks(config, &facts);
+    pools.extend(networks.all_usable().map(|network| (scope(&network.name).into(), network.pool())));
     for pod in facts.iter_mut().filter_map(as_attached_pod) {
-        if let (Some(pool), Some(Ok(annotated))) = (pod.node.as_ref().and_then(|n| pools.get_mut(n)), &pod.network) {
+        let home = pod.on.as_ref().map(|network| scope(network).into()).or_else(|| pod.node.clone());
+        if let (Some(pool), Some(Ok(annotated))) = (home.and_then(|home| pools.get_mut(&home)), &pod.network) {
             let _ = pool.reserve(&pod.key, annotated.iter());
         }
     }
     for pod in facts.iter_mut().filter_map(as_attached_pod).filter(|pod| pod.network.is_none()) {
-        match pod.node.as_ref().and_then(|n| pools.get_mut(n)) {
+        let network = namespaces.get(pod.namespace()).and_then(|labels| networks.of_namespace(labels));
+        let home = network.map(|network| scope(&network.name).into()).or_else(|| pod.node.clone());
+        match home.and_then(|home| pools.get_mut(&home)) {
             None => problems.push(format!("pod {}: there is no node {}", pod.key, pod.node.as_deref().unwrap_or(""))),
             Some(pool) => match pool.allocate(&pod.key) {
                 Ok(addresses) => {
                     let subnets: Vec<_> = pool.subnets().collect();
-                    pod.network =
-                        attachment(config, &subnets, &addresses).map(|network| Ok(PodAddresses::from(network)));
+                    let attached = match network {
+                        Some(network) => underlay::attachment(config, &networks, network, &addresses),
+                        None => attachment(config, &subnets, &addresses),
+                    };
+                    pod.on = network.map(|network| network.name.clone());
+                    pod.network = attached.map(|network| Ok(PodAddresses::from(network)));
                 }
                 Err(error) => problems.push(error.to_string()),
             },
         }
     }
     (facts, problems)
+}
+
+/// All Networks, and the labels of all namespaces.
+fn networks(config: &Config, facts: &[Fact]) -> (Networks, BTreeMap<Str, Labels>) {
+    let (mut networks, mut namespaces) = (Networks::default(), BTreeMap::new());
+    for fact in facts {
+        match fact {
+            Fact::Network(network) => drop(networks.set(&network.name, Some(network.clone()))),
+            Fact::ProviderNetwork(fact) => drop(networks.set_provider(&fact.name, Some(fact.clone()))),
+            Fact::Namespace(fact) => drop(namespaces.insert(fact.name.clone(), fact.labels.clone())),
+            _ => {}
+        }
+    }
+    networks.settle(config);
+    (networks, namespaces)
 }
 
 fn as_node(fact: &mut Fact) -> Option<&mut NodeFact> {

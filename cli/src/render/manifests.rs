@@ -12,13 +12,13 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use ovenbird_topology::facts::AdminPolicySpec;
+use ovenbird_topology::facts::{AdminPolicySpec, NetworkSpec, ProviderNetworkSpec, ProviderNetworkStatus};
 use ovenbird_topology::{
-    AdminKind, AdminPolicyFact, EndpointSliceFact, Fact, FactKey, Interner, NamespaceFact, NetworkPolicyFact, NodeFact,
-    PodFact, ServiceCidrFact, ServiceFact,
+    AdminKind, AdminPolicyFact, EndpointSliceFact, Fact, FactKey, Interner, NamespaceFact, NetworkFact,
+    NetworkPolicyFact, NodeFact, PodFact, ProviderNetworkFact, ServiceCidrFact, ServiceFact,
 };
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 /// What the files hold.
@@ -92,8 +92,19 @@ impl Reader {
     }
 
     fn admin(&mut self, kind: AdminKind, object: Value) -> anyhow::Result<Fact> {
-        let AdminPolicy { metadata, spec } = typed(object, kind.as_str())?;
+        let Custom { metadata, spec, .. } = typed::<Custom<AdminPolicySpec, IgnoredAny>>(object, kind.as_str())?;
         Ok(Fact::AdminPolicy(AdminPolicyFact::new(kind, &metadata, &spec, &mut self.interner)))
+    }
+
+    fn network(&mut self, object: Value, kind: &str) -> anyhow::Result<Fact> {
+        let Custom { metadata, spec, .. } = typed::<Custom<NetworkSpec, IgnoredAny>>(object, kind)?;
+        Ok(Fact::Network(NetworkFact::new(&metadata, &spec, &mut self.interner)))
+    }
+
+    fn provider_network(&mut self, object: Value, kind: &str) -> anyhow::Result<Fact> {
+        let Custom { metadata, spec, status } =
+            typed::<Custom<ProviderNetworkSpec, ProviderNetworkStatus>>(object, kind)?;
+        Ok(Fact::ProviderNetwork(ProviderNetworkFact::new(&metadata, &spec, &status, &mut self.interner)))
     }
 
     fn object(&mut self, object: Value) -> anyhow::Result<()> {
@@ -116,6 +127,8 @@ impl Reader {
             "AdminNetworkPolicy" => self.admin(AdminKind::AdminNetworkPolicy, object)?,
             "BaselineAdminNetworkPolicy" => self.admin(AdminKind::BaselineAdminNetworkPolicy, object)?,
             "ClusterNetworkPolicy" => self.admin(AdminKind::ClusterNetworkPolicy, object)?,
+            "Network" if is_ours(&object) => self.network(object, &kind)?,
+            "ProviderNetwork" if is_ours(&object) => self.provider_network(object, &kind)?,
             "ServiceCIDR" => Fact::ServiceCidr(ServiceCidrFact::from_k8s(&typed::<ServiceCIDR>(object, &kind)?)),
             _ if kind.ends_with("List") && object["items"].is_array() => return self.list(object, &kind),
             _ => {
@@ -163,15 +176,23 @@ fn documents(text: &str) -> anyhow::Result<Vec<Value>> {
     Ok(serde_saphyr::from_multiple_with_options(text, options)?)
 }
 
-/// An object of its Kubernetes type, with a name, and a namespace where its kind has one.
-/// An admin policy: kinds of which k8s-openapi knows nothing.
+/// An object of a kind of which k8s-openapi knows nothing.
 #[derive(Deserialize)]
-struct AdminPolicy {
+#[serde(bound(deserialize = "S: DeserializeOwned, T: DeserializeOwned"))]
+struct Custom<S: Default, T: Default> {
     metadata: ObjectMeta,
     #[serde(default)]
-    spec: AdminPolicySpec,
+    spec: S,
+    #[serde(default)]
+    status: T,
 }
 
+/// True of our own API group: other projects have kinds of these names, too.
+fn is_ours(object: &Value) -> bool {
+    object["apiVersion"].as_str().is_some_and(|version| version.starts_with("ovenbird.io/"))
+}
+
+/// An object of its Kubernetes type, with a name, and a namespace where its kind has one.
 fn typed<T: DeserializeOwned>(mut object: Value, kind: &str) -> anyhow::Result<T> {
     let name = object["metadata"]["name"].as_str().filter(|n| !n.is_empty()).map(str::to_owned);
     let name = name.ok_or_else(|| anyhow!("{kind}: metadata.name: missing"))?;

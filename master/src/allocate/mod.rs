@@ -15,6 +15,7 @@
 //!
 //! Inputs: facts, outcomes of writes. Outputs: [`Effects`]. Must not: do I/O, or read a clock.
 
+mod network;
 mod node;
 mod pod;
 #[cfg(test)]
@@ -24,6 +25,8 @@ use ovenbird_api::node::NODE_IDS;
 use ovenbird_reconcile::{Diagnostic, Severity};
 use ovenbird_topology::allocate::{AddressPool, NodeIds, NodeSubnets};
 use ovenbird_topology::config::ClusterSubnet;
+use ovenbird_topology::facts::Labels;
+use ovenbird_topology::underlay::Networks;
 use ovenbird_topology::{Config, Fact, FactKey, PodFact};
 use ovsdb::Str;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -79,6 +82,10 @@ pub struct Allocator {
     config: Config,
     subnets: NodeSubnets,
     ids: NodeIds,
+    networks: Networks,
+    /// Labels of namespaces.
+    namespaces: FxHashMap<Str, Labels>,
+    /// The homes of pods: nodes, and Networks (see `network`).
     nodes: FxHashMap<Str, Node>,
     /// Pods that must have a port.
     pods: FxHashMap<Str, Box<Pod>>,
@@ -97,6 +104,8 @@ impl Allocator {
             subnets: NodeSubnets::new(&config),
             config,
             ids: NodeIds::default(),
+            networks: Networks::default(),
+            namespaces: FxHashMap::default(),
             nodes: FxHashMap::default(),
             pods: FxHashMap::default(),
             refused: FxHashSet::default(),
@@ -116,6 +125,7 @@ impl Allocator {
         for (_, name) in names {
             self.place_node(&name, fx);
         }
+        self.networks_changed(fx);
     }
 
     /// Whether we may choose and write. Becoming active fills everything that waits; ceasing to be takes back what is not known
@@ -151,8 +161,12 @@ impl Allocator {
         match key {
             FactKey::Node(name) => self.delete_node(name, fx),
             FactKey::Pod(key) => self.forget_pod(key, fx),
-            FactKey::Namespace(_)
-            | FactKey::Service(_)
+            FactKey::Network(name) => self.delete_network(name, fx),
+            FactKey::ProviderNetwork(name) => {
+                self.networks.set_provider(name, None);
+            }
+            FactKey::Namespace(name) => drop(self.namespaces.remove(name)),
+            FactKey::Service(_)
             | FactKey::EndpointSlice(_)
             | FactKey::ServiceCidr(_)
             | FactKey::NetworkPolicy(_)
@@ -172,7 +186,7 @@ impl Allocator {
     pub fn waiting(&self) -> Vec<Waiting> {
         let nodes = self.nodes.iter().filter_map(|(name, node)| node.why().map(|why| ("Node", name, why)));
         let pods =
-            self.pods.iter().filter_map(|(key, pod)| pod.why(self.nodes.get(&pod.node)).map(|w| ("Pod", key, w)));
+            self.pods.iter().filter_map(|(key, pod)| pod.why(self.nodes.get(&pod.home)).map(|w| ("Pod", key, w)));
         let mut all: Vec<Waiting> =
             nodes.chain(pods).map(|(kind, key, why)| Waiting { kind, key: key.clone(), why }).collect();
         all.sort_unstable_by(|a, b| (a.kind, &a.key).cmp(&(b.kind, &b.key)));
@@ -210,7 +224,8 @@ impl Allocator {
             all_subnets: self.config.cluster_subnets().iter().map(parts).fold(0, u64::saturating_add),
             ..Use::default()
         };
-        for (used, all) in self.nodes.values().filter_map(|n| n.pool.as_ref()).map(AddressPool::usage) {
+        let nodes = self.nodes.values().filter(|n| n.known);
+        for (used, all) in nodes.filter_map(|n| n.pool.as_ref()).map(AddressPool::usage) {
             usage.addresses += used;
             usage.all_addresses = usage.all_addresses.saturating_add(all);
         }
@@ -223,6 +238,6 @@ fn complaint(reason: &'static str, field: &str, message: String) -> Vec<Diagnost
 }
 
 /// The fact as it will be once the annotation is there.
-fn shown(fact: &PodFact, addresses: ovenbird_topology::PodAddresses) -> PodFact {
-    PodFact { network: Some(Ok(addresses)), ..fact.clone() }
+fn shown(fact: &PodFact, home: &str, addresses: ovenbird_topology::PodAddresses) -> PodFact {
+    PodFact { network: Some(Ok(addresses)), on: network::network_of(home).map(Str::from), ..fact.clone() }
 }

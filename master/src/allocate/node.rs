@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use ovenbird_api::annotation::{NODE_ID, NODE_SUBNETS};
 use ovenbird_api::node::{format_id, format_subnets};
 use ovenbird_topology::allocate::AddressPool;
-use ovenbird_topology::{Fact, NodeFact};
+use ovenbird_topology::{Fact, NetworkFact, NodeFact};
 use ovsdb::Str;
 use rustc_hash::FxHashSet;
 
@@ -13,7 +13,7 @@ use crate::annotate::{Outcome, Request, Target};
 use crate::event::Subject;
 use crate::object::{Guard, Told};
 
-/// A node that exists, or that pods are bound to.
+/// A node that exists, or that pods are bound to; or a Network, which is no `known` node.
 #[derive(Debug, Default)]
 pub(super) struct Node {
     /// Its Node object was seen.
@@ -30,9 +30,11 @@ pub(super) struct Node {
     write: Write,
     /// Why it has not all it needs.
     problem: Option<String>,
+    /// Of a Network: as it was when the pool was opened.
+    pub network: Option<Box<NetworkFact>>,
     /// Addresses; there once the subnets are annotated and reserved.
     pub pool: Option<AddressPool>,
-    /// Pods bound to it that must have a port.
+    /// Pods at home here that must have a port.
     pub pods: FxHashSet<Str>,
     /// Pods that wait until an address is free.
     pub blocked: Vec<Str>,
@@ -158,7 +160,7 @@ impl Allocator {
     }
 
     /// The node's pool is another one: its pods take their addresses in it, the oldest first, and the rest is filled.
-    fn reopen(&mut self, name: &Str, fx: &mut Effects) {
+    pub(super) fn reopen(&mut self, name: &Str, fx: &mut Effects) {
         let Some(node) = self.nodes.get_mut(name) else { return };
         node.blocked.clear();
         let mut keys: Vec<(i64, Str)> = Vec::with_capacity(node.pods.len());

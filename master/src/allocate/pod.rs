@@ -1,10 +1,12 @@
 //! Pods: addresses.
 
 use ovenbird_api::annotation::POD_NETWORKS;
-use ovenbird_topology::allocate::{AddressError, attachment};
+use ovenbird_topology::allocate::AddressError;
+use ovenbird_topology::underlay::scope;
 use ovenbird_topology::{Fact, PodAddresses, PodFact};
 use ovsdb::Str;
 
+use super::network::{network_of, told};
 use super::node::Node;
 use super::{Allocator, Effects, complaint, shown};
 use crate::annotate::{Outcome, Request, Target};
@@ -16,6 +18,8 @@ use crate::object::{Guard, Told};
 pub(super) struct Pod {
     pub uid: Str,
     pub node: Str,
+    /// Where its addresses are from: the node, or a Network.
+    pub home: Str,
     pub created: i64,
     /// As annotated, or as chosen.
     addresses: Option<PodAddresses>,
@@ -54,7 +58,12 @@ impl Pod {
         !self.held || self.work.is_some()
     }
 
-    /// Why it waits.
+    /// The pod, while nothing is chosen for it.
+    pub fn unchosen(&self) -> Option<&PodFact> {
+        self.work.as_ref().filter(|work| work.stage == Stage::Waiting).map(|work| &work.fact)
+    }
+
+    /// Why it waits. `node` is its home.
     pub fn why(&self, node: Option<&Node>) -> Option<String> {
         if !self.is_waiting() {
             return None;
@@ -63,6 +72,14 @@ impl Pod {
             return Some(problem.to_string());
         }
         let name = &self.node;
+        if let Some(network) = network_of(&self.home) {
+            return Some(match node.filter(|n| n.pool.is_some()) {
+                _ if network.is_empty() => "its namespace is not known yet".into(),
+                None => format!("Network {network} is not there, or has no effect; see the Events on it"),
+                Some(_) if self.held => "its annotation is being written".into(),
+                Some(_) => "no address is chosen yet".into(),
+            });
+        }
         Some(match node.filter(|n| n.known) {
             None => format!("node {name} does not exist"),
             Some(node) if node.pool.is_none() => format!("node {name} has no subnet yet"),
@@ -80,19 +97,27 @@ impl Allocator {
             self.forget_pod(&fact.key, fx);
             return fx.facts.push(Fact::Pod(fact));
         };
-        if self.pods.get(&fact.key).is_some_and(|old| old.uid != fact.uid || old.node != node) {
+        let known = self.pods.get(&fact.key).filter(|old| old.uid == fact.uid && old.node == node);
+        let home = match (&fact.network, &fact.on, known) {
+            (Some(_), Some(network), _) => scope(network).into(),
+            (Some(_), None, _) => node.clone(),
+            // What is chosen stays.
+            (None, _, Some(old)) if old.work.is_some() && old.unchosen().is_none() => old.home.clone(),
+            (None, _, _) => self.home(&fact, &node),
+        };
+        if self.pods.get(&fact.key).is_some_and(|old| old.uid != fact.uid || old.node != node || old.home != home) {
             self.forget_pod(&fact.key, fx);
         }
         match fact.network {
-            Some(Ok(addresses)) => self.annotated(&fact, node, addresses, fx),
+            Some(Ok(addresses)) => self.annotated(&fact, (node, home), addresses, fx),
             // The engine complains of it; it is not overwritten.
             Some(Err(_)) => self.forget_pod(&fact.key, fx),
-            None => return self.bare(fact, node, guard, fx),
+            None => return self.bare(fact, (node, home), guard, fx),
         }
         fx.facts.push(Fact::Pod(fact));
     }
 
-    fn annotated(&mut self, fact: &PodFact, node: Str, addresses: PodAddresses, fx: &mut Effects) {
+    fn annotated(&mut self, fact: &PodFact, place: (Str, Str), addresses: PodAddresses, fx: &mut Effects) {
         if let Some(pod) = self.pods.get_mut(&fact.key) {
             if pod.held && pod.addresses == Some(addresses) {
                 pod.work = None;
@@ -100,13 +125,13 @@ impl Allocator {
             }
             self.release(&fact.key, fx);
         }
-        self.join(fact, node).addresses = Some(addresses);
+        self.join(fact, place).addresses = Some(addresses);
         if self.settled {
             self.hold(&fact.key, fx);
         }
     }
 
-    fn bare(&mut self, fact: PodFact, node: Str, guard: Guard, fx: &mut Effects) {
+    fn bare(&mut self, fact: PodFact, place: (Str, Str), guard: Guard, fx: &mut Effects) {
         let key = fact.key.clone();
         match self.pods.get_mut(&key).map(|pod| &mut **pod) {
             Some(Pod { work: Some(work), .. }) => {
@@ -118,7 +143,7 @@ impl Allocator {
                 if known.is_some() {
                     self.release(&key, fx);
                 }
-                let pod = self.join(&fact, node);
+                let pod = self.join(&fact, place);
                 pod.work = Some(Box::new(Work { fact, guard, stage: Stage::Waiting }));
             }
         }
@@ -128,11 +153,12 @@ impl Allocator {
     }
 
     /// The pod's record, made when there is none, without addresses.
-    fn join(&mut self, fact: &PodFact, node: Str) -> &mut Pod {
-        self.nodes.entry(node.clone()).or_default().pods.insert(fact.key.clone());
+    fn join(&mut self, fact: &PodFact, (node, home): (Str, Str)) -> &mut Pod {
+        self.nodes.entry(home.clone()).or_default().pods.insert(fact.key.clone());
         let new = Pod {
             uid: fact.uid.clone(),
             node,
+            home,
             created: fact.created,
             addresses: None,
             held: false,
@@ -153,19 +179,38 @@ impl Allocator {
         self.release(key, fx);
         self.complain(key, None, fx);
         let Some(pod) = self.pods.remove(key) else { return };
-        if let Some(node) = self.nodes.get_mut(&pod.node) {
+        self.leave(key, &pod.home);
+    }
+
+    /// A pod is no more at home somewhere.
+    fn leave(&mut self, key: &str, home: &Str) {
+        if let Some(node) = self.nodes.get_mut(home) {
             node.pods.remove(key);
-            if node.pods.is_empty() && !node.known {
-                self.nodes.remove(&pod.node);
+            if node.pods.is_empty() && !node.known && node.network.is_none() {
+                self.nodes.remove(home);
             }
         }
+    }
+
+    /// A pod for which nothing is chosen gets another home.
+    pub(super) fn move_pod(&mut self, key: &Str, home: Str, fx: &mut Effects) {
+        let Some(pod) = self.pods.get_mut(key) else { return };
+        let before = std::mem::replace(&mut pod.home, home.clone());
+        self.leave(key, &before);
+        if let Some(node) = self.nodes.get_mut(&before) {
+            node.blocked.retain(|other| other != key);
+        }
+        self.nodes.entry(home).or_default().pods.insert(key.clone());
+        self.complain(key, None, fx);
+        self.choose(key, fx);
+        self.show(key, fx);
     }
 
     /// Frees the pod's addresses; whoever waited for one takes it.
     fn release(&mut self, key: &str, fx: &mut Effects) {
         let Some(pod) = self.pods.get_mut(key) else { return };
         let (held, addresses) = (std::mem::take(&mut pod.held), pod.addresses.take());
-        let Some(node) = self.nodes.get_mut(&pod.node) else { return };
+        let Some(node) = self.nodes.get_mut(&pod.home) else { return };
         if let (true, Some(addresses), Some(pool)) = (held, addresses, &mut node.pool) {
             pool.release(addresses.iter());
             let mut blocked = std::mem::take(&mut node.blocked).into_iter();
@@ -180,7 +225,7 @@ impl Allocator {
                     break;
                 }
             }
-            if let Some(node) = self.pods.get(key).and_then(|pod| self.nodes.get_mut(&pod.node)) {
+            if let Some(node) = self.pods.get(key).and_then(|pod| self.nodes.get_mut(&pod.home)) {
                 node.blocked.extend(blocked);
             }
         }
@@ -189,7 +234,7 @@ impl Allocator {
     /// Reserves the addresses that the pod has by annotation, or was given before the pool was opened anew.
     pub(super) fn hold(&mut self, key: &Str, fx: &mut Effects) {
         let Some(pod) = self.pods.get_mut(key) else { return };
-        let Some(node) = self.nodes.get_mut(&pod.node) else { return };
+        let Some(node) = self.nodes.get_mut(&pod.home) else { return };
         let (Some(addresses), Some(pool), false) = (pod.addresses, &mut node.pool, pod.held) else { return };
         match pool.reserve(key, addresses.iter()) {
             Ok(()) => {
@@ -229,7 +274,7 @@ impl Allocator {
     fn choose(&mut self, key: &Str, fx: &mut Effects) -> bool {
         let Some(pod) = self.pods.get_mut(key).filter(|_| self.active) else { return false };
         let Some(work) = pod.work.as_mut().filter(|w| w.stage == Stage::Waiting) else { return false };
-        let Some(node) = self.nodes.get_mut(&pod.node) else { return false };
+        let Some(node) = self.nodes.get_mut(&pod.home) else { return false };
         let Some(pool) = &mut node.pool else { return false };
         let chosen = match pool.allocate(key) {
             Ok(addresses) => addresses,
@@ -240,8 +285,8 @@ impl Allocator {
             }
         };
         // A pool without subnets gives no address, so there always is an attachment.
-        let Some(network) = attachment(&self.config, node.subnets(), &chosen) else { return false };
-        let annotations = vec![(POD_NETWORKS, network.format())];
+        let place = (&*pod.home, node.subnets());
+        let Some((network, annotations)) = told(&self.config, &self.networks, place, &chosen) else { return false };
         pod.addresses = Some(network.into());
         pod.held = true;
         work.stage = Stage::Sent(work.guard.version.clone());
@@ -252,11 +297,11 @@ impl Allocator {
 
     /// Hands the pod's fact to the engine: with its choice while that is being written, otherwise as it is.
     fn show(&self, key: &str, fx: &mut Effects) {
-        let Some(Pod { work: Some(work), addresses, held, .. }) = self.pods.get(key).map(|pod| &**pod) else {
+        let Some(Pod { work: Some(work), addresses, held, home, .. }) = self.pods.get(key).map(|pod| &**pod) else {
             return;
         };
         fx.facts.push(Fact::Pod(match (addresses, &work.stage) {
-            (Some(addresses), Stage::Sent(_)) if *held => shown(&work.fact, *addresses),
+            (Some(addresses), Stage::Sent(_)) if *held => shown(&work.fact, home, *addresses),
             _ => work.fact.clone(),
         }));
     }
@@ -303,11 +348,11 @@ impl Allocator {
     pub(super) fn resend(&mut self, key: &Str, fx: &mut Effects) {
         let Some(pod) = self.pods.get_mut(key).filter(|p| p.held && self.active) else { return };
         let Some(work) = pod.work.as_mut().filter(|w| matches!(w.stage, Stage::Stale | Stage::Failed)) else { return };
-        let Some(node) = self.nodes.get(&pod.node) else { return };
+        let Some(node) = self.nodes.get(&pod.home) else { return };
         let addresses: Vec<_> = pod.addresses.iter().flat_map(PodAddresses::iter).collect();
-        let Some(network) = attachment(&self.config, node.subnets(), &addresses) else { return };
+        let place = (&*pod.home, node.subnets());
+        let Some((_, annotations)) = told(&self.config, &self.networks, place, &addresses) else { return };
         work.stage = Stage::Sent(work.guard.version.clone());
-        let annotations = vec![(POD_NETWORKS, network.format())];
         fx.requests.push(Request { target: Target::Pod(key.clone()), guard: work.guard.clone(), annotations });
         self.show(key, fx);
     }

@@ -65,6 +65,7 @@ impl World {
             uid: "u".into(),
             node: Some(node.into()),
             network: has.map(|ip| Ok(addresses(ip))),
+            on: None,
             weight: None,
             labels: Box::default(),
             created: 0,
@@ -339,4 +340,83 @@ fn a_pod_recreated_under_its_name_is_another() {
     world.fx.facts.clear();
     world.ends("a", 2, Outcome::Conflict);
     assert!(world.asked().is_empty() && world.fx.facts.is_empty(), "changes nothing");
+}
+
+/// Networks, their namespaces, and pods of these.
+mod networks {
+    use ovenbird_api::annotation::{NETWORK, POD_NETWORKS};
+    use ovenbird_topology::facts::NetworkSpec;
+    use ovenbird_topology::{Interner, NamespaceFact, NetworkFact};
+
+    use super::*;
+
+    impl World {
+        fn network(&mut self, name: &str, spec: serde_json::Value) {
+            let spec: NetworkSpec = serde_json::from_value(spec).expect("a spec");
+            let meta = kube::api::ObjectMeta { name: Some(name.into()), ..Default::default() };
+            self.allocator.upsert_network(NetworkFact::new(&meta, &spec, &mut Interner::default()), &mut self.fx);
+        }
+
+        fn namespace(&mut self, labels: &[(&str, &str)]) {
+            let labels = labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+            let fact = NamespaceFact { name: "ns".into(), labels, acl_logging: None };
+            self.allocator.upsert_namespace(fact, &mut self.fx);
+        }
+
+        fn annotated(&mut self) -> Vec<Vec<&'static str>> {
+            let keys = |r: Request| r.annotations.iter().map(|(key, _)| *key).collect();
+            self.fx.requests.drain(..).map(keys).collect()
+        }
+    }
+
+    fn vlan(subnet: &str) -> serde_json::Value {
+        serde_json::json!({"providerNetwork": "fabric", "vlan": 100, "subnets": [subnet],
+            "gateway": {"physical": ["192.168.100.1"]}, "excludeIPs": ["192.168.100.2-192.168.100.4"],
+            "namespaceSelector": {"matchLabels": {"vlan": "100"}}})
+    }
+
+    #[test]
+    fn pods_of_selected_namespaces_get_addresses_there_and_keep_them() {
+        let mut world = World::new("10.128.0.0/14/23", &["10.128.0.0/23", "10.128.2.0/23"]);
+        world.namespace(&[]);
+        world.pod("old", "n1", None);
+        assert_eq!(world.asked(), ["old@3 10.128.0.3"]);
+        world.network("v100", vlan("192.168.100.0/29"));
+        world.namespace(&[("vlan", "100")]);
+        world.pod("old", "n1", None);
+        assert_eq!(world.asked(), [""; 0], "what is chosen stays");
+        world.pod("a", "n1", None);
+        world.pod("b", "n2", None);
+        assert_eq!(world.asked(), ["a@5 192.168.100.5 v100", "b@6 192.168.100.6 v100"], "one pool for all nodes");
+        world.pod("c", "n1", None);
+        assert_eq!(world.asked(), [""; 0], "there are no more");
+        assert_eq!(world.allocator.waiting().len(), 4, "three are being written, one has none");
+        world.delete("b");
+        assert_eq!(world.asked(), ["c@7 192.168.100.6 v100"]);
+    }
+
+    #[test]
+    fn a_pod_waits_for_its_namespace_and_for_room() {
+        let mut world = World::new("10.128.0.0/14/23", &["10.128.0.0/23"]);
+        world.network("v100", vlan("192.168.100.0/24"));
+        world.pod("a", "n1", None);
+        assert_eq!(world.asked(), [""; 0]);
+        assert_eq!(world.allocator.waiting()[0].why, "its namespace is not known yet");
+        world.namespace(&[("vlan", "100")]);
+        assert_eq!(world.annotated(), [[POD_NETWORKS, NETWORK]]);
+        world.pod("other", "n1", None);
+        world.network("v100", serde_json::json!({}));
+        world.pod("late", "n1", None);
+        assert_eq!(world.asked()[1..], ["late@4 10.128.0.3"], "a network without effect has no pods");
+    }
+
+    #[test]
+    fn a_network_that_comes_takes_the_pods_for_which_nothing_is_chosen() {
+        let mut world = World::new("10.128.0.0/14/23", &[]);
+        world.namespace(&[("vlan", "100")]);
+        world.pod("a", "n1", None);
+        assert_eq!(world.asked(), [""; 0], "its node has no subnet yet");
+        world.network("v100", vlan("192.168.100.0/24"));
+        assert_eq!(world.asked(), ["a@1 192.168.100.5 v100"]);
+    }
 }

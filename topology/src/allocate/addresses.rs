@@ -1,4 +1,4 @@
-//! Pod addresses of one node: one address of each of the node's subnets per pod.
+//! Pod addresses of one node or of one Network: one address of each of its subnets per pod.
 
 use std::net::IpAddr;
 
@@ -6,6 +6,7 @@ use fixedbitset::FixedBitSet;
 use ipnet::IpNet;
 use ovenbird_api::address::{self, FIRST_POD};
 use ovenbird_api::annotation::POD_NETWORKS;
+use ovenbird_api::underlay::IpRange;
 use rustc_hash::FxHashSet;
 
 /// Addresses in use on one node.
@@ -21,6 +22,10 @@ struct Family {
     used: Used,
     /// No position below is free.
     hint: u128,
+    /// First position that a pod may have.
+    first: u128,
+    /// Positions that no pod has, with both ends.
+    without: Vec<(u128, u128)>,
 }
 
 /// IPv4 subnets are small: a bit each. IPv6 subnets are not: a set.
@@ -66,12 +71,20 @@ pub enum AddressError {
 impl AddressPool {
     /// The free pool of a node with these subnets.
     pub fn new(subnets: &[IpNet]) -> AddressPool {
+        AddressPool { families: subnets.iter().map(|subnet| Family::new(*subnet, FIRST_POD, Vec::new())).collect() }
+    }
+
+    /// The free pool of a network whose pods have all addresses of these subnets but some.
+    pub fn without(subnets: &[IpNet], taken: &(impl Iterator<Item = IpRange> + Clone)) -> AddressPool {
         let family = |subnet: &IpNet| {
-            let used = match subnet {
-                IpNet::V4(_) => Used::Bits(FixedBitSet::new()),
-                IpNet::V6(_) => Used::Set(FxHashSet::default()),
-            };
-            Family { subnet: subnet.trunc(), used, hint: FIRST_POD }
+            let subnet = subnet.trunc();
+            let (least, most) = (subnet.network(), subnet.broadcast());
+            let of_family = taken.clone().filter(|range| range.first <= most && range.last >= least);
+            let inside = of_family.filter_map(|range| {
+                let (first, last) = (range.first.max(least), range.last.min(most));
+                Some((address::index_of(subnet, first)?, address::index_of(subnet, last)?))
+            });
+            Family::new(subnet, 1, inside.collect())
         };
         AddressPool { families: subnets.iter().map(family).collect() }
     }
@@ -141,16 +154,36 @@ impl AddressPool {
     fn locate(&mut self, address: IpAddr) -> Option<(&mut Family, u128)> {
         self.families.iter_mut().find_map(|family| {
             let index = address::index_of(family.subnet, address)?;
-            (FIRST_POD..=address::last_pod(family.subnet)).contains(&index).then_some((family, index))
+            let is_pods = (family.first..=address::last_pod(family.subnet)).contains(&index);
+            (is_pods && family.next_allowed(index) == index).then_some((family, index))
         })
     }
 }
 
 impl Family {
+    fn new(subnet: IpNet, first: u128, without: Vec<(u128, u128)>) -> Family {
+        let used = match subnet {
+            IpNet::V4(_) => Used::Bits(FixedBitSet::new()),
+            IpNet::V6(_) => Used::Set(FxHashSet::default()),
+        };
+        Family { subnet: subnet.trunc(), used, hint: first, first, without }
+    }
+
+    /// The position, or the first behind it that a pod may have.
+    fn next_allowed(&self, mut index: u128) -> u128 {
+        while let Some((_, last)) = self.without.iter().find(|(first, last)| (*first..=*last).contains(&index)) {
+            index = last.saturating_add(1);
+        }
+        index
+    }
+
     fn take_lowest(&mut self) -> Option<IpAddr> {
         while self.hint <= address::last_pod(self.subnet) {
-            let index = self.hint;
-            self.hint += 1;
+            let index = self.next_allowed(self.hint);
+            if index > address::last_pod(self.subnet) {
+                break;
+            }
+            self.hint = index + 1;
             if !self.used.contains(index) {
                 self.used.set(index, true);
                 return address::nth(self.subnet, index);
@@ -160,7 +193,7 @@ impl Family {
     }
 
     fn size(&self) -> u128 {
-        (address::last_pod(self.subnet) + 1).saturating_sub(FIRST_POD)
+        (address::last_pod(self.subnet) + 1).saturating_sub(self.first)
     }
 }
 
@@ -221,6 +254,30 @@ mod tests {
         pool.release([ip("10.1.0.3"), ip("192.0.2.1")]);
         assert_eq!(texts(&pool.allocate("ns/d").unwrap()), ["10.1.0.3", "fd01::6"]);
         assert_eq!(pool.usage(), (3, 252));
+    }
+
+    #[test]
+    fn a_network_leaves_out_what_is_not_a_pods() {
+        let subnets = ["192.168.100.0/28".parse().unwrap(), "fd00::/64".parse().unwrap()];
+        let taken = [
+            "192.168.100.1-192.168.100.3",
+            "192.168.100.3-192.168.100.4",
+            "192.168.100.14-192.168.101.9",
+            "fd00::-fd00::ff",
+        ];
+        let mut pool = AddressPool::without(&subnets, &taken.iter().map(|text| text.parse().unwrap()));
+        assert_eq!(texts(&pool.allocate("ns/a").unwrap()), ["192.168.100.5", "fd00::100"]);
+        pool.reserve("ns/b", [ip("192.168.100.13"), ip("fd00::200")]).unwrap();
+        for outside in
+            ["192.168.100.0", "192.168.100.2", "192.168.100.4", "192.168.100.14", "192.168.100.15", "fd00::1"]
+        {
+            assert!(matches!(pool.reserve("ns/c", [ip(outside)]), Err(AddressError::Outside { .. })), "{outside}");
+        }
+        pool.release([ip("192.168.100.1")]);
+        for _ in 6..=12 {
+            pool.allocate("ns/d").unwrap();
+        }
+        assert!(matches!(pool.allocate("ns/e"), Err(AddressError::Exhausted { .. })));
     }
 
     #[test]

@@ -38,5 +38,6 @@ pub fn attachment(config: &Config, subnets: &[IpNet], addresses: &[IpAddr]) -> O
         addresses: on_subnet.iter().map(|(a, subnet)| address::on_subnet(*a, *subnet)).collect(),
         routes: destinations.filter_map(route).collect(),
         gateways,
+        mtu: None,
     })
 }

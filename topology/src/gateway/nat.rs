@@ -11,6 +11,7 @@ use super::{Gateway, ip};
 use crate::build::{self, RowBuilder};
 use crate::config::is_v4;
 use crate::kinds;
+use crate::underlay;
 use crate::view::View;
 
 /// Adds the NAT rules of a gateway.
@@ -20,13 +21,11 @@ pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
     for family in &gateway.families {
         let (uplink, join) = (family.uplink.addr().to_string(), family.join.addr().to_string());
         if config.snat() {
-            for subnet in config.cluster_subnets().iter().filter(|s| is_v4(&s.net) == family.v4) {
-                let role = format!("gateway-cluster:{}", subnet.net);
-                gateway.add_to(
-                    output,
-                    snat(gateway, &role, subnet.net.to_string(), &uplink, excluded(gateway.view, family.v4)),
-                    own,
-                );
+            let pods = config.cluster_subnets().iter().map(|s| s.net).filter(|net| is_v4(net) == family.v4);
+            for net in pods.chain(underlay::routed(gateway.view, family.v4)) {
+                let role = format!("gateway-cluster:{net}");
+                let exempted = excluded(gateway.view, family.v4);
+                gateway.add_to(output, snat(gateway, &role, net.to_string(), &uplink, exempted), own);
             }
         }
         // The router itself speaks from its join address, in ICMP errors.

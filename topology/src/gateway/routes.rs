@@ -19,6 +19,7 @@ use super::{Family, Gateway, ip};
 use crate::build::RowBuilder;
 use crate::cluster;
 use crate::config::is_v4;
+use crate::underlay;
 
 /// Priority of the policy by which pods reach their own node, as ovn-kubernetes has it.
 const OWN_NODE: i64 = 1004;
@@ -30,9 +31,10 @@ pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
     let external = name::router_to_external(&name::gateway_router(&gateway.node.name));
     let config = gateway.view.config();
     for family in &gateway.families {
-        for subnet in config.cluster_subnets().iter().filter(|s| is_v4(&s.net) == family.v4) {
-            let role = format!("gateway-cluster:{}", subnet.net);
-            gateway.add_to(output, static_route(gateway, &role, subnet.net, family.cluster, Out::Anywhere), own);
+        let pods = config.cluster_subnets().iter().map(|s| s.net).filter(|net| is_v4(net) == family.v4);
+        for net in pods.chain(underlay::routed(gateway.view, family.v4)) {
+            let role = format!("gateway-cluster:{net}");
+            gateway.add_to(output, static_route(gateway, &role, net, family.cluster, Out::Anywhere), own);
         }
         let (masquerade, to_host) =
             (config.masquerade().subnet(family.v4), config.masquerade().dummy_next_hop(family.v4));
@@ -43,11 +45,7 @@ pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
             gateway.add_to(output, static_route(gateway, &role, default(family.v4), *hop, Out::Port(&external)), own);
         }
         let management = address::management(family.subnet);
-        let way_out = match gateway.l3.mode {
-            GatewayMode::Shared => Some(family.join.addr()),
-            GatewayMode::Local => management,
-        };
-        if let Some(way_out) = way_out {
+        if let Some(way_out) = family.way_out(gateway.l3.mode) {
             let role = format!("egress:{}", ip(family.v4));
             let table = super::route_table(&gateway.node.name);
             let row = static_route(gateway, &role, default(family.v4), way_out, Out::FromTable(&table));

@@ -24,6 +24,7 @@ use crate::build::{RowBuilder, contribution};
 use crate::cluster;
 use crate::config::is_v4;
 use crate::facts::Protocol;
+use crate::underlay;
 use crate::view::View;
 
 /// Priority of answers.
@@ -69,6 +70,7 @@ pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
     for family in &gateway.families {
         let pods = config.cluster_subnets().iter().map(|subnet| subnet.net);
         let inside = pods.chain(config.join_subnets().iter().copied()).filter(|net| is_v4(net) == family.v4);
+        let inside = inside.chain(underlay::routed(gateway.view, family.v4));
         let host = gateway.host.iter().filter(|address| address.is_ipv4() == family.v4);
         let inside: Vec<String> = inside.map(|net| net.to_string()).chain(host.map(ToString::to_string)).collect();
         let matched = format!("inport == \"{port}\" && {}.dst == {}", ip(family.v4), list(inside.iter()));

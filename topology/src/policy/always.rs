@@ -12,7 +12,7 @@ use ovenbird_schema::northbound::{logical_switch as ls, meter, meter_band, port_
 use ovsdb::Uuid;
 
 use super::acl::{Acl, Gress, METER, TIER_ALWAYS};
-use super::groups::Group;
+use super::groups::{Group, NODE_ROLE};
 use crate::build::{self, RowBuilder, contribution};
 use crate::view::View;
 use crate::{kinds, node};
@@ -73,24 +73,54 @@ pub(crate) fn add_to_cluster(view: &View<'_>, owner: &Owner, output: &mut Output
     output.rows.extend([band, limit]);
 }
 
+/// Adds a Network's switch to those where policies apply. `localnet` is its port on the wire.
+pub(crate) fn add_to_network(view: &View<'_>, localnet: Uuid, output: &mut Output) {
+    if view.any_policy() {
+        output.contributions.push(contribution(&pg::TABLE, every_switch(), pg::PORTS, localnet));
+    }
+}
+
+/// Adds a pod on a Network to those that its node may reach.
+pub(crate) fn add_to_node_group(view: &View<'_>, node: &str, port: Uuid, output: &mut Output) {
+    if view.any_policy() {
+        output.contributions.push(contribution(&pg::TABLE, Group::of_node(node).id, pg::PORTS, port));
+    }
+}
+
 /// Adds what a node may do to its own pods, and its switch to those where policies apply. `management` is its port.
 pub(crate) fn add_to_node(view: &View<'_>, owner: &Owner, subnets: &[IpNet], management: Uuid, output: &mut Output) {
     if !view.any_policy() {
         return;
     }
     output.contributions.push(contribution(&pg::TABLE, every_switch(), pg::PORTS, management));
+    let on_networks = (!view.networks().is_empty()).then(|| Group::of_node(&owner.key));
+    if let Some(group) = &on_networks {
+        output.rows.push(
+            RowBuilder::new(view, &pg::TABLE, owner, NODE_ROLE, pg::EXTERNAL_IDS, &[])
+                .exactly(pg::name(group.name.clone()))
+                .members(pg::ACLS)
+                .members(pg::PORTS)
+                .build(),
+        );
+    }
     for own in subnets.iter().filter_map(|subnet| address::management(*subnet)) {
         let ip = if own.is_ipv4() { "ip4" } else { "ip6" };
-        let acl = Acl {
+        let acl = |text: String| Acl {
             name: format!("NP:node:{}", owner.key),
             gress: Gress::Ingress,
             priority: PRIORITY,
             tier: TIER_ALWAYS,
             action: Action::AllowRelated,
-            text: format!("{ip}.src == {own}"),
+            text,
             log: None,
         };
-        let row = acl.row(view, owner, &format!("allow_{ip}"), &[("ip", &*own.to_string())]);
+        let text = format!("{ip}.src == {own}");
+        if let Some(group) = &on_networks {
+            let role = format!("allow_networks_{ip}");
+            let text = format!("{} && {text}", Gress::Ingress.at(&group.name));
+            acl(text).add(view, owner, &role, &[("ip", &*own.to_string()), ("on", "networks")], group, output);
+        }
+        let row = acl(text).row(view, owner, &format!("allow_{ip}"), &[("ip", &*own.to_string())]);
         output.contributions.push(contribution(&ls::TABLE, node::switch(&owner.key), ls::ACLS, row.id.uuid()));
         output.rows.push(row);
     }

@@ -21,6 +21,9 @@ use crate::{kinds, pod};
 /// Longest readable part of a name; with a hash and what tells it from others, names stay within the 63 characters of OVS.
 const LONGEST_PREFIX: usize = 40;
 
+/// Role of a node's group.
+pub(super) const NODE_ROLE: &str = "pods-on-networks";
+
 /// A group of ports, as others refer to it.
 pub(super) struct Group {
     /// The row.
@@ -43,6 +46,12 @@ impl Group {
         let role = port_role(protocol, port, number);
         let id = build::id(&pg::TABLE, &owner_of(&key), &role);
         Group { name: name(&format!("{role}_{key}"), id), id }
+    }
+
+    /// The pods of a node that are on Networks.
+    pub fn of_node(node: &str) -> Group {
+        let id = build::id(&pg::TABLE, &Owner::new(kinds::NODE, node), NODE_ROLE);
+        Group { name: name(&format!("node_{node}"), id), id }
     }
 
     /// The pods of a namespace that some policy isolates.

@@ -190,7 +190,7 @@ impl Selections {
             touched.buckets.push(Bucket::acl_logging(name));
         }
         if home.fact.as_ref().map(|fact| &fact.labels) != fact.as_ref().map(|fact| &fact.labels) {
-            touched.buckets.push(Bucket::network_policies());
+            touched.buckets.extend([Bucket::network_policies(), Bucket::labels(name)]);
         }
         home.fact = fact;
         let scopes = self.scopes_of(name);

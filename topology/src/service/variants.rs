@@ -14,9 +14,9 @@ use ovsdb::Atom;
 
 use super::endpoints::{Backend, Port, Viewpoint};
 use super::layers::{Address, Layer, bracketed};
-use crate::Config;
 use crate::cluster::Group;
 use crate::places::Place;
+use crate::underlay;
 use crate::view::View;
 
 /// A row of a layer.
@@ -56,7 +56,7 @@ pub(super) enum Answer<'a> {
 
 /// The variants of a layer that are used somewhere.
 pub(super) fn of<'a>(view: &View<'a>, layer: &Layer, ports: &[Port<'a>]) -> Vec<Variant<'a>> {
-    let hosts = if layer.routers { hosts(view.config(), ports) } else { BTreeSet::new() };
+    let hosts = if layer.routers { hosts(view, ports) } else { BTreeSet::new() };
     let near = Near::of(layer, ports);
     let varies = layer.local || !near.nodes.is_empty() || !near.zones.is_empty();
     let mut users: BTreeMap<Answer<'a>, Vec<Attachment<'a>>> = BTreeMap::new();
@@ -122,14 +122,16 @@ impl<'a> Near<'a> {
 }
 
 /// The nodes that are an endpoint themselves, by a pod on the host's network.
-fn hosts<'a>(config: &Config, ports: &[Port<'a>]) -> BTreeSet<&'a str> {
-    let backends = ports.iter().flat_map(|port| &port.backends).filter(|b| is_outside(config, b));
+fn hosts<'a>(view: &View<'_>, ports: &[Port<'a>]) -> BTreeSet<&'a str> {
+    let backends = ports.iter().flat_map(|port| &port.backends).filter(|b| is_outside(view, b));
     backends.filter_map(|b| b.endpoint.node.as_deref()).collect()
 }
 
 /// True when the address is no pod's own.
-pub(super) fn is_outside(config: &Config, backend: &Backend<'_>) -> bool {
-    !config.cluster_subnets().iter().any(|subnet| subnet.net.contains(&backend.address()))
+pub(super) fn is_outside(view: &View<'_>, backend: &Backend<'_>) -> bool {
+    let address = backend.address();
+    !view.config().cluster_subnets().iter().any(|subnet| subnet.net.contains(&address))
+        && !underlay::is_inside(view, address)
 }
 
 fn scope(layer: &Layer, answer: Answer<'_>, attachments: &[Attachment<'_>]) -> String {
@@ -164,7 +166,7 @@ pub(super) struct Balanced {
 
 /// What a row of a layer holds for those who answer. `weight` tells how often an endpoint is named.
 pub(super) fn balance(
-    config: &Config,
+    view: &View<'_>,
     layer: &Layer,
     ports: &[Port<'_>],
     answer: Answer<'_>,
@@ -180,8 +182,8 @@ pub(super) fn balance(
         let mut list = String::new();
         for backend in &answering {
             let address = match answer {
-                Answer::Host(node, _) if backend.is_on(node) && is_outside(config, backend) => {
-                    config.masquerade().host(port.v4)
+                Answer::Host(node, _) if backend.is_on(node) && is_outside(view, backend) => {
+                    view.config().masquerade().host(port.v4)
                 }
                 _ => backend.address(),
             };

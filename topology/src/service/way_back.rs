@@ -21,7 +21,7 @@ pub(super) fn add(view: &View<'_>, owner: &Owner, service: &ServiceFact, ports: 
     let nodes: BTreeSet<&str> = ports.iter().flat_map(Port::serving_nodes).collect();
     for (node, v4) in nodes.into_iter().flat_map(|node| [(node, true), (node, false)]) {
         let here = ports.iter().filter(|port| port.v4 == v4).flat_map(|port| port.answering_on(node));
-        let pods: Vec<_> = here.filter(|backend| !is_outside(view.config(), backend)).collect();
+        let pods: Vec<_> = here.filter(|backend| !is_outside(view, backend)).collect();
         let addresses = pods.iter().map(|backend| backend.address()).collect();
         let ports = pods.iter().map(|backend| backend.port).collect();
         gateway::answers(view, owner, &Answering { node, protocol, addresses, ports }, output);
