@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::gateway::discover::{Gateway, Unusable, discover, own_addresses};
 use crate::net::{HostNetwork, Link, NetOps};
 use crate::rows::Chassis;
+use crate::underlay::Mapped;
 use crate::vswitch::Vswitch;
 
 /// A host that cannot be a node as configured.
@@ -143,15 +144,16 @@ pub(crate) fn host_cidrs(host: &HostNetwork) -> Vec<IpNet> {
     all
 }
 
-/// Keeps chassis rows and annotations as they should be, until the daemon stops.
+/// Keeps chassis rows and annotations as they should be, until the daemon stops. `told` are the Node, news of the kernel, and bridges of
+/// ProviderNetworks.
 pub async fn run<N: NetOps>(
     config: Config,
     net: Arc<N>,
     vswitch: Vswitch,
     client: Client,
-    mut node: watch::Receiver<NodeFact>,
-    mut host_changes: watch::Receiver<u64>,
+    told: (watch::Receiver<NodeFact>, watch::Receiver<u64>, watch::Receiver<Mapped>),
 ) -> anyhow::Result<()> {
+    let (mut node, mut host_changes, mut providers) = told;
     let mut state = vswitch.state();
     let mut said = None;
     // Kept when the host has one already, here or from an earlier run.
@@ -170,6 +172,7 @@ pub async fn run<N: NetOps>(
                 }
                 let mut chassis = chassis(&config, &system_id, endpoint, now.userspace);
                 chassis.external_bridge = external_bridge(&config, &found);
+                chassis.providers = providers.borrow_and_update().clone();
                 vswitch.set_chassis(chassis);
                 let mut want = annotations(&system_id, endpoint, &host, &fact.subnets, now.userspace);
                 want.extend(gateway_text(&found).map(|text| (annotation::L3_GATEWAY_CONFIG, text)));
@@ -191,6 +194,7 @@ pub async fn run<N: NetOps>(
                     // A Node that was deleted and has come back, a host that has changed: say what is true now.
                     changed = node.changed() => { changed?; continue; }
                     changed = host_changes.changed() => { changed?; continue; }
+                    changed = providers.changed() => { changed?; continue; }
                 }
             }
             // An uplink may lose its address for a while: what was said before stays.
@@ -200,6 +204,7 @@ pub async fn run<N: NetOps>(
             changed = node.changed() => changed?,
             changed = host_changes.changed() => changed?,
             changed = state.changed() => changed?,
+            changed = providers.changed() => changed?,
         }
     }
 }
@@ -249,6 +254,7 @@ fn chassis(config: &Config, system_id: &str, endpoint: IpAddr, userspace: bool) 
         encap_ip: endpoint,
         bridge_mappings: config.bridge_mappings.clone(),
         external_bridge: None,
+        providers: None,
         monitor_all: config.monitor_all,
         userspace,
     }

@@ -40,6 +40,10 @@ pub struct NodeFact {
     pub subnets: Vec<IpNet>,
     /// What its condition says that Open vSwitch lacks (`capability`).
     pub missing: Option<String>,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// It was seen.
+    pub known: bool,
 }
 
 /// Watches this Node. The receiver holds what was seen last.
@@ -76,7 +80,7 @@ fn node_fact(node: &Node) -> NodeFact {
     let is_ours = |key: &str| key.starts_with("k8s.ovn.org/") || key.starts_with("ovenbird.io/");
     let ours = annotations.iter().filter(|(key, _)| is_ours(key));
     let annotations = ours.map(|(k, v)| (k.clone(), v.clone())).collect();
-    NodeFact { annotations, subnets, missing: capability::told(node) }
+    NodeFact { annotations, subnets, labels: node.labels().clone(), known: true, missing: capability::told(node) }
 }
 
 /// Watches the pods of a node into a book.

@@ -30,7 +30,7 @@ use crate::plug::{Parts, Plug};
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::{State, Vswitch};
-use crate::{capability, chassis, cluster, cni_conf, gateway, restore, service_cidrs, sweep, uplink};
+use crate::{capability, chassis, cluster, cni_conf, gateway, restore, service_cidrs, sweep, underlay, uplink};
 
 /// Time that a stop gives to the CNI requests under way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -70,6 +70,8 @@ async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<
     let server = Server::bind(ServerConfig { socket: config.cni_socket.clone(), deadline: config.cni_timeout })?;
     readiness.set(Part::Socket, true);
     let declared = CancellationToken::new();
+    let networks = underlay::Parts::new(&config, &client, &net, &vswitch, (&node, &host_changes), &declared);
+    let all_declared = networks.task.all_declared.clone();
     let service_cidrs = service_cidrs::watch_all(client.clone(), &config);
     let management = Management {
         config: config.clone(),
@@ -79,9 +81,10 @@ async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         node: node.clone(),
         host_changes: host_changes.clone(),
         service_cidrs: service_cidrs.clone(),
+        routed: networks.routed,
         readiness: readiness.clone(),
         metrics: metrics.clone(),
-        declared: declared.clone(),
+        declared,
     };
     let (services, Told { local, gone }) = gateway::watch(&client, &config);
     let endpoints = gateway::serve_endpoints(&config, services.clone(), local.clone(), gone);
@@ -97,23 +100,18 @@ async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         service_cidrs,
         host_ports: pods.host_ports(),
     };
+    let chassis =
+        chassis::run(config.clone(), net.clone(), vswitch.clone(), client, (node, host_changes, networks.mapped));
     let shown = Shown { metrics, readiness: readiness.clone(), vswitch: vswitch.clone() };
     let parts = async {
         tokio::try_join!(
             async { serve_http(&config, shown, stop.clone()).await.context("serving metrics") },
-            async {
-                let run = chassis::run(config.clone(), net.clone(), vswitch.clone(), client, node, host_changes);
-                run.await.context("keeping the chassis")
-            },
+            async { chassis.await.context("keeping the chassis") },
             async { management.run().await.context("keeping the management port") },
+            async { networks.task.run().await.context("keeping physical networks") },
             async { gateway.run().await.context("keeping the gateway") },
             endpoints,
-            async {
-                let run = restore::run(&*net, &vswitch, &plug, &pods, &readiness, &declared);
-                run.await.context("taking over existing ports")?;
-                sweep::run(&plug, &pods, &stop).await;
-                Ok(())
-            },
+            keep_pods(&net, &vswitch, &plug, &pods, &readiness, &all_declared, &stop),
             follow_bridge(&vswitch, &readiness),
             announce(&config, &readiness),
         )
@@ -138,6 +136,22 @@ pub(crate) fn follow(
     cluster::watch_pods(client.clone(), &config.node, pods.clone());
     capability::spawn(client, &config.node, tunnel, &node, vswitch);
     node
+}
+
+/// Takes over what an earlier daemon attached, then looks after what nobody detaches.
+async fn keep_pods(
+    net: &Linux,
+    vswitch: &Vswitch,
+    plug: &Arc<Plug<Linux>>,
+    pods: &PodBook,
+    readiness: &Readiness,
+    declared: &CancellationToken,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let restored = restore::run(net, vswitch, plug, pods, readiness, declared);
+    restored.await.context("taking over existing ports")?;
+    sweep::run(plug, pods, stop).await;
+    Ok(())
 }
 
 /// MTU of pods: what the host's way to other nodes leaves.

@@ -32,6 +32,7 @@ pub mod step;
 mod sweep;
 #[cfg(test)]
 mod testing;
+pub mod underlay;
 pub mod uplink;
 pub mod vswitch;
 mod vswitch_task;

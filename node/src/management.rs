@@ -48,6 +48,8 @@ pub struct Management<N> {
     pub host_changes: watch::Receiver<u64>,
     /// Networks of Services, once they are known.
     pub service_cidrs: watch::Receiver<Option<Vec<IpNet>>>,
+    /// Subnets of Networks to which OVN routes.
+    pub routed: watch::Receiver<Vec<IpNet>>,
     /// Told when the port serves.
     pub readiness: Arc<Readiness>,
     /// Counts what had to be healed.
@@ -57,11 +59,12 @@ pub struct Management<N> {
 }
 
 /// The interface as it should be; `None` when no subnet has room for it.
+/// `networks` are those of Services, and those of Networks that OVN routes.
 pub fn host_link(
     config: &Config,
     mtu: u32,
     subnets: &[IpNet],
-    service_cidrs: &[IpNet],
+    networks: (&[IpNet], &[IpNet]),
     userspace: bool,
 ) -> Option<HostLink> {
     let addresses = management_addresses(subnets);
@@ -73,7 +76,9 @@ pub fn host_link(
         routes.extend(config.cluster_subnets.iter().filter(same_family).map(route));
         // The gateway's routes win while it has them.
         let last = |dst| Route { metric: Some(LAST_RESORT), ..route(dst) };
-        routes.extend(service_cidrs.iter().filter(same_family).map(last));
+        // What the host reaches by itself, such as a VLAN that it is on, it does not reach through OVN.
+        let (service_cidrs, routed) = networks;
+        routes.extend(service_cidrs.iter().chain(routed).filter(same_family).map(last));
     }
     Some(HostLink {
         name: name::MANAGEMENT_INTERFACE.into(),
@@ -98,7 +103,9 @@ impl<N: NetOps> Management<N> {
             self.readiness.set(Part::Subnets, true);
             let state = self.vswitch.until(|s| s.synced && s.bridge).await?;
             let service_cidrs = self.service_cidrs.wait_for(Option::is_some).await?.clone().unwrap_or_default();
-            let Some(want) = host_link(&self.config, self.mtu, &subnets, &service_cidrs, state.userspace) else {
+            let routed = self.routed.borrow_and_update().clone();
+            let networks = (&*service_cidrs, &*routed);
+            let Some(want) = host_link(&self.config, self.mtu, &subnets, networks, state.userspace) else {
                 warn!("annotation k8s.ovn.org/node-subnets: no subnet has room for the management port");
                 self.node.changed().await?;
                 continue;
@@ -147,6 +154,7 @@ impl<N: NetOps> Management<N> {
             changed = self.node.changed() => changed?,
             changed = self.host_changes.changed() => changed?,
             changed = self.service_cidrs.changed() => changed?,
+            changed = self.routed.changed() => changed?,
             // vswitchd was restarted, or made the interface anew.
             another = self.vswitch.wait(owner, move |row| (device(row) != Some(index)).then_some(())) => another?,
         }
@@ -180,7 +188,7 @@ mod tests {
         .unwrap();
         let subnets = ["10.128.2.0/23".parse().unwrap(), "fd00:10:128:1::/64".parse().unwrap()];
         let service_cidrs = ["10.96.0.0/16".parse().unwrap()];
-        let link = host_link(&config, 1400, &subnets, &service_cidrs, true).unwrap();
+        let link = host_link(&config, 1400, &subnets, (&service_cidrs, &[]), true).unwrap();
         let addresses: Vec<_> = link.addresses.iter().map(IpNet::to_string).collect();
         assert_eq!(addresses, ["10.128.2.2/23", "fd00:10:128:1::2/64"]);
         assert_eq!(link.mac.to_string(), "0a:58:0a:80:02:02");
@@ -194,6 +202,6 @@ mod tests {
                 "fd00:10:128::/48 via fd00:10:128:1::1 src fd00:10:128:1::2",
             ]
         );
-        assert_eq!(host_link(&config, 1400, &[], &service_cidrs, true), None);
+        assert_eq!(host_link(&config, 1400, &[], (&service_cidrs, &[]), true), None);
     }
 }

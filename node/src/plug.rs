@@ -207,7 +207,7 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
             netns: port.netns.clone(),
             ifname: port.attachment.ifname.clone(),
             mac: port.mac,
-            mtu: self.mtu,
+            mtu: pod.network.mtu.unwrap_or(self.mtu),
             addresses: port.addresses.clone(),
             routes: others.chain(defaults).collect(),
             checksum_in_software: userspace,

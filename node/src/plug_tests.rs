@@ -35,6 +35,7 @@ fn chassis() -> Chassis {
         encap_ip: "127.0.0.1".parse().unwrap(),
         bridge_mappings: None,
         external_bridge: None,
+        providers: None,
         monitor_all: true,
         userspace: true,
     }

@@ -234,6 +234,7 @@ impl Node {
             encap_ip: "127.0.0.1".parse().unwrap(),
             bridge_mappings: None,
             external_bridge: Some("br-ex".into()),
+            providers: None,
             monitor_all: true,
             userspace: true,
         };

@@ -23,16 +23,25 @@ use ovsdb::{Atom, ColumnId, Datum, TableDesc, Uuid};
 
 use crate::gateway::discover;
 use crate::net::NetnsId;
+use crate::underlay::Mapped;
 
 /// Owner of the chassis settings and of br-int.
 pub const CHASSIS: OwnerKind = OwnerKind { rank: 0, name: "Chassis" };
 /// Owner of the management port.
 pub const MANAGEMENT: OwnerKind = OwnerKind { rank: 10, name: "ManagementPort" };
+/// Owner of a bridge for the NIC of a physical network, by the NIC.
+pub const PROVIDER: OwnerKind = OwnerKind { rank: 5, name: "ProviderBridge" };
 /// Owner of a pod's port: key `<container id>/<interface>`.
 pub const SANDBOX: OwnerKind = OwnerKind { rank: 20, name: "Sandbox" };
 
 /// Key of Open_vSwitch:external_ids: physical networks and their bridges (ovn-controller(8)).
 pub const BRIDGE_MAPPINGS: &str = "ovn-bridge-mappings";
+
+/// Key of Open_vSwitch:external_ids: those of the mappings that are ProviderNetworks', so that they can be taken out again.
+pub const PROVIDER_MAPPINGS: &str = "ovenbird.io/provider-networks";
+
+/// Key of Bridge:external_ids: the NIC for which we made it.
+pub const MADE_FOR: &str = "ovenbird.io/made-for";
 
 /// Key of Datapath:capabilities that ovn-controller reads: connections may be committed with a source address of zero, to keep their own.
 /// In user space such a connection is kept twice under one key until OVS 3.1.3, and 3.2.3 of 3.2 ("conntrack: Remove nat_conn introducing key
@@ -62,6 +71,8 @@ pub struct Chassis {
     pub bridge_mappings: Option<String>,
     /// External bridge of the gateway, which is added to the mappings.
     pub external_bridge: Option<String>,
+    /// Bridges of ProviderNetworks, which are added to the mappings; `None` leaves those that are there.
+    pub providers: Mapped,
     /// `ovn-monitor-all`.
     pub monitor_all: bool,
     /// True when OVS forwards in user space (`ovn-bridge-datapath-type=netdev`).
@@ -73,6 +84,8 @@ pub struct Chassis {
 pub struct Known {
     /// `ovn-bridge-mappings`.
     pub mappings: Option<String>,
+    /// [`PROVIDER_MAPPINGS`].
+    pub provider_mappings: Option<String>,
     /// There is one Datapath, of an OVS whose userspace connection tracking ends ovs-vswitchd on [`ZERO_SNAT`].
     pub fragile: bool,
 }
@@ -129,7 +142,7 @@ impl Chassis {
             id: root_id(),
             columns: vec![
                 (open_vswitch::BRIDGES, Want::Members),
-                (open_vswitch::EXTERNAL_IDS, Want::Keys(self.external_ids(known.mappings.as_deref()))),
+                (open_vswitch::EXTERNAL_IDS, Want::Keys(self.external_ids(known))),
             ],
         });
         if self.userspace && known.fragile {
@@ -162,7 +175,7 @@ impl Chassis {
         out
     }
 
-    fn external_ids(&self, mappings: Option<&str>) -> Vec<(Atom, Option<Atom>)> {
+    fn external_ids(&self, known: &Known) -> Vec<(Atom, Option<Atom>)> {
         let mut ids = vec![
             ("hostname", self.node.clone()),
             ("ovn-encap-ip", self.encap_ip.to_string()),
@@ -173,10 +186,38 @@ impl Chassis {
             ("ovn-remote-probe-interval", "100000".into()),
             ("system-id", self.system_id.clone()),
         ];
+        let (mappings, ours) = self.mappings(known);
+        let mut ids: Vec<_> = ids.drain(..).map(|(key, value)| (key, Some(value))).collect();
+        ids.extend(mappings.map(|text| (BRIDGE_MAPPINGS, Some(text).filter(|text| !text.is_empty()))));
+        ids.extend(ours.map(|text| (PROVIDER_MAPPINGS, Some(text).filter(|text| !text.is_empty()))));
+        let mut ids: Vec<_> = ids.into_iter().map(|(k, v)| (Atom::from(k), v.map(Atom::from))).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// `ovn-bridge-mappings`, and the part of it that is ProviderNetworks'; `None` leaves what is there, an empty text takes it out.
+    fn mappings(&self, known: &Known) -> (Option<String>, Option<String>) {
         let base = self.bridge_mappings.as_deref();
-        let with_ours = self.external_bridge.as_ref().map(|bridge| discover::mappings(base.or(mappings), bridge));
-        ids.extend(with_ours.or_else(|| base.map(str::to_owned)).map(|text| (BRIDGE_MAPPINGS, text)));
-        keys(ids)
+        let there = base.or(known.mappings.as_deref());
+        let before = known.provider_mappings.as_deref().unwrap_or_default();
+        let Some(providers) = &self.providers else {
+            let kept = Some(before).filter(|_| base.is_some());
+            let there = there.map(|text| joined([text, kept.unwrap_or_default()]));
+            let with_gateway = self.external_bridge.as_ref().map(|bridge| discover::mappings(there.as_deref(), bridge));
+            return (with_gateway.or_else(|| there.filter(|_| base.is_some())), None);
+        };
+        let is_before = |mapping: &str| before.split(',').any(|own| own == mapping);
+        let is_now = |mapping: &str| mapping.split(':').next().is_some_and(|name| providers.contains_key(name));
+        let all = there.unwrap_or_default().split(',').map(str::trim);
+        let others = joined(all.filter(|mapping| !is_before(mapping) && !is_now(mapping)));
+        let ours = providers.iter().map(|(name, bridge)| format!("{name}:{bridge}")).collect::<Vec<_>>().join(",");
+        let with_gateway = match &self.external_bridge {
+            Some(bridge) => discover::mappings(Some(&others), bridge),
+            None => others,
+        };
+        let whole = joined([&*with_gateway, &*ours]);
+        let concerned = base.is_some() || self.external_bridge.is_some() || !ours.is_empty() || !before.is_empty();
+        (concerned.then_some(whole), Some(ours))
     }
 }
 
@@ -192,6 +233,46 @@ pub fn management(node: &str, mac: Mac, mtu: u32) -> (Owner, Output) {
     ];
     let output = port_rows(&owner, MANAGEMENT_INTERFACE, Vec::new(), columns);
     (owner, output)
+}
+
+/// A bridge for the NIC of a physical network: owner and rows.
+pub fn provider_bridge(name: &str, nic: &str, userspace: bool) -> (Owner, Output) {
+    let owner = Owner::new(PROVIDER, nic);
+    let ours = |table: &'static TableDesc, role: &str| row_uuid(table.name, &owner, role);
+    let row = |table: &'static TableDesc, role: &str, columns| DesiredRow {
+        zone: Zone(0),
+        table,
+        id: RowId::Ours(ours(table, role)),
+        columns,
+    };
+    let mut columns = vec![
+        exactly(bridge::name(name)),
+        exactly(bridge::ports(["local", "nic"].map(|role| ours(&port::TABLE, role)))),
+        (bridge::EXTERNAL_IDS, Want::Keys(keys([(MADE_FOR, nic.to_owned())]))),
+    ];
+    if userspace {
+        columns.push(exactly(bridge::datapath_type("netdev")));
+    }
+    let mut output = Output { rows: vec![row(&bridge::TABLE, "", columns)], ..Output::default() };
+    for (role, name, kind) in [("local", name, "internal"), ("nic", nic, "")] {
+        let interface = exactly(port::interfaces([ours(&interface::TABLE, role)]));
+        output.rows.push(row(&port::TABLE, role, vec![exactly(port::name(name)), interface]));
+        let columns = vec![exactly(interface::name(name)), exactly(interface::type_(kind))];
+        output.rows.push(row(&interface::TABLE, role, columns));
+    }
+    output.contributions.push(Contribution {
+        zone: Zone(0),
+        table: &open_vswitch::TABLE,
+        row: root_id(),
+        column: open_vswitch::BRIDGES,
+        member: ours(&bridge::TABLE, "").into(),
+    });
+    (owner, output)
+}
+
+/// Parts of a text with commas, without the empty ones.
+fn joined<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(",")
 }
 
 /// UUID of an owner's Interface.

@@ -104,3 +104,54 @@ proptest! {
         prop_assert_eq!(PodPort::from_interface(interface::Ref(&row)), Some(port));
     }
 }
+
+/// `ovn-bridge-mappings` and our part of it, as written; `-` for what is left alone.
+fn mapped(base: Option<&str>, gateway: Option<&str>, providers: Mapped, there: [Option<&str>; 2]) -> String {
+    let chassis = Chassis {
+        system_id: "n1".into(),
+        node: "n1".into(),
+        sb_address: "tcp:192.0.2.1:6642".into(),
+        encap_type: "geneve",
+        encap_ip: "192.0.2.2".parse().unwrap(),
+        bridge_mappings: base.map(str::to_owned),
+        external_bridge: gateway.map(str::to_owned),
+        providers,
+        monitor_all: true,
+        userspace: false,
+    };
+    let [mappings, provider_mappings] = there.map(|text| text.map(str::to_owned));
+    let ids = chassis.external_ids(&Known { mappings, provider_mappings, fragile: false });
+    let value = |key: &str| {
+        let found = ids.iter().find(|(id, _)| id.as_str() == Some(key));
+        found.map_or("-".to_owned(), |(_, value)| value.as_ref().and_then(Atom::as_str).unwrap_or("none").to_owned())
+    };
+    format!("{} {}", value(BRIDGE_MAPPINGS), value(PROVIDER_MAPPINGS))
+}
+
+#[test]
+fn networks_come_and_go_beside_the_mappings_of_others() {
+    let on = |pairs: &[(&str, &str)]| Some(pairs.iter().map(|(n, b)| ((*n).to_owned(), (*b).to_owned())).collect());
+    let (other, fabric) = (Some("other:br-o"), &[("fabric", "breth1")][..]);
+    for (base, gateway, providers, there, want) in [
+        (None, None, None, [other, None], "- -"),
+        (None, None, on(&[]), [other, None], "- none"),
+        (None, Some("br-ex"), None, [other, None], "other:br-o,physnet:br-ex -"),
+        (None, Some("br-ex"), on(fabric), [other, None], "other:br-o,physnet:br-ex,fabric:breth1 fabric:breth1"),
+        (None, None, on(fabric), [Some("fabric:br-old"), None], "fabric:breth1 fabric:breth1"),
+        (Some("a:br-a"), None, on(fabric), [other, None], "a:br-a,fabric:breth1 fabric:breth1"),
+        // Written before, and not known yet: it stays.
+        (
+            None,
+            Some("br-ex"),
+            None,
+            [Some("fabric:breth1,physnet:br-ex"), Some("fabric:breth1")],
+            "fabric:breth1,physnet:br-ex -",
+        ),
+        (Some("a:br-a"), None, None, [Some("a:br-a,fabric:breth1"), Some("fabric:breth1")], "a:br-a,fabric:breth1 -"),
+        // Written before, and gone.
+        (None, None, on(&[]), [Some("other:br-o,fabric:breth1"), Some("fabric:breth1")], "other:br-o none"),
+        (None, None, on(&[]), [Some("fabric:breth1"), Some("fabric:breth1")], "none none"),
+    ] {
+        assert_eq!(mapped(base, gateway, providers, there), want);
+    }
+}

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use crate::gateway::bridge as bridges;
-use crate::rows::{BRIDGE_MAPPINGS, Chassis, Known, PodPort, interface_uuid};
+use crate::rows::{BRIDGE_MAPPINGS, Chassis, Known, PROVIDER_MAPPINGS, PodPort, interface_uuid};
 use crate::vswitch::{Command, RowError, State, Waiter};
 
 /// Starts the task.
@@ -207,6 +207,7 @@ impl Task {
         let root = self.replica.rows(&open_vswitch::TABLE).next().map(|(_, row)| open_vswitch::Ref(row));
         Known {
             mappings: root.and_then(|r| r.external_ids().get(BRIDGE_MAPPINGS)).map(str::to_owned),
+            provider_mappings: root.and_then(|r| r.external_ids().get(PROVIDER_MAPPINGS)).map(str::to_owned),
             // A version that nobody told may be an old one.
             fragile: is_fragile(root.and_then(|r| r.ovs_version()).unwrap_or_default())
                 && self.replica.rows(&datapath::TABLE).count() == 1,

@@ -15,6 +15,7 @@ fn chassis(external_bridge: Option<&str>) -> Chassis {
         encap_ip: "127.0.0.1".parse().unwrap(),
         bridge_mappings: None,
         external_bridge: external_bridge.map(str::to_owned),
+        providers: None,
         monitor_all: true,
         userspace: true,
     }

@@ -8,6 +8,8 @@ use ovenbird_api::name::INTEGRATION_BRIDGE;
 use ovenbird_schema::vswitch::{bridge, interface, port};
 use ovsdb::Replica;
 
+use crate::rows::MADE_FOR;
+
 /// A bridge other than br-int.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bridge {
@@ -15,6 +17,8 @@ pub struct Bridge {
     pub userspace: bool,
     /// `external_ids:bridge-uplink`: name of the uplink's port, where the operator says it.
     pub uplink: Option<String>,
+    /// The NIC for which a node daemon made it (see `underlay`).
+    pub made_for: Option<String>,
     /// Its ports, with that of its own name (the host's), by name.
     pub ports: BTreeMap<String, BridgePort>,
 }
@@ -47,6 +51,7 @@ fn of_row(replica: &Replica, row: bridge::Ref<'_>) -> Bridge {
     Bridge {
         userspace: row.datapath_type() == "netdev",
         uplink: row.external_ids().get("bridge-uplink").map(str::to_owned),
+        made_for: row.external_ids().get(MADE_FOR).map(str::to_owned),
         ports: ports.map(|port| (port.name().to_owned(), of_port(replica, port))).collect(),
     }
 }

@@ -33,7 +33,7 @@ fn host() -> HostNetwork {
 fn bridges(ports: &[(&str, &str, Option<u16>)]) -> BTreeMap<String, Bridge> {
     let port = |kind: &str, ofport| BridgePort { interfaces: 1, kind: kind.into(), ofport, ..BridgePort::default() };
     let ports = ports.iter().map(|(name, kind, ofport)| ((*name).to_owned(), port(kind, *ofport))).collect();
-    BTreeMap::from([("br-ex".to_owned(), Bridge { userspace: true, uplink: None, ports })])
+    BTreeMap::from([("br-ex".to_owned(), Bridge { userspace: true, uplink: None, made_for: None, ports })])
 }
 
 fn settings(of: &Settings) -> GatewaySettings {

@@ -124,6 +124,10 @@ impl NetOps for Fake {
         Ok(state.joined.insert(link.to_owned(), bridge.to_owned()).as_deref() != Some(bridge))
     }
 
+    async fn set_up(&self, _: &str) -> Result<(), NetError> {
+        Ok(())
+    }
+
     async fn apply_host_link(&self, link: &HostLink) -> Result<bool, NetError> {
         let before = self.state.lock().unwrap().host_links.insert(link.name.clone(), link.clone());
         Ok(before.as_ref() != Some(link))

@@ -195,6 +195,15 @@ impl NetOps for Linux {
         self.join_bridge(link, bridge).await
     }
 
+    async fn set_up(&self, name: &str) -> Result<(), NetError> {
+        let link = self.host_link(name).await?.ok_or_else(|| NetError::NoLink(name.to_owned()))?;
+        if link.up {
+            return Ok(());
+        }
+        let done = self.host.link().set(LinkUnspec::new_with_index(link.index).up().build()).execute().await;
+        request(done, || format!("setting {name} up"))
+    }
+
     async fn apply_host_link(&self, want: &HostLink) -> Result<bool, NetError> {
         let _turn = self.lists.lock().await;
         let have = self.host_link(&want.name).await?.ok_or_else(|| NetError::NoLink(want.name.clone()))?;

@@ -16,6 +16,7 @@ use crate::options::{Api, Options};
 use crate::pki::Pki;
 use crate::place::{Place, RootTree};
 use crate::process::{Processes, write_atomic};
+use crate::underlay;
 
 /// A lab's names and paths.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -83,7 +84,8 @@ impl Layout {
     /// All namespaces but the pods' sandboxes.
     pub fn namespaces(&self) -> Vec<String> {
         let own = ["fabric", "central", "outside"].map(str::to_owned);
-        own.into_iter().chain(self.options.node_names()).map(|name| self.netns(&name)).collect()
+        let underlay = self.options.underlay.then(|| underlay::PLACE.to_owned());
+        own.into_iter().chain(underlay).chain(self.options.node_names()).map(|name| self.netns(&name)).collect()
     }
 
     /// Where the machine's own programs run for a node, or for `central`.

@@ -35,6 +35,7 @@ mod status;
 mod switch;
 pub mod table;
 pub mod testing;
+pub mod underlay;
 mod up;
 
 pub use cluster::connect;

@@ -152,6 +152,10 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t)]
     #[serde(default)]
     pub uplink: Uplink,
+    /// A second NIC on every node, on a switch with VLANs
+    #[arg(long)]
+    #[serde(default)]
+    pub underlay: bool,
     /// Pod networks, CIDR/PREFIX-PER-NODE, one per family
     #[arg(long, value_name = "CIDRS")]
     pub cluster_subnets: Option<String>,
@@ -191,6 +195,7 @@ impl Default for Options {
             tls: false,
             masters: 1,
             uplink: Uplink::default(),
+            underlay: false,
             cluster_subnets: None,
             master_args: Vec::new(),
             node_args: Vec::new(),

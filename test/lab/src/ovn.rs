@@ -45,19 +45,18 @@ pub fn start_central(layout: &Layout) -> Result<()> {
     .with_context(|| layout.processes().log_tail("central/northd"))
 }
 
-/// Starts a node's switch and makes `br-ex` with the uplink inside and the node's addresses on it. What the switch's database held
-/// before a power loss, it holds.
+/// Starts an OVS with a database of its own, which stays what it was.
 ///
 /// # Errors
-/// Names the daemon or command that failed.
-pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
-    let home = layout.home(node);
+/// Names the daemon that does not come up.
+pub fn start_ovs(layout: &Layout, host: &str) -> Result<()> {
+    let home = layout.home(host);
     let (file, schema) = (home.join("conf.db"), "/usr/share/openvswitch/vswitch.ovsschema");
     std::fs::create_dir_all(&home).with_context(|| format!("creating {}", home.display()))?;
     let create = !file.exists();
     let file = file.display().to_string();
     if create {
-        layout.ovn_place(node).output(&["ovsdb-tool", "create", &file, schema])?;
+        layout.ovn_place(host).output(&["ovsdb-tool", "create", &file, schema])?;
     }
     let socket = home.join("db.sock");
     let argv = [
@@ -67,10 +66,19 @@ pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
         "--remote=db:Open_vSwitch,Open_vSwitch,manager_options".into(),
         "--pidfile".into(),
     ];
-    start(layout, node, &format!("{node}/ovsdb"), argv)?;
-    await_socket(layout, &format!("{node}/ovsdb"), &socket)?;
-    let argv = ["ovs-vswitchd".to_owned(), "--disable-system".into(), layout.ovs(node), "--pidfile".into()];
-    start(layout, node, &format!("{node}/vswitchd"), argv)?;
+    start(layout, host, &format!("{host}/ovsdb"), argv)?;
+    await_socket(layout, &format!("{host}/ovsdb"), &socket)?;
+    let argv = ["ovs-vswitchd".to_owned(), "--disable-system".into(), layout.ovs(host), "--pidfile".into()];
+    start(layout, host, &format!("{host}/vswitchd"), argv)
+}
+
+/// Starts a node's switch and makes `br-ex` with the uplink inside and the node's addresses on it. What the switch's database held
+/// before a power loss, it holds.
+///
+/// # Errors
+/// Names the daemon or command that failed.
+pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
+    start_ovs(layout, node)?;
     let ids = [format!("external_ids:system-id={node}"), format!("external_ids:hostname={node}")];
     let netdev = "external_ids:ovn-bridge-datapath-type=netdev";
     let init = ["--", "init", "--", "set", "open_vswitch", ".", &ids[0], &ids[1], netdev];
@@ -135,7 +143,11 @@ pub fn set_chassis(layout: &Layout, node: &str, index: u16) -> Result<()> {
     )
 }
 
-fn vsctl(layout: &Layout, node: &str, args: &[&str]) -> Result<()> {
+/// Changes a host's switch, and waits until its vswitchd has done so.
+///
+/// # Errors
+/// What ovs-vsctl said.
+pub fn vsctl(layout: &Layout, node: &str, args: &[&str]) -> Result<()> {
     let remote = format!("--db={}", layout.ovs(node));
     let argv: Vec<_> = ["ovs-vsctl", "--timeout=30", &remote].iter().chain(args).copied().collect();
     layout.ovn_place(node).output(&argv).map(drop).with_context(|| format!("configuring the switch of {node}"))

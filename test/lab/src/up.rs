@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use crate::layout::Layout;
 use crate::options::{Api, Mode, Options};
 use crate::progress::Progress;
-use crate::{api_server, cluster, components, fabric, ovn, real};
+use crate::{api_server, cluster, components, fabric, ovn, real, underlay};
 
 /// How long a node may take to be Ready, once everything is started.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -48,6 +48,10 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     layout.save()?;
     blocking(&layout, fabric::build).await?;
     progress.step(&format!("{} namespaces joined by a bridge", layout.namespaces().len()));
+    if layout.options.underlay {
+        blocking(&layout, underlay::start).await?;
+        progress.step("a switch with VLANs");
+    }
     if layout.options.tls {
         blocking(&layout, make_certificates).await?;
         progress.step("certificates");
@@ -81,6 +85,9 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
         anyhow::Ok(())
     };
     tokio::try_join!(api, central, nodes)?;
+    if layout.options.underlay {
+        underlay::define(&layout).await?;
+    }
     if layout.options.api == Api::Real {
         real::create_accounts(&layout).await?;
         for (node, index) in layout.options.node_names().iter().zip(1..) {

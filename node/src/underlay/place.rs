@@ -1,0 +1,198 @@
+//! Where a physical network is on this node. Pure.
+//!
+//! ```text
+//! ProviderNetwork, labels of the Node, bridges (Open_vSwitch), links (kernel) --> Placement: bridge, NIC to put into one, or what is in the way
+//! ```
+//!
+//! Must not: change anything.
+
+use std::collections::BTreeMap;
+
+use ovenbird_api::ProviderNetworkSpec;
+use ovenbird_api::name::{INTEGRATION_BRIDGE, PHYSICAL_NETWORK};
+use ovenbird_api::underlay::NodeStatus;
+use ovenbird_reconcile::Output;
+
+use crate::gateway::Bridge;
+use crate::net::{HostNetwork, Link};
+use crate::rows;
+use crate::uplink::choose::bridge_name;
+
+/// Longest name of an interface.
+const LONGEST_NAME: usize = 15;
+
+/// What a node is, as far as physical networks go.
+pub struct Host<'a> {
+    /// Labels of the Node.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Bridges but br-int.
+    pub bridges: &'a BTreeMap<String, Bridge>,
+    /// Links of the kernel.
+    pub network: &'a HostNetwork,
+    /// Bridge of the gateway, where there is one.
+    pub gateway: Option<&'a str>,
+    /// OVS forwards in user space.
+    pub userspace: bool,
+}
+
+/// A physical network on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Its bridge, once that can be used.
+    pub bridge: Option<String>,
+    /// The NIC for which a bridge of ours must be there.
+    pub nic: Option<String>,
+    /// What is in the way.
+    pub fault: Option<Fault>,
+}
+
+/// What is in the way of a physical network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The name is the gateways'.
+    #[error(
+        "a ProviderNetwork cannot be called {PHYSICAL_NETWORK}, which is the network of the gateways' bridges; choose another name"
+    )]
+    Reserved,
+    /// Nothing is named.
+    #[error("neither a bridge nor an interface is named; give one of them")]
+    Nothing,
+    /// No such bridge.
+    #[error(
+        "Open_vSwitch has no bridge {0}; make it with the NIC inside (ovs-vsctl add-br, add-port), or name the interface instead"
+    )]
+    NoBridge(String),
+    /// The gateway's bridge, or OVN's own.
+    #[error(
+        "{0} is the bridge of {1}, which passes on what is its own alone; use another bridge, with a NIC or bond of its own"
+    )]
+    BridgeInUse(String, &'static str),
+    /// Of another datapath.
+    #[error(
+        "bridge {0} is of another datapath type than br-int, and nothing leads from one to the other; set its datapath_type"
+    )]
+    Datapath(String),
+    /// No such NIC.
+    #[error("there is no interface {0}")]
+    NoInterface(String),
+    /// The NIC carries something.
+    #[error(
+        "interface {0} has address {1}, which would be cut off; give the network a NIC of its own, or make a bridge with both and name that"
+    )]
+    InterfaceInUse(String, String),
+    /// No name for a bridge.
+    #[error(
+        "the bridge of {0} would have a name of more than {LONGEST_NAME} bytes; make a bridge with it inside and name that"
+    )]
+    LongName(String),
+    /// Too small.
+    #[error("interface {0} has MTU {1}, the network {2}; raise it (ip link set mtu)")]
+    Mtu(String, u32, u32),
+    /// OVS has not got it yet.
+    #[error("ovs-vswitchd has not opened {0} yet; if this stays, `ovs-vsctl show` says why")]
+    NotOpen(String),
+}
+
+impl Fault {
+    /// In one word, for a status.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Fault::Reserved => "NameReserved",
+            Fault::Nothing => "NothingNamed",
+            Fault::NoBridge(_) => "NoBridge",
+            Fault::BridgeInUse(..) => "BridgeInUse",
+            Fault::Datapath(_) => "DatapathDiffers",
+            Fault::NoInterface(_) => "NoInterface",
+            Fault::InterfaceInUse(..) => "InterfaceInUse",
+            Fault::LongName(_) => "NameTooLong",
+            Fault::Mtu(..) => "MtuTooSmall",
+            Fault::NotOpen(_) => "NotOpenYet",
+        }
+    }
+}
+
+impl Placement {
+    /// For the object's status.
+    pub fn status(&self) -> NodeStatus {
+        NodeStatus {
+            ready: self.fault.is_none(),
+            bridge: self.bridge.clone(),
+            reason: self.fault.as_ref().map(|fault| fault.reason().to_owned()),
+            message: self.fault.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// Where a physical network is here; `None` when this node is not meant.
+pub fn place(name: &str, spec: &ProviderNetworkSpec, host: &Host<'_>) -> Option<Placement> {
+    let uplink = spec.on(|key| host.labels.get(key).map(String::as_str))?;
+    let fault = |fault| Placement { bridge: None, nic: None, fault: Some(fault) };
+    if name == PHYSICAL_NETWORK {
+        return Some(fault(Fault::Reserved));
+    }
+    Some(match (&uplink.bridge, &uplink.interface) {
+        (Some(bridge), _) => match host.bridges.get(bridge) {
+            _ if bridge == INTEGRATION_BRIDGE => fault(Fault::BridgeInUse(bridge.clone(), "OVN itself")),
+            None => fault(Fault::NoBridge(bridge.clone())),
+            Some(found) => on_bridge(bridge, found, host, None),
+        },
+        (None, Some(nic)) => on_nic(nic, spec.mtu, host),
+        (None, None) => fault(Fault::Nothing),
+    })
+}
+
+/// On a bridge that is there. `nic` is the one for which it is ours.
+fn on_bridge(name: &str, bridge: &Bridge, host: &Host<'_>, nic: Option<&str>) -> Placement {
+    let fault = if host.gateway == Some(name) {
+        Some(Fault::BridgeInUse(name.to_owned(), "the gateway"))
+    } else if bridge.userspace != host.userspace {
+        Some(Fault::Datapath(name.to_owned()))
+    } else {
+        None
+    };
+    let usable = fault.is_none();
+    Placement { bridge: usable.then(|| name.to_owned()), nic: nic.map(str::to_owned), fault }
+}
+
+fn on_nic(nic: &str, mtu: Option<u32>, host: &Host<'_>) -> Placement {
+    let fault = |nic: Option<&str>, fault| Placement { bridge: None, nic: nic.map(str::to_owned), fault: Some(fault) };
+    let link = host.network.links.iter().find(|link| link.name == nic);
+    if let Some((name, bridge)) = host.bridges.iter().find(|(_, bridge)| bridge.ports.contains_key(nic)) {
+        let ours = bridge.made_for.as_deref().filter(|made_for| *made_for == nic);
+        let mut placement = on_bridge(name, bridge, host, ours);
+        let open = bridge.ports.get(nic).is_some_and(|port| port.ofport.is_some());
+        if placement.fault.is_none() {
+            placement.fault = match link {
+                None => Some(Fault::NoInterface(nic.to_owned())),
+                Some(_) if !open => Some(Fault::NotOpen(nic.to_owned())),
+                Some(link) => too_small(link, mtu),
+            };
+        }
+        return placement;
+    }
+    let Some(link) = link else { return fault(None, Fault::NoInterface(nic.to_owned())) };
+    if bridge_name(nic).len() > LONGEST_NAME {
+        return fault(None, Fault::LongName(nic.to_owned()));
+    }
+    if let Some(address) = link.addresses.first() {
+        return fault(None, Fault::InterfaceInUse(nic.to_owned(), address.to_string()));
+    }
+    if let Some(small) = too_small(link, mtu) {
+        return fault(None, small);
+    }
+    fault(Some(nic), Fault::NotOpen(nic.to_owned()))
+}
+
+fn too_small(link: &Link, mtu: Option<u32>) -> Option<Fault> {
+    let mtu = mtu.filter(|mtu| link.mtu < *mtu)?;
+    Some(Fault::Mtu(link.name.clone(), link.mtu, mtu))
+}
+
+/// The bridge of ours for a NIC: its name, and the rows.
+pub fn bridge_for(nic: &str, userspace: bool) -> (ovenbird_reconcile::Owner, Output) {
+    rows::provider_bridge(&bridge_name(nic), nic, userspace)
+}
+
+#[cfg(test)]
+#[path = "place_tests.rs"]
+mod tests;
