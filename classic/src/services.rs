@@ -17,6 +17,7 @@ mod affinity;
 mod base;
 mod entry;
 mod part;
+mod udp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,6 +26,8 @@ use ipnet::IpNet;
 use ovenbird_nft::{Parts, Table};
 use ovenbird_topology::{EndpointSliceFact, ServiceFact};
 use ovsdb::Str;
+use udp::Answers;
+pub use udp::{Changed, Connection};
 
 /// The table.
 pub const TABLE: &str = "inet ovenbird-services";
@@ -85,6 +88,10 @@ pub struct Services {
     /// Under which name a Service has its part.
     owners: BTreeMap<Str, Owner>,
     parts: Parts<Owner>,
+    /// Who answers, of Services with UDP.
+    udp: BTreeMap<Str, Answers>,
+    /// What of it has changed.
+    changed: Answers,
 }
 
 impl Services {
@@ -100,6 +107,8 @@ impl Services {
             dirty: BTreeSet::new(),
             owners: BTreeMap::new(),
             parts,
+            udp: BTreeMap::new(),
+            changed: Answers::new(),
         }
     }
 
@@ -175,6 +184,11 @@ impl Services {
         self.parts.table()
     }
 
+    /// Which connections of UDP lead nowhere since the table was last taken. They are to be forgotten once it is in force.
+    pub fn take_udp(&mut self) -> Changed {
+        Changed::new(std::mem::take(&mut self.changed), &self.settings.addresses)
+    }
+
     fn translate(&mut self) {
         for key in std::mem::take(&mut self.dirty) {
             let service = self.services.get(&key);
@@ -184,14 +198,30 @@ impl Services {
             if let Some(before) = before {
                 self.parts.set(before, Table::default());
             }
-            match (service, owner) {
+            let answers = match (service, owner) {
                 (Some(service), Some(owner)) => {
-                    let part = part::table(&self.settings, service, &self.slices(&key));
+                    let (part, answers) = part::of(&self.settings, service, &self.slices(&key));
                     self.parts.set(&owner, part);
-                    self.owners.insert(key, owner);
+                    self.owners.insert(key.clone(), owner);
+                    answers
                 }
-                _ => drop(self.owners.remove(&key)),
-            }
+                _ => {
+                    self.owners.remove(&key);
+                    Answers::new()
+                }
+            };
+            self.note_udp(key, answers);
+        }
+    }
+
+    fn note_udp(&mut self, service: Str, now: Answers) {
+        let before = self.udp.remove(&service).unwrap_or_default();
+        let gone = before.keys().filter(|by| !now.contains_key(by)).map(|by| (*by, BTreeSet::new()));
+        self.changed.extend(gone);
+        let new = now.iter().filter(|(by, endpoints)| before.get(by) != Some(endpoints));
+        self.changed.extend(new.map(|(by, endpoints)| (*by, endpoints.clone())));
+        if !now.is_empty() {
+            self.udp.insert(service, now);
         }
     }
 }

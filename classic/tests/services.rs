@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use ovenbird_classic::services::{Services, Settings, TABLE};
+use ovenbird_classic::services::{Connection, Services, Settings, TABLE};
 use ovenbird_nft::{Table, delete, read, script};
 use ovenbird_topology::{EndpointSliceFact, Interner, ServiceFact};
 use proptest::prelude::*;
@@ -134,6 +134,46 @@ fn nft_takes_them_and_the_way_from_one_to_the_next() {
         before = table;
     }
     nft(&["-f", "-"], &delete(TABLE));
+}
+
+#[test]
+fn connections_of_udp_that_lead_nowhere_are_told() {
+    let mut interner = Interner::default();
+    let mut services = Services::new(settings(&Value::Null));
+    let ports = json!([{"name": "dns", "protocol": "UDP", "port": 53, "nodePort": 30053}, {"name": "web", "port": 80}]);
+    let service = json!({"kind": "Service", "metadata": {"name": "dns", "namespace": "ns"}, "spec": {"clusterIPs": ["10.96.0.10"], "ports": ports}});
+    let slice = |ready: &[&str]| {
+        let endpoints: Vec<_> = ready.iter().map(|ip| json!({"addresses": [ip]})).collect();
+        json!({
+            "kind": "EndpointSlice", "addressType": "IPv4", "endpoints": endpoints,
+            "metadata": {"name": "dns-a", "namespace": "ns", "labels": {"kubernetes.io/service-name": "dns"}},
+            "ports": [{"name": "dns", "protocol": "UDP", "port": 5353}, {"name": "web", "port": 80}],
+        })
+    };
+    let connection = |called: &str, answering: &str| Connection {
+        client: "10.244.1.4:4444".parse().unwrap(),
+        called: called.parse().unwrap(),
+        answering: answering.parse().unwrap(),
+    };
+    apply(&mut services, service, &mut interner);
+    apply(&mut services, slice(&["10.244.1.5", "10.244.1.6"]), &mut interner);
+    services.table();
+    let mut known = services.take_udp();
+    assert!(known.is_stale(&connection("10.96.0.10:53", "10.96.0.10:53")), "from before there was a Service");
+    assert!(!known.is_stale(&connection("10.96.0.10:53", "10.244.1.6:5353")));
+    assert!(!known.is_stale(&connection("10.96.0.10:80", "10.96.0.10:80")), "only UDP is told");
+    apply(&mut services, slice(&["10.244.1.6", "10.244.1.5"]), &mut interner);
+    services.table();
+    assert!(services.take_udp().is_empty());
+    apply(&mut services, slice(&["10.244.1.5"]), &mut interner);
+    services.table();
+    known.extend(services.take_udp());
+    assert!(known.is_stale(&connection("10.96.0.10:53", "10.244.1.6:5353")));
+    assert!(known.is_stale(&connection("192.168.1.11:30053", "10.244.1.6:5353")));
+    assert!(!known.is_stale(&connection("192.168.1.12:30053", "192.168.1.12:30053")), "another host's");
+    services.remove_service("ns/dns");
+    services.table();
+    assert!(services.take_udp().is_stale(&connection("10.96.0.10:53", "10.244.1.5:5353")));
 }
 
 /// What happens to one of a few objects.

@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod management;
 pub mod metrics;
 pub mod net;
+pub mod nft;
 pub mod plug;
 pub mod pods;
 pub mod readiness;
@@ -32,6 +33,7 @@ pub mod step;
 mod sweep;
 #[cfg(test)]
 mod testing;
+pub mod tool;
 pub mod underlay;
 pub mod uplink;
 pub mod vswitch;

@@ -25,6 +25,8 @@ pub enum Part {
     ManagementPort,
     /// The bridges of the classic network stand.
     Fabric,
+    /// The table of Services of the classic network stands.
+    Services,
     /// The CNI socket is served.
     Socket,
 }
@@ -48,6 +50,9 @@ impl Part {
                 "management port ovn-k8s-mp0 bound by ovn-controller (is it connected to the Southbound?)"
             }
             Part::Fabric => "the bridges between pods and tunnels (see the log of ovenbird-node)",
+            Part::Services => {
+                "the table of Services (may we list Services and EndpointSlices? is nft installed? see the log)"
+            }
             Part::Socket => "the CNI socket",
         }
     }
@@ -58,7 +63,7 @@ impl Part {
 pub struct Readiness {
     ready: watch::Sender<u8>,
     /// What is needed beyond [`ALWAYS`].
-    last: Part,
+    last: Vec<Part>,
 }
 
 impl Default for Readiness {
@@ -71,11 +76,18 @@ impl Default for Readiness {
 impl Readiness {
     /// Of a node whose network is there once `last` is.
     pub fn with(last: Part) -> Readiness {
-        Readiness { ready: watch::Sender::new(0), last }
+        Readiness { ready: watch::Sender::new(0), last: vec![last] }
+    }
+
+    /// ... and `part`, too.
+    #[must_use]
+    pub fn and(mut self, part: Part) -> Readiness {
+        self.last.push(part);
+        self
     }
 
     fn needed(&self) -> impl Iterator<Item = Part> {
-        ALWAYS.into_iter().chain([self.last])
+        ALWAYS.into_iter().chain(self.last.iter().copied())
     }
 
     /// Sets a part.

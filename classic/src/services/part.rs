@@ -11,6 +11,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+use ovenbird_api::Protocol;
 use ovenbird_api::service::Scheduler;
 use ovenbird_nft::Table;
 use ovenbird_topology::endpoints::{Backend, Port, Viewpoint};
@@ -20,10 +21,11 @@ use super::Settings;
 use super::affinity::Session;
 use super::base::Kind;
 use super::entry::{Choice, Entered, Way};
+use super::udp::Answers;
 
-/// The part. `slices` are the Service's.
-pub(super) fn table(settings: &Settings, service: &ServiceFact, slices: &[&EndpointSliceFact]) -> Table {
-    let mut table = Table::default();
+/// The part, and who answers for its ports of UDP. `slices` are the Service's.
+pub(super) fn of(settings: &Settings, service: &ServiceFact, slices: &[&EndpointSliceFact]) -> (Table, Answers) {
+    let (mut table, mut udp) = (Table::default(), Answers::new());
     for v4 in [true, false].into_iter().filter(|v4| settings.pods(*v4).is_some()) {
         let cluster_ips: Vec<IpAddr> = service.cluster_ips.iter().filter(|ip| ip.is_ipv4() == v4).copied().collect();
         if cluster_ips.is_empty() {
@@ -34,10 +36,10 @@ pub(super) fn table(settings: &Settings, service: &ServiceFact, slices: &[&Endpo
         }
         for port in &service.ports {
             let port = Port::new(port, v4, slices);
-            Part { settings, service, port: &port, table: &mut table }.add(&cluster_ips);
+            Part { settings, service, port: &port, table: &mut table, udp: &mut udp }.add(&cluster_ips);
         }
     }
-    table
+    (table, udp)
 }
 
 /// One port in one family.
@@ -46,6 +48,7 @@ struct Part<'a> {
     service: &'a ServiceFact,
     port: &'a Port<'a>,
     table: &'a mut Table,
+    udp: &'a mut Answers,
 }
 
 impl Part<'_> {
@@ -85,6 +88,10 @@ impl Part<'_> {
     fn enter(&mut self, way: Way, address: IpAddr, port: u16, endpoints: &[SocketAddr], role: &str) {
         let protocol = self.port.service.protocol;
         let at = Entered { address, protocol, port, endpoints };
+        if protocol == Protocol::Udp {
+            let by = (!way.node_port).then_some(address);
+            self.udp.entry((by, port)).or_default().extend(endpoints);
+        }
         if endpoints.is_empty() {
             match (self.port.is_served(), way) {
                 (true, _) => way.enter(self.table, at, "drop".to_owned()),

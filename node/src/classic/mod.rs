@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! Nodes, kernel, settings --> [task]: Fabric --> Open_vSwitch, flows of obr0, kbr0 with addresses and routes, nftables
+//! Services, EndpointSlices --> [services] --> nftables, health checks; connections of UDP that they left [conntrack] forgets
 //! CNI --> plug --> [ports]: veth is a port of kbr0         [daemon] puts the parts together
 //! ```
 //!
 //! What a node should have is decided by the crate `ovenbird-classic`.
 
+mod conntrack;
 pub mod daemon;
 pub mod nodes;
 pub mod ports;
+pub mod services;
 pub mod settings;
 pub mod task;
 

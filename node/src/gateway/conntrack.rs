@@ -12,13 +12,14 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::Command;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
+
+use crate::net::causes;
+use crate::tool::{OFCTL, ToolError};
 
 /// Milliseconds after which connections are flushed. OVN takes 10 when it has nothing else to do, and seconds in a large cluster.
 const PAUSES: [u64; 4] = [300, 1_000, 4_000, 15_000];
@@ -49,7 +50,7 @@ pub async fn run(bridge: Option<&Path>, mut gone: UnboundedReceiver<SocketAddr>)
             endpoint = wait => {
                 due.pop_first();
                 if let Some(bridge) = bridge && let Err(complaint) = flush(bridge, endpoint).await {
-                    warn!("UDP clients of the endpoint {endpoint}, which is gone, may not find another: {complaint}");
+                    warn!("UDP clients of the endpoint {endpoint}, which is gone, may not find another: {complaint}: {}", causes(&complaint));
                 }
             }
         }
@@ -60,12 +61,9 @@ pub async fn run(bridge: Option<&Path>, mut gone: UnboundedReceiver<SocketAddr>)
 ///
 /// # Errors
 /// What the tool says: before Open vSwitch 3.1 there is no such command.
-async fn flush(bridge: &Path, endpoint: SocketAddr) -> Result<(), String> {
-    let mut command = Command::new("ovs-ofctl");
-    command.args(["--timeout=10", "ct-flush"]).arg(format!("unix:{}", bridge.display())).arg("").arg(tuple(endpoint));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-    let output = command.output().await.map_err(|e| format!("running ovs-ofctl: {e}"))?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
+async fn flush(bridge: &Path, endpoint: SocketAddr) -> Result<(), ToolError> {
+    let bridge = format!("unix:{}", bridge.display());
+    OFCTL.run(["--timeout=10", "ct-flush", &bridge, "", &tuple(endpoint)], "").await.map(drop)
 }
 
 /// The reply's direction, as ovs-ofctl(8) reads it.

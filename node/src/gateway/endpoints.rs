@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use ipnet::IpNet;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::runtime::WatchStreamExt;
@@ -52,7 +52,17 @@ pub struct Told {
 }
 
 /// Watches EndpointSlices.
-pub fn watch_endpoints(client: Client, node: String, mut services: watch::Receiver<Option<Services>>) -> Told {
+pub fn watch_endpoints(client: Client, node: String, services: watch::Receiver<Option<Services>>) -> Told {
+    let all = watcher(Api::<EndpointSlice>::all(client), watcher::Config::default());
+    follow_endpoints(all.backoff(access::watch_backoff()), node, services)
+}
+
+/// Follows a watch of all EndpointSlices.
+pub fn follow_endpoints(
+    all: impl Stream<Item = watcher::Result<Event<EndpointSlice>>> + Send + 'static,
+    node: String,
+    mut services: watch::Receiver<Option<Services>>,
+) -> Told {
     let (local_tx, local) = watch::channel(None);
     let (gone_tx, gone) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -61,8 +71,7 @@ pub fn watch_endpoints(client: Client, node: String, mut services: watch::Receiv
         }
         let mut slices = Slices { node, ..Slices::default() };
         let (mut listing, mut listed) = (None, false);
-        let all = watcher(Api::<EndpointSlice>::all(client), watcher::Config::default());
-        let mut all = std::pin::pin!(all.backoff(access::watch_backoff()));
+        let mut all = std::pin::pin!(all);
         loop {
             let gone = tokio::select! {
                 event = all.next() => match event {

@@ -1,4 +1,4 @@
-//! The host's nftables: one table of ours, `inet ovenbird`. Pure, but for [`replace`], which hands the text to nft(8).
+//! The host's nftables: one table of ours, `inet ovenbird`. Pure; [`replace`] hands the text to nft(8).
 //!
 //! ```text
 //! prerouting:          from the wire, where the host is a Service's endpoint with policy Local --> DNAT to its own address
@@ -11,20 +11,15 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::process::Stdio;
 
+use super::services::{Protocol, Served, Targets};
+pub use crate::nft::apply as replace;
 use ipnet::IpNet;
 use ovenbird_api::Masquerade;
 use ovenbird_api::name::MANAGEMENT_INTERFACE;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
-
-use super::services::{Protocol, Served, Targets};
 
 /// Our table.
 pub const TABLE: &str = "inet ovenbird";
-/// Longest part of the tool's complaint that is repeated.
-const COMPLAINT: usize = 400;
 
 /// Where 127.0.0.1 leads to pods, it must not be reached from outside.
 const LOOPBACK: &str = "\tchain loopback {\n\t\ttype filter hook prerouting priority -300\n\
@@ -56,17 +51,6 @@ pub struct Link<'a> {
     pub masquerade: &'a Masquerade,
     /// Service networks.
     pub service_cidrs: &'a [IpNet],
-}
-
-/// A step with nftables that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum NftError {
-    /// The tool cannot be run.
-    #[error("running nft (package nftables)")]
-    Tool(#[source] std::io::Error),
-    /// It refused.
-    #[error("nft: {0}")]
-    Refused(String),
 }
 
 /// A file for nft(8) that replaces the table as a whole, in one transaction.
@@ -217,30 +201,6 @@ fn local_pods(facts: &Facts<'_>) -> String {
         let _ = writeln!(rules, "\t\t{ip} saddr {subnet} {but}oifname != \"{MANAGEMENT_INTERFACE}\" masquerade");
     }
     rules
-}
-
-/// Makes nftables agree with a file's text, in one transaction.
-///
-/// # Errors
-/// When nft cannot be run or refuses; then nothing is changed.
-pub async fn replace(ruleset: &str) -> Result<(), NftError> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(NftError::Tool)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // What it did not read it complains about itself.
-        drop(stdin.write_all(ruleset.as_bytes()).await);
-    }
-    let output = child.wait_with_output().await.map_err(NftError::Tool)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(NftError::Refused(String::from_utf8_lossy(&output.stderr).trim().chars().take(COMPLAINT).collect()))
 }
 
 #[cfg(test)]

@@ -9,18 +9,16 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use ovsdb::Endpoint;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::process::Command;
 use tracing::info;
+
+use crate::tool::{OFCTL, ToolError};
 
 /// Bundles came with 1.4; every version of ours is offered, as a bridge may be held to some.
 const VERSIONS: &str = "OpenFlow14,OpenFlow15";
-/// Longest part of a tool's complaint that is repeated.
-const COMPLAINT: usize = 400;
 
 /// A step with a bridge's flows that failed.
 #[derive(Debug, thiserror::Error)]
@@ -28,12 +26,9 @@ pub enum FlowError {
     /// The bridge does not answer.
     #[error("reaching the OpenFlow socket {0}")]
     Connect(PathBuf, #[source] std::io::Error),
-    /// The tool cannot be run.
-    #[error("running ovs-ofctl (package openvswitch-switch)")]
-    Tool(#[source] std::io::Error),
-    /// It refused.
-    #[error("ovs-ofctl on {0}: {1}")]
-    Refused(PathBuf, String),
+    /// They cannot be written.
+    #[error("writing flows to {0}")]
+    Write(PathBuf, #[source] ToolError),
 }
 
 /// The socket on which vswitchd serves a bridge: beside its database's. `None` where that is not a unix socket.
@@ -55,26 +50,9 @@ pub async fn replace(socket: &Path, flows: &BTreeSet<String>) -> Result<(), Flow
         text.push_str(flow);
         text.push('\n');
     }
-    let mut child = Command::new("ovs-ofctl")
-        .args(["-O", VERSIONS, "--timeout=30", "--bundle", "replace-flows"])
-        .arg(format!("unix:{}", socket.display()))
-        .arg("-")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(FlowError::Tool)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // What it did not read it complains about itself.
-        drop(stdin.write_all(text.as_bytes()).await);
-    }
-    let output = child.wait_with_output().await.map_err(FlowError::Tool)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let complaint: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(COMPLAINT).collect();
-    Err(FlowError::Refused(socket.to_owned(), complaint))
+    let target = format!("unix:{}", socket.display());
+    let args = ["-O", VERSIONS, "--timeout=30", "--bundle", "replace-flows", &target, "-"];
+    OFCTL.run(args, &text).await.map(drop).map_err(|e| FlowError::Write(socket.to_owned(), e))
 }
 
 /// The flows of one bridge as they were written last, for as long as its vswitchd lives.

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Service as KubeService, ServiceSpec, ServiceStatus};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -209,10 +209,17 @@ fn number(port: i32) -> Option<u16> {
 
 /// Watches all Services. The receiver holds `None` until the first list is complete.
 pub fn watch_services(client: Client) -> watch::Receiver<Option<Services>> {
+    let all = watcher(Api::<KubeService>::all(client), watcher::Config::default());
+    follow_services(all.backoff(access::watch_backoff()))
+}
+
+/// Follows a watch of all Services.
+pub fn follow_services(
+    all: impl Stream<Item = watcher::Result<Event<KubeService>>> + Send + 'static,
+) -> watch::Receiver<Option<Services>> {
     let (tx, rx) = watch::channel(None);
     tokio::spawn(async move {
-        let all = watcher(Api::<KubeService>::all(client), watcher::Config::default());
-        let mut all = std::pin::pin!(all.backoff(access::watch_backoff()));
+        let mut all = std::pin::pin!(all);
         let mut listing = Services::new();
         while let Some(event) = all.next().await {
             let key = |s: &KubeService| name::key(&s.namespace().unwrap_or_default(), &s.name_any());

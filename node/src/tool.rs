@@ -1,0 +1,94 @@
+//! Runs a tool of the host to its end.
+//!
+//! In: its name, arguments, what it reads. Out: what it printed, or its complaint. Must not: know what a tool does.
+
+use std::ffi::OsStr;
+use std::process::Stdio;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// Longest part of a tool's complaint that is repeated.
+const COMPLAINT: usize = 400;
+
+/// A tool, and the Debian package that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// Name of the program.
+    pub name: &'static str,
+    /// Package.
+    pub package: &'static str,
+}
+
+/// nft(8).
+pub const NFT: Tool = Tool { name: "nft", package: "nftables" };
+/// conntrack(8).
+pub const CONNTRACK: Tool = Tool { name: "conntrack", package: "conntrack" };
+/// ovs-ofctl(8).
+pub const OFCTL: Tool = Tool { name: "ovs-ofctl", package: "openvswitch-switch" };
+
+/// A tool that did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// It cannot be run.
+    #[error("running {} (package {})", .0.name, .0.package)]
+    Run(Tool, #[source] std::io::Error),
+    /// It refused.
+    #[error("{0}: {1}")]
+    Refused(&'static str, String),
+}
+
+impl Tool {
+    /// Runs it with something to read, and returns what it prints.
+    ///
+    /// # Errors
+    /// When it cannot be run, or complains.
+    pub async fn run<A: AsRef<OsStr>>(
+        self,
+        args: impl IntoIterator<Item = A>,
+        input: &str,
+    ) -> Result<String, ToolError> {
+        let failed = |e| ToolError::Run(self, e);
+        let mut child = Command::new(self.name)
+            .args(args)
+            .stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let stdin = child.stdin.take();
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                // What it did not read it complains about itself.
+                drop(stdin.write_all(input.as_bytes()).await);
+            }
+        };
+        let (output, ()) = tokio::join!(child.wait_with_output(), write);
+        let output = output.map_err(failed)?;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() {
+            return Ok(said(&output.stdout));
+        }
+        Err(ToolError::Refused(self.name, said(&output.stderr).chars().take(COMPLAINT).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_tool_says_is_passed_on() {
+        let sh = Tool { name: "sh", package: "dash" };
+        assert_eq!(sh.run(["-c", "cat"], "a\nb\n").await.unwrap(), "a\nb");
+        let error = sh.run(["-c", "cat >&2; exit 1"], "no").await.unwrap_err().to_string();
+        assert_eq!(error, "sh: no");
+        // More than a pipe holds, both ways.
+        let much = "x".repeat(1 << 20);
+        assert_eq!(sh.run(["-c", "cat"], &much).await.unwrap().len(), much.len());
+        sh.run(["-c", "exit 0"], &much).await.unwrap();
+        let none = Tool { name: "no-such-tool", package: "none" };
+        assert_eq!(none.run(["x"], "").await.unwrap_err().to_string(), "running no-such-tool (package none)");
+    }
+}
