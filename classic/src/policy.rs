@@ -15,6 +15,7 @@ mod table;
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use ovenbird_nft::Table;
 use ovenbird_reconcile::Owner;
 use ovenbird_topology::{Change, Config, Engine, Fact, FactKey, PodFact, kinds};
@@ -36,6 +37,10 @@ pub struct Policies {
     own: FxHashSet<Str>,
     /// Those of them that have gone since the table was made.
     gone: FxHashSet<Str>,
+    /// Networks of this node's pods.
+    subnets: Vec<IpNet>,
+    /// They have changed since the table was made.
+    moved: bool,
     rows: Rows,
 }
 
@@ -60,6 +65,8 @@ impl Policies {
             engine,
             own: FxHashSet::default(),
             gone: FxHashSet::default(),
+            subnets: Vec::new(),
+            moved: false,
             rows: Rows::default(),
         }
     }
@@ -74,6 +81,12 @@ impl Policies {
             Change::Upsert(Fact::Pod(PodFact { key, .. })) | Change::Delete(FactKey::Pod(key)) => {
                 self.gone.extend(self.own.get(key).cloned());
             }
+            Change::Upsert(Fact::Node(node)) if node.name == self.node => {
+                let subnets =
+                    node.subnets.as_ref().and_then(|subnets| subnets.as_ref().ok()).cloned().unwrap_or_default();
+                self.moved |= subnets != self.subnets;
+                self.subnets = subnets;
+            }
             _ => {}
         }
         self.engine.apply(change);
@@ -81,7 +94,7 @@ impl Policies {
 
     /// Brings what follows from the changes up to date. Returns false when the table is as it was.
     pub fn settle(&mut self) -> bool {
-        let mut changed = false;
+        let mut changed = std::mem::take(&mut self.moved);
         for owner in self.engine.take_dirty() {
             if self.concerns(&owner) {
                 let output = self.engine.translate(&owner);
@@ -96,7 +109,7 @@ impl Policies {
 
     /// The table, as of the last [`Policies::settle`].
     pub fn table(&self) -> Table {
-        table::table(&self.rows, self.engine.config().acl_logging_rate())
+        table::table(&self.rows, &self.subnets, self.engine.config().acl_logging_rate())
     }
 
     /// The pods of which the table knows, likewise.
@@ -107,6 +120,11 @@ impl Policies {
             addresses: port.addresses.clone(),
         };
         self.rows.ports().iter().map(pod)
+    }
+
+    /// Networks of this node's pods.
+    pub fn subnets(&self) -> &[IpNet] {
+        &self.subnets
     }
 
     /// ACLs that cannot be said: what they would let through is dropped, and what they would drop is not. There are none, or topology writes

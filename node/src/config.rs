@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use ovenbird_api::path;
 use ovenbird_daemon::merge;
 use ovenbird_daemon::settings::{self, SettingError, parse, seconds, wrong};
+use ovenbird_topology::config::DEFAULT_ACL_LOGGING_RATE;
 use ovsdb::Endpoint;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +109,15 @@ pub struct Settings {
     /// Of variants stp and rstp: seconds that a port waits in each state, 4 to 30 [default: 15].
     #[arg(long, env = "OVENBIRD_CLASSIC_FORWARD_DELAY", value_name = "SECONDS")]
     pub classic_forward_delay: Option<u8>,
+
+    /// Of mode classic, where each node enforces NetworkPolicies: false lets everything through [default: true].
+    #[arg(long, env = "OVENBIRD_ENABLE_NETWORK_POLICY", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub enable_network_policy: Option<bool>,
+
+    /// Of mode classic: packets per second that each rule of a policy logs, in namespaces that ask for it (annotation
+    /// k8s.ovn.org/acl-logging) [default: 20].
+    #[arg(long, env = "OVENBIRD_ACL_LOGGING_RATE_LIMIT", value_name = "NUMBER")]
+    pub acl_logging_rate_limit: Option<u16>,
 
     /// Open_vSwitch database of this host [default: unix:/run/openvswitch/db.sock].
     #[arg(long, env = "OVENBIRD_OVS_ADDRESS", value_name = "ADDRESS")]
@@ -263,6 +273,10 @@ pub struct Config {
     pub cluster_subnets: Vec<IpNet>,
     /// Service networks.
     pub service_cidrs: Vec<IpNet>,
+    /// Policies are enforced, where it is the node that does it.
+    pub network_policy: bool,
+    /// Packets per second that each rule of a policy logs there.
+    pub acl_logging_rate: u16,
     /// `ovn-bridge-mappings`.
     pub bridge_mappings: Option<String>,
     /// The way out.
@@ -334,7 +348,8 @@ impl Settings {
         merge! {
             Settings, self, under,
             kubeconfig node_name network_mode classic_variant classic_tunnel classic_key classic_mesh classic_attach classic_bridge
-            classic_ovs_bridge classic_forward_delay ovs_address sb_address encap_type encap_ip mtu cluster_subnets k8s_service_cidrs bridge_mappings
+            classic_ovs_bridge classic_forward_delay enable_network_policy acl_logging_rate_limit
+            ovs_address sb_address encap_type encap_ip mtu cluster_subnets k8s_service_cidrs bridge_mappings
             gateway_mode gateway_interface takeover_timeout state_dir gateway_nexthop gateway_vlanid gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet
             disable_snat non_masquerade_cidrs nodeport nodeport_addresses answer_external_addresses monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel
         }
@@ -384,6 +399,8 @@ impl Config {
             service_cidrs: list(s.k8s_service_cidrs.as_deref().unwrap_or("10.96.0.0/16"))
                 .map(|text| parse("k8s-service-cidrs", text, "write CIDRs such as 10.96.0.0/16"))
                 .collect::<Result<_, _>>()?,
+            network_policy: s.enable_network_policy.unwrap_or(true),
+            acl_logging_rate: s.acl_logging_rate_limit.unwrap_or(DEFAULT_ACL_LOGGING_RATE),
             bridge_mappings: s.bridge_mappings,
             gateway,
             takeover_timeout: seconds("takeover-timeout", s.takeover_timeout.unwrap_or(60))?,

@@ -7,6 +7,9 @@
 //! input:   the same for what pods send to the node itself
 //! ```
 //!
+//! Addresses of this node's networks that no known pod has are closed in both directions: what is judged before its pod is known could wait for
+//! it, where the kernel asks for its MAC, and arrive after all.
+//!
 //! A chain is for all pods that are in the same groups, as far as ACLs name these: so which ACLs concern a pod is decided here, and a packet meets
 //! no rule of another. A pod that comes is an element or two; texts of rules stay. The chains are there without any policy, too, so that
 //! connections are known when the first one comes. Must not: know Kubernetes.
@@ -15,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 
+use ipnet::IpNet;
 use ovenbird_api::Mac;
 use ovenbird_nft::{Chain, Set, Table, Text};
 
@@ -32,10 +36,10 @@ const PASSES: [&str; 5] = [
     "ip6 saddr . ip6 daddr @itself_v6 accept",
 ];
 
-/// The table. `rate` is how many packets a second each logged ACL tells of.
-pub(super) fn table(rows: &Rows, rate: i64) -> Table {
+/// The table. `subnets` are of this node's pods, `rate` is how many packets a second each logged ACL tells of.
+pub(super) fn table(rows: &Rows, subnets: &[IpNet], rate: i64) -> Table {
     let mut building = Building { rows, rate, table: Table::new(TABLE), chains: BTreeMap::new() };
-    building.add_base_chains();
+    building.add_base_chains(subnets);
     for port in rows.ports().values() {
         building.add(port);
     }
@@ -51,9 +55,10 @@ struct Building<'a> {
 }
 
 impl<'a> Building<'a> {
-    fn add_base_chains(&mut self) {
+    fn add_base_chains(&mut self, subnets: &[IpNet]) {
         for (family, of) in [("v4", "ipv4_addr"), ("v6", "ipv6_addr")] {
             self.table.sets.insert(format!("itself_{family}"), Set::plain(format!("type {of} . {of}")));
+            self.table.sets.insert(format!("known_{family}"), Set::plain(format!("type {of}")));
             for direction in ["egress", "ingress"] {
                 self.table.sets.insert(format!("{direction}_{family}"), Set::map(format!("type {of} : verdict")));
             }
@@ -61,6 +66,9 @@ impl<'a> Building<'a> {
         for hook in ["forward", "input"] {
             let mut chain = Chain::base("filter", hook, 0);
             chain.rules.extend(PASSES.map(Text::from));
+            if hook == "forward" {
+                chain.rules.extend(subnets.iter().flat_map(unknown));
+            }
             chain.rule("ip saddr vmap @egress_v4").rule("ip6 saddr vmap @egress_v6");
             // The node may do to its pods what it likes, but here is no pod but as a source.
             if hook == "forward" {
@@ -72,6 +80,9 @@ impl<'a> Building<'a> {
 
     /// Adds a pod's elements, and the chains that they lead to.
     fn add(&mut self, port: &'a Port) {
+        for ip in &port.addresses {
+            self.element(&format!("known_{}", family(ip.is_ipv4())), ip.to_string(), String::new());
+        }
         let rows: &'a Rows = self.rows;
         let groups: BTreeSet<&'a str> = rows.groups_of(port).collect();
         for ingress in [false, true] {
@@ -189,6 +200,13 @@ fn name(ingress: bool, groups: &BTreeSet<&str>) -> String {
     let hash = |hash: u128, byte: u8| (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
     let hash = bytes.fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, hash);
     format!("{}_{hash:032x}", if ingress { "ingress" } else { "egress" })
+}
+
+/// Rules for what comes from, and what goes to, no pod in a network of this node's. (The node's own address there has no business here.)
+fn unknown(net: &IpNet) -> [Text; 2] {
+    let v4 = net.addr().is_ipv4();
+    let (ip, known, net) = (if v4 { "ip" } else { "ip6" }, family(v4), net.trunc());
+    ["saddr", "daddr"].map(|side| format!("{ip} {side} {net} {ip} {side} != @known_{known} drop").into())
 }
 
 fn family(v4: bool) -> &'static str {

@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::nodes;
 use super::ports::Ports;
 use super::task::{Task, ports_folder};
+use super::{nodes, policy};
 use crate::cluster::{NodeFact, annotate};
 use crate::config::Config;
 use crate::daemon::{announce, follow, out_of_patience, serve_http};
@@ -47,7 +47,9 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
     let vswitch = Vswitch::spawn(config.ovs.clone(), config.audit_interval);
     let node = follow(&client, &config, &pods, &vswitch, (settings.tunnel.as_str(), "--classic-tunnel"));
     let folder = ports_folder(&config);
-    let ports = Ports::new(net.clone(), vswitch.clone(), &settings.bridge, folder.clone())
+    let (covered, covers) = watch::channel(policy::Covered::default());
+    let policies = policy::Task { config: config.clone(), client: client.clone(), covered };
+    let ports = Ports::new(net.clone(), vswitch.clone(), &settings.bridge, folder.clone(), covers)
         .with_context(|| format!("making {}", folder.display()))?;
     let ports = Arc::new(ports);
 
@@ -81,6 +83,7 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
         tokio::try_join!(
             async { serve_http(&config, shown, stop.clone()).await.context("serving metrics") },
             async { task.run().await.context("keeping bridges and tunnels") },
+            async { policies.run().await.context("keeping policies") },
             async {
                 let run = tell_node(&config, &net, client.clone(), node, host_changes, mtu);
                 run.await.context("annotating the Node")

@@ -3,6 +3,7 @@
 //! ```text
 //! Nodes, kernel, settings --> [task]: Fabric --> Open_vSwitch, flows of obr0, kbr0 with addresses and routes, nftables
 //! Services, EndpointSlices --> [services] --> nftables, health checks; connections of UDP that they left [conntrack] forgets
+//! Pods, Namespaces, policies --> [policy] --> nftables; which pods are covered
 //! CNI --> plug --> [ports]: veth is a port of kbr0         [daemon] puts the parts together
 //! ```
 //!
@@ -11,6 +12,7 @@
 mod conntrack;
 pub mod daemon;
 pub mod nodes;
+pub mod policy;
 pub mod ports;
 pub mod services;
 pub mod settings;

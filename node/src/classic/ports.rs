@@ -1,7 +1,7 @@
 //! [`Cable`] of the classic network: the host end of a pod's veth is a port of kbr0.
 //!
 //! ```text
-//! declare --> /run/ovenbird/ports/LINK.json          until_connected --> bridge stands --> port of kbr0
+//! declare --> /run/ovenbird/ports/LINK.json          until_connected --> policies cover the pod --> port of kbr0
 //! ```
 //!
 //! The files are gone with the next boot, as the links are. Must not: trust a file whose link or namespace is gone (`restore` looks).
@@ -9,12 +9,14 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ovenbird_cni_server::{Attachment, CniError, Code};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing::warn;
 
+use super::policy::Covered;
 use crate::cable::Cable;
 use crate::net::{NetError, NetOps, causes};
 use crate::rows::PodPort;
@@ -28,30 +30,61 @@ pub struct Ports<N> {
     folder: PathBuf,
     /// The bridge stands.
     stands: watch::Sender<bool>,
+    /// Pods to which their policies apply already.
+    covered: watch::Receiver<Covered>,
+    /// Ports that are on their way into a new bridge.
+    joining: Mutex<JoinSet<()>>,
 }
 
 impl<N: NetOps> Ports<N> {
-    /// Ports of `bridge`, remembered in `folder`, which is made.
+    /// Ports of `bridge`, remembered in `folder`, which is made, for pods that are `covered`.
     ///
     /// # Errors
     /// When the folder cannot be made.
-    pub fn new(net: Arc<N>, vswitch: Vswitch, bridge: &str, folder: PathBuf) -> std::io::Result<Ports<N>> {
+    pub fn new(
+        net: Arc<N>,
+        vswitch: Vswitch,
+        bridge: &str,
+        folder: PathBuf,
+        covered: watch::Receiver<Covered>,
+    ) -> std::io::Result<Ports<N>> {
         std::fs::create_dir_all(&folder)?;
-        Ok(Ports { net, vswitch, bridge: bridge.to_owned(), folder, stands: watch::Sender::new(false) })
+        Ok(Ports {
+            net,
+            vswitch,
+            bridge: bridge.to_owned(),
+            folder,
+            stands: watch::Sender::new(false),
+            covered,
+            joining: Mutex::default(),
+        })
     }
 
-    /// The bridge stands; where it may be a new one its ports are plugged in again.
-    pub async fn stand(&self, new: bool) {
-        let known = if new { self.read() } else { Vec::new() };
-        for port in known {
-            let host = PodPort::host_name(&port.attachment);
-            match self.net.join(&host, &self.bridge).await {
-                // Of a pod that is on its way out, or a file that restore has not looked at yet.
-                Ok(_) | Err(NetError::NoLink(_)) => {}
-                Err(e) => warn!("{e}: {}", causes(&e)),
-            }
+    /// The bridge stands; where it may be a new one its ports are plugged in again, each as soon as it is covered.
+    pub fn stand(self: &Arc<Self>, new: bool) {
+        let mut joining = JoinSet::new();
+        for port in new.then(|| self.read()).into_iter().flatten() {
+            let own = self.clone();
+            joining.spawn(async move {
+                match own.join(&port).await {
+                    // Of a pod that is on its way out, or a file that restore has not looked at yet.
+                    Some(Ok(_) | Err(NetError::NoLink(_))) | None => {}
+                    Some(Err(e)) => warn!("{e}: {}", causes(&e)),
+                }
+            });
+        }
+        if new {
+            // Who still waited does so anew.
+            *self.joining.lock().unwrap_or_else(PoisonError::into_inner) = joining;
         }
         self.stands.send_replace(true);
+    }
+
+    /// Makes a pod's link a port once policies cover it: before that nothing reaches it, and nothing comes out. True when it was none; `None` when the
+    /// daemon is stopping.
+    async fn join(&self, port: &PodPort) -> Option<Result<bool, NetError>> {
+        self.covered.clone().wait_for(|covered| covered.covers(port)).await.ok()?;
+        Some(self.net.join(&PodPort::host_name(&port.attachment), &self.bridge).await)
     }
 
     fn file(&self, attachment: &Attachment) -> PathBuf {
@@ -119,12 +152,16 @@ impl<N: NetOps> Cable for Ports<N> {
     }
 
     async fn until_connected(&self, port: &PodPort) -> Result<(), CniError> {
-        let joined = self.net.join(&PodPort::host_name(&port.attachment), &self.bridge).await;
+        let stopping = || CniError::new(Code::TryAgainLater, "the daemon is stopping".to_owned());
+        let joined = self.join(port).await.ok_or_else(stopping)?;
         let refused = |e: NetError| CniError::new(Code::Internal, e.to_string()).details(causes(&e));
         joined.map(drop).map_err(refused)
     }
 
     async fn connected(&self, port: &PodPort) -> Result<Result<(), String>, CniError> {
+        if !self.covered.borrow().covers(port) {
+            return Ok(Err("policies do not cover it yet".to_owned()));
+        }
         Ok(match self.net.join(&PodPort::host_name(&port.attachment), &self.bridge).await {
             Ok(false) => Ok(()),
             Ok(true) => Err(format!("it was no port of {}; it is one again", self.bridge)),
@@ -132,8 +169,13 @@ impl<N: NetOps> Cable for Ports<N> {
         })
     }
 
-    async fn fault(&self, _: &Attachment) -> Option<String> {
-        None
+    async fn fault(&self, attachment: &Attachment) -> Option<String> {
+        let port = read_port(&self.file(attachment))?;
+        let uncovered = !self.covered.borrow().covers(&port);
+        uncovered.then(|| {
+            "policies do not cover it yet (may we list Pods, Namespaces and policies? does nft work? see the log)"
+                .to_owned()
+        })
     }
 
     fn allow_deletes(&self) {

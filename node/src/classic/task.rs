@@ -200,7 +200,7 @@ impl Task {
             self.net.apply_host_link(&link).await?;
         }
         self.net.apply_neighbours(name, &v6(&self.config.cluster_subnets), &fabric.neighbours()).await?;
-        self.ports.stand(made || suspect).await;
+        self.ports.stand(made || suspect);
         if let (link, Some(port)) = (fabric.attachment().link, fabric.attachment().port)
             && link != port
         {
@@ -229,8 +229,9 @@ impl Task {
         }
         if families(false) {
             keys.push(("net/ipv6/conf/all/forwarding".to_owned(), "1"));
-            keys.push(("net/bridge/bridge-nf-call-ip6tables".to_owned(), "1"));
         }
+        // Pods have link-local addresses in any case, which policies must see.
+        keys.push(("net/bridge/bridge-nf-call-ip6tables".to_owned(), "1"));
         for (key, value) in keys {
             if ensure_sysctl(&key, value)? {
                 info!("{} = {value}", key.replace('/', "."));

@@ -112,7 +112,7 @@ fn catch_up(engine: &mut Engine, desired: &mut Desired) {
 }
 
 /// All that an engine is told of a case.
-fn facts(case: &Case) -> Vec<Fact> {
+pub fn facts(case: &Case) -> Vec<Fact> {
     let mut interner = Interner::default();
     let cluster = &case.cluster;
     let mut facts: Vec<Fact> = case.nodes.iter().map(|node| Fact::Node(NodeFact::from_k8s(node))).collect();
@@ -124,7 +124,7 @@ fn facts(case: &Case) -> Vec<Fact> {
 }
 
 /// The same, with admin policies.
-fn admin_facts(case: &admin::Case) -> serde_json::Result<Vec<Fact>> {
+pub fn admin_facts(case: &admin::Case) -> serde_json::Result<Vec<Fact>> {
     let (mut facts, mut interner) = (facts(&case.base), Interner::default());
     for policy in &case.policies {
         facts.push(Fact::AdminPolicy(admin_fact(policy, &mut interner)?));

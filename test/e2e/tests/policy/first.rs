@@ -12,7 +12,7 @@ use kube::Api;
 use kube::runtime::wait::await_condition;
 use ovenbird_e2e::{LIMIT, pods};
 use ovenbird_lab::kubelet::Store;
-use ovenbird_lab::{Lab, Options, Place, testing, wait_for};
+use ovenbird_lab::{Lab, Mode, Options, Place, testing, wait_for};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -31,6 +31,8 @@ const ANNOTATION: &str = "k8s.ovn.org/pod-networks";
 /// What arrived and what was sent.
 #[derive(Debug, Default)]
 struct Counts {
+    /// What its packets say: those of a pod before may still be on their way.
+    name: String,
     /// From the new pod, where it sends to.
     out: AtomicU64,
     /// In the new pod.
@@ -43,8 +45,17 @@ struct Counts {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_packet_passes_before_the_policies_do() -> Result<()> {
-    let options = Options { nodes: 2, ..Options::default() };
-    let Some(lab) = testing::lab("e2e-policy-first", options).await? else { return Ok(()) };
+    none_passes("e2e-policy-first", Mode::Overlay).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_one_on_a_classic_network() -> Result<()> {
+    none_passes("e2e-policy-fcl", Mode::Classic).await
+}
+
+async fn none_passes(lab: &str, mode: Mode) -> Result<()> {
+    let options = Options { nodes: 2, mode, ..Options::default() };
+    let Some(lab) = testing::lab(lab, options).await? else { return Ok(()) };
     let deny = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": "closed", "name": "deny"},
         "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}});
     let namespaces = ["peers", "open", "closed"].map(pods::namespace).concat();
@@ -56,7 +67,8 @@ async fn no_packet_passes_before_the_policies_do() -> Result<()> {
     for (namespace, index) in
         ["open", "closed"].into_iter().flat_map(|namespace| (0..PODS).map(move |index| (namespace, index)))
     {
-        let (name, counts) = (format!("{namespace}/p{index}"), Counts::default());
+        let name = format!("{namespace}/p{index}");
+        let counts = Counts { name: name.clone(), ..Counts::default() };
         let open = namespace == "open";
         let node = if index % 2 == 0 { "node1" } else { "node2" };
         let tried =
@@ -90,7 +102,7 @@ async fn one_pod(lab: &Lab, pod: (&str, &str, &str), counts: &Counts, enough: Op
         let mut workers = Vec::new();
         workers.push(scope.spawn(move || from_within(lab, namespace, name, addresses, counts, end)));
         for (place, _) in peers {
-            workers.push(scope.spawn(move || place.run(|| count(&counts.out, end))));
+            workers.push(scope.spawn(move || place.run(|| count(counts, end))));
         }
         let outcome = tokio::task::block_in_place(|| {
             runtime.block_on(async {
@@ -171,7 +183,7 @@ fn send(to: &[IpAddr], own: Option<&UdpSocket>, counts: &Counts, end: &AtomicBoo
         for address in to {
             // Anew each time: an address of the pod's own may have come since. Until there is a way, nothing is sent.
             let sent = UdpSocket::bind((any[usize::from(address.is_ipv6())], 0))
-                .and_then(|socket| socket.send_to(b"hello", SocketAddr::new(*address, PORT)));
+                .and_then(|socket| socket.send_to(counts.name.as_bytes(), SocketAddr::new(*address, PORT)));
             counts.sent.fetch_add(u64::from(own.is_some() && sent.is_ok()), Ordering::Relaxed);
             counts.tried.fetch_add(1, Ordering::Relaxed);
         }
@@ -183,13 +195,14 @@ fn send(to: &[IpAddr], own: Option<&UdpSocket>, counts: &Counts, end: &AtomicBoo
     Ok(())
 }
 
-/// Counts what arrives in a place.
-fn count(arrived: &AtomicU64, end: &AtomicBool) -> Result<()> {
+/// Counts what arrives of it in a place.
+fn count(counts: &Counts, end: &AtomicBool) -> Result<()> {
     let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)).context("binding a counter")?;
     socket.set_read_timeout(Some(Duration::from_millis(20))).context("setting a time limit")?;
     let mut buffer = [0; 64];
     while !end.load(Ordering::Relaxed) {
-        arrived.fetch_add(u64::from(socket.recv(&mut buffer).is_ok()), Ordering::Relaxed);
+        let own = socket.recv(&mut buffer).is_ok_and(|length| &buffer[..length] == counts.name.as_bytes());
+        counts.out.fetch_add(u64::from(own), Ordering::Relaxed);
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use kube::runtime::conditions::is_pod_running;
 use kube::runtime::wait::await_condition;
 use ovenbird_e2e::pulse::{go_on, laps};
 use ovenbird_e2e::{LIMIT, pods};
-use ovenbird_lab::{Options, testing};
+use ovenbird_lab::{Mode, Options, testing};
 use ovenbird_verdict::Verdict;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -35,8 +35,17 @@ struct Changing {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_follow_every_change() -> Result<()> {
-    let options = Options { nodes: 2, ..Options::default() };
-    let Some(lab) = testing::lab("e2e-policy-upd", options).await? else { return Ok(()) };
+    follow("e2e-policy-upd", Mode::Overlay).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_a_classic_network_follow_every_change() -> Result<()> {
+    follow("e2e-policy-ucl", Mode::Classic).await
+}
+
+async fn follow(lab: &str, mode: Mode) -> Result<()> {
+    let options = Options { nodes: 2, mode, ..Options::default() };
+    let Some(lab) = testing::lab(lab, options).await? else { return Ok(()) };
     let world = World::build(lab).await?;
     let rows = table::rows(&world)?;
     let mut changing = Changing { world, rows, policies: Vec::new(), before: Vec::new() };

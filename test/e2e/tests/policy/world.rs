@@ -15,7 +15,7 @@ use kube::{Api, Client};
 use ovenbird_e2e::sctp::{self, Packet};
 use ovenbird_e2e::service::{PORT, service, slices};
 use ovenbird_e2e::{pods, witness};
-use ovenbird_lab::{Lab, Place};
+use ovenbird_lab::{Lab, Mode, Place};
 use ovenbird_verdict::{Cluster, Host};
 use serde_json::{Value, json};
 
@@ -84,7 +84,8 @@ impl World {
         let (mut nodes, mut management) = (Vec::new(), Vec::new());
         for index in [1, 2] {
             let (name, place) = (format!("node{index}"), lab.scene(&format!("node{index}"))?.place().clone());
-            management.push(Host { name: name.clone(), management: addresses_of(&place, "ovn-k8s-mp0")? });
+            let device = if options.mode == Mode::Classic { "kbr0" } else { "ovn-k8s-mp0" };
+            management.push(Host { name: name.clone(), management: addresses_of(&place, device)? });
             nodes.push(End { name, place, ips: options.node_addresses(index) });
         }
         let outside = End {
@@ -119,6 +120,11 @@ impl World {
             None => self.pods.push(end),
         }
         Ok(())
+    }
+
+    /// Services can be reached. What a classic network does not have yet stands here.
+    pub fn has_services(&self) -> bool {
+        self.lab.layout().options.mode != Mode::Classic
     }
 
     /// A pod of that name.
@@ -176,7 +182,11 @@ impl World {
 
     /// Makes the datapaths of all nodes look up all flows anew, and forget all connections (ovs-vswitchd(8)). In user space a connection of
     /// SCTP is all between two pods: one that began with an answer, when the first policy came, would stay the wrong way round.
+    /// The kernel's datapath has nothing to forget.
     pub fn forget_flows(&self) -> Result<()> {
+        if self.lab.layout().options.mode == Mode::Classic {
+            return Ok(());
+        }
         for (node, what) in
             self.nodes.iter().flat_map(|node| ["dpctl/flush-conntrack", "revalidator/purge"].map(|what| (node, what)))
         {

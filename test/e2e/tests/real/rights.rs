@@ -56,7 +56,7 @@ async fn a_missing_right_is_named_and_is_all_that_is_missing() -> Result<()> {
     let of = |account: &'static str| {
         let (world, rights) = (&world, rights.iter().filter(move |right| right.account == account));
         async move {
-            for right in rights {
+            for right in rights.filter(|right| !right.is_of_classic()) {
                 world.without(right).await.with_context(|| format!("without {right:?}"))?;
             }
             anyhow::Ok(())
@@ -111,6 +111,12 @@ impl Right {
     fn is(&self, other: &Right) -> bool {
         (&self.group, &self.resource, &self.verb) == (&other.group, &other.resource, &other.verb)
             && self.role == other.role
+    }
+
+    /// It is used in network mode classic alone, of which this lab is not.
+    fn is_of_classic(&self) -> bool {
+        let policies = self.resource == "networkpolicies" || self.group == "policy.networking.k8s.io";
+        self.account == "ovenbird-node" && (policies || self.resource == "namespaces")
     }
 
     fn rule(&self) -> Value {
