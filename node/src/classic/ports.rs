@@ -84,7 +84,15 @@ impl<N: NetOps> Ports<N> {
     /// daemon is stopping.
     async fn join(&self, port: &PodPort) -> Option<Result<bool, NetError>> {
         self.covered.clone().wait_for(|covered| covered.covers(port)).await.ok()?;
-        Some(self.net.join(&PodPort::host_name(&port.attachment), &self.bridge).await)
+        Some(self.plug(port).await)
+    }
+
+    /// Makes a pod's link a port, which lets out what came in. True when it was none.
+    async fn plug(&self, port: &PodPort) -> Result<bool, NetError> {
+        let link = PodPort::host_name(&port.attachment);
+        let new = self.net.join(&link, &self.bridge).await?;
+        self.net.reflect(&link).await?;
+        Ok(new)
     }
 
     fn file(&self, attachment: &Attachment) -> PathBuf {
@@ -162,7 +170,7 @@ impl<N: NetOps> Cable for Ports<N> {
         if !self.covered.borrow().covers(port) {
             return Ok(Err("policies do not cover it yet".to_owned()));
         }
-        Ok(match self.net.join(&PodPort::host_name(&port.attachment), &self.bridge).await {
+        Ok(match self.plug(port).await {
             Ok(false) => Ok(()),
             Ok(true) => Err(format!("it was no port of {}; it is one again", self.bridge)),
             Err(e) => Err(format!("{e}: {}", causes(&e))),

@@ -42,7 +42,7 @@ fn within(sandbox: &Sandbox, line: &str) {
 }
 
 impl World {
-    fn start() -> Option<World> {
+    async fn start() -> Option<World> {
         let tools = ["nft", "conntrack"].iter().all(|tool| Command::new(tool).arg("--version").output().is_ok());
         if !nix::unistd::geteuid().is_root() || !tools {
             assert!(std::env::var_os("CI").is_none(), "no root, nft or conntrack in CI");
@@ -58,7 +58,7 @@ impl World {
         );
         host("ip addr add 10.244.1.1/24 dev kbr0; ip addr add fd00:244:0:1::1/64 dev kbr0 nodad");
         host("ip route add 10.244.0.0/16 dev kbr0 src 10.244.1.1");
-        let [a, b, c, far] = [(170, 4), (171, 5), (172, 6), (173, 0)].map(|(index, last)| pod(index, last));
+        let (a, b, c, far) = (pod(170, 4).await, pod(171, 5).await, pod(172, 6).await, pod(173, 0).await);
         within(&far, "ip addr add 10.244.2.4/16 dev eth0");
         let outside = Sandbox::new(174);
         host(&format!("ip link add eth0 type veth peer name eth0 netns {}; ip link set eth0 up", outside.0));
@@ -72,10 +72,12 @@ impl World {
 }
 
 /// A pod on kbr0, whose port lets a packet out where it came in.
-fn pod(index: usize, last: u8) -> Sandbox {
+async fn pod(index: usize, last: u8) -> Sandbox {
     let sandbox = Sandbox::new(index);
     host(&format!("ip link add v{index} type veth peer name eth0 netns {}", sandbox.0));
-    host(&format!("ip link set v{index} master kbr0 up; bridge link set dev v{index} hairpin on"));
+    host(&format!("ip link set v{index} master kbr0 up"));
+    let net = crate::net::linux::Linux::new().unwrap();
+    net.reflect(&format!("v{index}")).await.unwrap();
     within(&sandbox, "sysctl -qw net.ipv6.conf.eth0.accept_dad=0");
     within(&sandbox, "ip link set lo up");
     within(&sandbox, "ip link set eth0 up");
@@ -246,7 +248,7 @@ const ALL: [&str; 3] = ["10.244.1.4", "10.244.1.5", "10.244.2.4"];
 
 #[tokio::test]
 async fn services_by_packets() {
-    let Some(world) = World::start() else { return };
+    let Some(world) = World::start().await else { return };
     for (sandbox, name) in [(&world.a, "a"), (&world.b, "b"), (&world.far, "far")] {
         serve(sandbox, name).await;
     }

@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use ovenbird_api::Mac;
-use rtnetlink::{LinkBridge, LinkUnspec, LinkVeth};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth};
 
 use super::linux::{Linux, request, sysctl};
 use super::{NetError, NetOps, ethtool, message};
@@ -100,6 +100,13 @@ impl Linux {
         let set = LinkUnspec::new_with_index(found.header.index).controller(to).up().build();
         request(self.handle().link().set(set).execute().await, || format!("making {link} a port of {bridge}"))?;
         Ok(true)
+    }
+
+    /// Lets what a port of a bridge sends come out there again.
+    pub(super) async fn reflect_port(&self, link: &str) -> Result<(), NetError> {
+        let found = self.raw_link(link).await?.ok_or_else(|| NetError::NoLink(link.to_owned()))?;
+        let set = LinkBridgePort::new(found.header.index).hairpin(true).build();
+        request(self.handle().link().set_port(set).execute().await, || format!("hairpin mode of {link}"))
     }
 
     async fn raw_link(&self, name: &str) -> Result<Option<LinkMessage>, NetError> {

@@ -124,6 +124,10 @@ impl NetOps for Fake {
         Ok(state.joined.insert(link.to_owned(), bridge.to_owned()).as_deref() != Some(bridge))
     }
 
+    async fn reflect(&self, _: &str) -> Result<(), NetError> {
+        Ok(())
+    }
+
     async fn set_up(&self, _: &str) -> Result<(), NetError> {
         Ok(())
     }

@@ -195,6 +195,10 @@ impl NetOps for Linux {
         self.join_bridge(link, bridge).await
     }
 
+    async fn reflect(&self, link: &str) -> Result<(), NetError> {
+        self.reflect_port(link).await
+    }
+
     async fn set_up(&self, name: &str) -> Result<(), NetError> {
         let link = self.host_link(name).await?.ok_or_else(|| NetError::NoLink(name.to_owned()))?;
         if link.up {

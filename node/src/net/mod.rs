@@ -222,6 +222,8 @@ pub trait NetOps: Send + Sync + 'static {
     fn delete_link(&self, name: &str) -> impl Future<Output = Result<(), NetError>> + Send;
     /// Makes a link of this namespace a port of a bridge, up. True when it was not.
     fn join(&self, link: &str, bridge: &str) -> impl Future<Output = Result<bool, NetError>> + Send;
+    /// Lets what a port of a bridge sends come out there again: a pod that calls itself by a Service.
+    fn reflect(&self, link: &str) -> impl Future<Output = Result<(), NetError>> + Send;
     /// Sets a link of this namespace up.
     fn set_up(&self, name: &str) -> impl Future<Output = Result<(), NetError>> + Send;
     /// Makes a link of this namespace as it should be. True when something had to be changed.
