@@ -126,6 +126,8 @@ impl<O: Ord + Clone> Claims<O> {
     fn add(claims: Option<Claims<O>>, owner: &O, value: Value) -> Claims<O> {
         let alone = |owner: &O, value| Claims { owner: owner.clone(), value, others: BTreeMap::new() };
         let Some(mut claims) = claims else { return alone(owner, value) };
+        // What thousands want alike is in memory once.
+        let value = if value == claims.value { claims.value.clone() } else { value };
         match owner.cmp(&claims.owner) {
             Ordering::Equal => claims.value = value,
             Ordering::Greater => drop(claims.others.insert(owner.clone(), value)),
