@@ -53,11 +53,11 @@ pub(crate) fn place<'a>(view: &View<'_>, pod: &'a PodFact) -> Result<Option<(&'a
         Ok(addresses) => addresses,
         Err(error) => return Err(Box::new(refused("InvalidAnnotation", POD_NETWORKS, error))),
     };
+    // Without a usable subnet there is no switch to have a port on, nor a way from the node to it; the Node's own complaint says why.
+    let Some(subnets) = view.subnets(node).filter(|s| !s.usable.is_empty()) else { return Ok(None) };
     if let Some(network) = &pod.on {
         return Ok(underlay::admit(view, pod, network, addresses)?.map(|_| (node, addresses)));
     }
-    // Without a usable subnet there is no switch to have a port on; the Node's own complaint says why.
-    let Some(subnets) = view.subnets(node).filter(|s| !s.usable.is_empty()) else { return Ok(None) };
     for ip in addresses.iter() {
         let fits = subnets
             .usable

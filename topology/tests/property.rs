@@ -12,7 +12,7 @@ use ovenbird_reconcile::{Output, Owner, Want};
 use ovenbird_schema::northbound::{load_balancer as lb, logical_router as lr, logical_switch as ls};
 use ovenbird_topology::{
     AdminKind, AdminPolicyFact, Change, Config, EndpointSliceFact, Engine, Fact, FactKey, Interner, NamespaceFact,
-    NetworkPolicyFact, NodeFact, PodFact, ServiceFact,
+    NetworkFact, NetworkPolicyFact, NodeFact, PodFact, ProviderNetworkFact, ServiceFact,
 };
 use ovsdb::{Atom, Uuid};
 use proptest::prelude::*;
@@ -50,6 +50,17 @@ enum Step {
         shape: u16,
     },
     DeletePolicy(u8),
+    /// `shape` chooses VLAN, subnet, gateways and namespaces.
+    Network {
+        name: u8,
+        shape: u16,
+    },
+    DeleteNetwork(u8),
+    /// `ready` has a bit for each node.
+    Provider {
+        ready: u8,
+    },
+    DeleteProvider,
     /// `shape` chooses priority, subject, actions, peers and ports.
     Admin {
         kind: u8,
@@ -101,7 +112,11 @@ fn gateway() -> impl Strategy<Value = String> {
 
 fn network() -> impl Strategy<Value = String> {
     let ips = (0u8..2, 2u8..5).prop_map(|(i, n)| format!(r#""10.128.{}.{n}/23","fd01:0:0:{i}::{n}/64""#, i * 2));
+    let vlan = (2u8..5).prop_map(|n| {
+        format!(r#"{{"default":{{"ip_addresses":["192.168.100.{n}/24"],"mac_address":"0a:58:00:00:00:02"}}}}"#)
+    });
     prop_oneof![
+        4 => vlan,
         8 => ips.prop_map(|ips| format!(r#"{{"default":{{"ip_addresses":[{ips}],"mac_address":"0a:58:00:00:00:01"}}}}"#)),
         1 => "\\{\"default\":\\{\"ip_addresses\":.{0,20}\\}\\}",
         1 => any::<String>(),
@@ -122,6 +137,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u8..2).prop_map(Step::DeleteNamespace),
         6 => (0u8..4, any::<u16>()).prop_map(|(name, shape)| Step::Policy { name, shape }),
         2 => (0u8..4).prop_map(Step::DeletePolicy),
+        4 => (0u8..2, any::<u16>()).prop_map(|(name, shape)| Step::Network { name, shape }),
+        1 => (0u8..2).prop_map(Step::DeleteNetwork),
+        3 => any::<u8>().prop_map(|ready| Step::Provider { ready }),
+        1 => Just(Step::DeleteProvider),
         4 => (0u8..3, 0u8..2, any::<u16>()).prop_map(|(kind, name, shape)| Step::Admin { kind, name, shape }),
         1 => (0u8..3, 0u8..2).prop_map(|(kind, name)| Step::DeleteAdmin { kind, name }),
         1 => any::<bool>().prop_map(Step::Tiers),
@@ -157,7 +176,9 @@ fn change(step: &Step, interner: &mut Interner) -> Option<Change> {
             Change::Upsert(Fact::Node(NodeFact::from_k8s(&serde_json::from_value::<Node>(node).unwrap())))
         }
         Step::Pod { name, created, node, network, phase, look } => {
-            let annotations = network.as_ref().map(|text| json!({"k8s.ovn.org/pod-networks": text}));
+            let on = ["", "", "v0", "v1"][usize::from(look >> 6)];
+            let annotations =
+                network.as_ref().map(|text| json!({"k8s.ovn.org/pod-networks": text, "ovenbird.io/network": on}));
             let phases = ["Pending", "Running", "Running", "Running", "Running", "Running", "Succeeded", "Failed"];
             // Few ports of the node, so that they meet.
             let address = ["", "0.0.0.0", "172.18.0.0"][usize::from(*created)];
@@ -182,6 +203,10 @@ fn change(step: &Step, interner: &mut Interner) -> Option<Change> {
         Step::DeletePolicy(name) => {
             Change::Delete(FactKey::NetworkPolicy(format!("{}/p{name}", namespace(name % 2)).into()))
         }
+        Step::Network { name, shape } => Change::Upsert(Fact::Network(vlan(*name, *shape, interner))),
+        Step::DeleteNetwork(name) => Change::Delete(FactKey::Network(format!("v{name}").into())),
+        Step::Provider { ready } => Change::Upsert(Fact::ProviderNetwork(provider(*ready, interner))),
+        Step::DeleteProvider => Change::Delete(FactKey::ProviderNetwork("fabric".into())),
         Step::Namespace { name, look } => {
             let logging = [r#"{"deny":"alert"}"#, "?"][usize::from(look & 1)];
             let namespace = json!({"metadata": {"name": namespace(*name), "labels": labels(*look),
@@ -256,6 +281,27 @@ fn admin(kind: u8, name: u8, shape: u16, interner: &mut Interner) -> AdminPolicy
     AdminPolicyFact::new(AdminKind::ALL[usize::from(kind)], &meta, &spec, interner)
 }
 
+fn vlan(name: u8, shape: u16, interner: &mut Interner) -> NetworkFact {
+    let bit = |n: u16| shape >> n & 1 == 1;
+    let subnet = if bit(0) { "192.168.100.0/24" } else { "192.168.101.0/24" };
+    let address = |host: u8| if bit(0) { format!("192.168.100.{host}") } else { format!("192.168.101.{host}") };
+    let selectors = [json!(null), json!({}), json!({"matchLabels": {"app": "a"}})];
+    let spec = json!({"providerNetwork": "fabric", "vlan": if bit(1) { 100 } else { 100 + u16::from(name) }, "subnets": [subnet],
+        "gateway": {"physical": if bit(2) { json!([address(1)]) } else { json!([]) }, "ovn": if bit(3) { json!([address(4)]) } else { json!([]) }},
+        "namespaceSelector": selectors[usize::from(shape >> 4 & 3) % 3], "default": bit(6)});
+    let meta = serde_json::from_value(
+        json!({"name": format!("v{name}"), "creationTimestamp": format!("2026-01-01T00:00:0{}Z", shape >> 7 & 1)}),
+    );
+    NetworkFact::new(&meta.unwrap(), &serde_json::from_value(spec).unwrap(), interner)
+}
+
+fn provider(ready: u8, interner: &mut Interner) -> ProviderNetworkFact {
+    let nodes = (0..3).map(|n| (format!("n{n}"), json!({"ready": ready >> n & 1 == 1})));
+    let status = json!({"nodes": nodes.collect::<serde_json::Map<_, _>>()});
+    let meta = serde_json::from_value(json!({"name": "fabric"})).unwrap();
+    ProviderNetworkFact::new(&meta, &Default::default(), &serde_json::from_value(status).unwrap(), interner)
+}
+
 fn service(name: u8, shape: u16, interner: &mut Interner) -> ServiceFact {
     let bit = |n: u16| shape >> n & 1 == 1;
     let policy = |local: bool| if local { "Local" } else { "Cluster" };
@@ -283,6 +329,7 @@ fn slice(name: u8, service: u8, endpoints: &[(u8, u8, u8)], interner: &mut Inter
     let endpoint = |(address, node, kind): &(u8, u8, u8)| {
         let address = match address {
             0 => format!("172.18.0.{node}"),
+            2 => format!("192.168.100.{}", node + 2),
             3 => format!("fd01::{}", address + 2),
             _ => format!("10.128.0.{}", address + 1),
         };

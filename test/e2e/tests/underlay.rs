@@ -30,7 +30,7 @@ struct Pod {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_are_on_vlans() -> Result<()> {
-    let options = Options { nodes: 2, underlay: true, ..Options::default() };
+    let options = Options { nodes: 3, underlay: true, ..Options::default() };
     let Some(lab) = testing::lab("e2e-underlay", options).await? else { return Ok(()) };
     let outside = outside(&lab)?;
     lab.apply(
@@ -40,8 +40,8 @@ async fn pods_are_on_vlans() -> Result<()> {
     lab.apply(&network(200, &["192.168.200.0/24"], &json!({"physical": [OUTSIDE[1]]}))).await?;
     ready(&lab).await?;
 
-    let a = pods_of(&lab, "v100", &["a1", "a2"]).await?;
-    let b = pods_of(&lab, "v200", &["b1", "b2"]).await?;
+    let a = pods_of(&lab, "v100", &["a1", "a2", "a3"]).await?;
+    let b = pods_of(&lab, "v200", &["b1", "b2", "b3"]).await?;
     ensure!(
         a.iter().all(|pod| pod.addresses.len() == 2 && pod.addresses[0].to_string().starts_with("192.168.100.")),
         "addresses of VLAN 100"
@@ -61,11 +61,11 @@ async fn pods_are_on_vlans() -> Result<()> {
 
 /// What two pods of a VLAN say to each other has its tag on both trunks, and nothing of it is in a tunnel.
 fn on_the_wire(lab: &Lab, a: &[Pod], b: &[Pod]) -> Result<()> {
-    for (pods, vlan, other) in [(a, 100, 200), (b, 200, 100)] {
+    for (pods, vlan) in [(a, 100), (b, 200)] {
         // Neighbours are known, so that what follows is counted alone.
         both_ways(pods)?;
         let place = lab.scene(underlay::PLACE)?;
-        place.checked(&["nft", &counters()])?;
+        place.checked(&["nft", &counters(vlan)])?;
         let capture = Capture::start(lab)?;
         both_ways(pods)?;
         let kinds = capture.stop()?;
@@ -73,10 +73,10 @@ fn on_the_wire(lab: &Lab, a: &[Pod], b: &[Pod]) -> Result<()> {
         let seen = counts(&place.checked(&["nft", "-j", "list", "table", "netdev", "wire"])?)?;
         place.checked(&["nft", "delete", "table", "netdev", "wire"])?;
         println!("VLAN {vlan}: frames by trunk and tag {seen:?}; between nodes on the fabric {kinds:?}");
-        for node in lab.layout().options.node_names() {
+        for node in ["node1", "node2"] {
             let of = |tag: &str| seen.iter().find(|(n, t, _)| *n == node && t == tag).map_or(0, |(_, _, count)| *count);
-            ensure!(of(&vlan.to_string()) > 0, "{node} sends nothing on VLAN {vlan}: {seen:?}");
-            ensure!(of(&other.to_string()) == 0 && of("none") == 0, "{node} sends elsewhere: {seen:?}");
+            ensure!(of("own") > 0, "{node} sends nothing on VLAN {vlan}: {seen:?}");
+            ensure!(of("astray") == 0 && of("untagged") == 0, "{node} sends elsewhere: {seen:?}");
         }
     }
     Ok(())
@@ -129,9 +129,9 @@ async fn routed_by_ovn(lab: &Lab, a: Vec<Pod>, b: Vec<Pod>) -> Result<()> {
     lab.apply(&network(200, &["192.168.200.0/24"], &json!({"physical": [OUTSIDE[1]], "ovn": ["192.168.200.1"]})))
         .await?;
     ready(lab).await?;
-    let a = pods_of(lab, "v100", &["a1", "a2"]).await?;
-    let b = pods_of(lab, "v200", &["b1", "b2"]).await?;
-    let o = pods_of(lab, "overlay", &["o1", "o2"]).await?;
+    let a = pods_of(lab, "v100", &["a1", "a2", "a3"]).await?;
+    let b = pods_of(lab, "v200", &["b1", "b2", "b3"]).await?;
+    let o = pods_of(lab, "overlay", &["o1", "o2", "o3"]).await?;
     both_ways(&a)?;
     for (vlan, overlay) in [(&a[0], &o[0]), (&a[0], &o[1]), (&a[1], &o[0]), (&a[1], &o[1]), (&b[0], &o[1])] {
         for (ip, own) in vlan.addresses.iter().flat_map(|own| overlay.addresses.iter().map(move |ip| (ip, own))) {
@@ -152,7 +152,23 @@ async fn routed_by_ovn(lab: &Lab, a: Vec<Pod>, b: Vec<Pod>) -> Result<()> {
     silent(&a[0].place, b[1].addresses[0])?;
     silent(&b[0].place, a[1].addresses[0])?;
     a_service(lab, &a, &o).await?;
-    a_policy(lab, &a, &o).await
+    a_policy(lab, &a, &o).await?;
+    another_node_takes_over(lab, &a, &o)
+}
+
+/// The router's port moves when its node dies.
+fn another_node_takes_over(lab: &Lab, a: &[Pod], o: &[Pod]) -> Result<()> {
+    let of_port = ["ovn-nbctl", "lrp-get-gateway-chassis", "rtos-NET_v100"];
+    let text = lab.exec_node("central", &of_port)?;
+    let first = text.lines().next().unwrap_or_default();
+    let nodes = lab.layout().options.node_names();
+    let active = nodes.iter().position(|node| first.contains(node)).context("no node has the router's port")?;
+    lab.power_off(&nodes[active])?;
+    let [from, to] = [(active + 1) % 3, (active + 2) % 3];
+    wait_for("another node to have the router's port", LIMIT, || {
+        let to = SocketAddr::new(a[to].addresses[0], PORT);
+        matches!(ask(&o[from].place, Transport::Tcp, to), Ok(Answer::From { .. }))
+    })
 }
 
 async fn a_service(lab: &Lab, a: &[Pod], o: &[Pod]) -> Result<()> {
@@ -305,9 +321,13 @@ fn answers(from: &Place, to: &Pod, ip: IpAddr, port: u16, seen: &[IpAddr]) -> Re
     Ok(())
 }
 
-/// Counts what nodes send on their trunks, by tag.
-fn counters() -> String {
-    let rules = "vlan id 100 counter comment \"100\"; vlan id 200 counter comment \"200\"; ether type != vlan ip version 4 counter comment \"none\"";
+/// Counts what nodes send on their trunks: on a VLAN, and what has its addresses but not its tag.
+fn counters(vlan: u16) -> String {
+    let own = format!("ip saddr 192.168.{vlan}.0/24");
+    let rules = format!(
+        "vlan id {vlan} counter comment \"own\"; vlan id != {vlan} {own} counter comment \"astray\"; \
+         ether type != vlan {own} counter comment \"untagged\""
+    );
     let chain =
         |node: &str| format!("chain {node} {{ type filter hook ingress device \"{node}\" priority 0; {rules}; }}");
     format!("table netdev wire {{ {}; {}; }}", chain("node1"), chain("node2"))
