@@ -67,6 +67,8 @@ pub struct Settings {
     pub bridge: String,
     /// Name of the OVS bridge.
     pub ovs_bridge: String,
+    /// Services are served here; false where kube-proxy serves them.
+    pub services: bool,
     /// Seconds that STP waits in each state (`other_config:stp-forward-delay`), 4 to 30; `None` for its 15.
     pub forward_delay: Option<u8>,
 }
@@ -81,6 +83,7 @@ impl Default for Settings {
             attach: Attach::default(),
             bridge: "kbr0".into(),
             ovs_bridge: "obr0".into(),
+            services: true,
             forward_delay: None,
         }
     }

@@ -106,6 +106,10 @@ pub struct Settings {
     #[arg(long, env = "OVENBIRD_CLASSIC_OVS_BRIDGE", value_name = "NAME")]
     pub classic_ovs_bridge: Option<String>,
 
+    /// Of mode classic: serve Services by nftables; false where kube-proxy serves them [default: true].
+    #[arg(long, env = "OVENBIRD_CLASSIC_SERVICES", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub classic_services: Option<bool>,
+
     /// Of variants stp and rstp: seconds that a port waits in each state, 4 to 30 [default: 15].
     #[arg(long, env = "OVENBIRD_CLASSIC_FORWARD_DELAY", value_name = "SECONDS")]
     pub classic_forward_delay: Option<u8>,
@@ -348,7 +352,7 @@ impl Settings {
         merge! {
             Settings, self, under,
             kubeconfig node_name network_mode classic_variant classic_tunnel classic_key classic_mesh classic_attach classic_bridge
-            classic_ovs_bridge classic_forward_delay enable_network_policy acl_logging_rate_limit
+            classic_ovs_bridge classic_services classic_forward_delay enable_network_policy acl_logging_rate_limit
             ovs_address sb_address encap_type encap_ip mtu cluster_subnets k8s_service_cidrs bridge_mappings
             gateway_mode gateway_interface takeover_timeout state_dir gateway_nexthop gateway_vlanid gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet
             disable_snat non_masquerade_cidrs nodeport nodeport_addresses answer_external_addresses monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel

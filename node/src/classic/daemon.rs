@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::ports::Ports;
 use super::task::{Task, ports_folder};
-use super::{nodes, policy};
+use super::{nodes, policy, services};
 use crate::cluster::{NodeFact, annotate};
 use crate::config::Config;
 use crate::daemon::{announce, follow, out_of_patience, serve_http};
@@ -29,7 +29,7 @@ use crate::plug::{Parts, Plug};
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::Vswitch;
-use crate::{chassis, cluster, restore, sweep};
+use crate::{chassis, cluster, restore, service_cidrs, sweep};
 
 /// Runs the daemon.
 ///
@@ -42,7 +42,7 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
     let mtu = pod_mtu(&config, &settings, &net).await?;
     info!(node = config.node, mtu, ?settings, "starting");
 
-    let (readiness, metrics) = (Arc::new(Readiness::with(Part::Fabric)), Arc::new(Metrics::default()));
+    let (readiness, metrics) = (Arc::new(readiness(&settings)), Arc::new(Metrics::default()));
     let pods = Arc::new(PodBook::new(config.node.clone(), cluster::lookup(client.clone())));
     let vswitch = Vswitch::spawn(config.ovs.clone(), config.audit_interval);
     let node = follow(&client, &config, &pods, &vswitch, (settings.tunnel.as_str(), "--classic-tunnel"));
@@ -65,6 +65,15 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
     let server = Server::bind(ServerConfig { socket: config.cni_socket.clone(), deadline: config.cni_timeout })?;
     readiness.set(Part::Socket, true);
     let declared = CancellationToken::new();
+    let services = settings.services.then(|| services::Task {
+        config: config.clone(),
+        client: client.clone(),
+        net: net.clone(),
+        node: node.clone(),
+        host_changes: host_changes.clone(),
+        service_cidrs: service_cidrs::watch_all(client.clone(), &config),
+        readiness: readiness.clone(),
+    });
     let task = Task {
         config: config.clone(),
         settings,
@@ -84,6 +93,7 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
             async { serve_http(&config, shown, stop.clone()).await.context("serving metrics") },
             async { task.run().await.context("keeping bridges and tunnels") },
             async { policies.run().await.context("keeping policies") },
+            serve_services(services),
             async {
                 let run = tell_node(&config, &net, client.clone(), node, host_changes, mtu);
                 run.await.context("annotating the Node")
@@ -94,15 +104,7 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
                 sweep::run(&plug, &pods, &stop).await;
                 Ok(())
             },
-            async {
-                let mut state = vswitch.state();
-                loop {
-                    readiness.set(Part::Vswitch, state.borrow_and_update().synced);
-                    state.changed().await?;
-                }
-                #[expect(unreachable_code, reason = "names the type of the block")]
-                anyhow::Ok(())
-            },
+            follow_vswitch(&vswitch, &readiness),
             announce(&config, &readiness),
         )
     };
@@ -111,6 +113,27 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
         // After a stop the requests under way are answered first.
         served = server.serve(plug.clone(), stop.clone()) => served.context("serving CNI"),
         () = out_of_patience(&stop) => Ok(()),
+    }
+}
+
+fn readiness(settings: &Settings) -> Readiness {
+    let fabric = Readiness::with(Part::Fabric);
+    if settings.services { fabric.and(Part::Services) } else { fabric }
+}
+
+/// Serves Services, unless somebody else does.
+async fn serve_services(services: Option<services::Task<Linux>>) -> anyhow::Result<()> {
+    match services {
+        Some(services) => services.run().await.context("keeping Services"),
+        None => std::future::pending().await,
+    }
+}
+
+async fn follow_vswitch(vswitch: &Vswitch, readiness: &Readiness) -> anyhow::Result<()> {
+    let mut state = vswitch.state();
+    loop {
+        readiness.set(Part::Vswitch, state.borrow_and_update().synced);
+        state.changed().await?;
     }
 }
 

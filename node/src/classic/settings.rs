@@ -43,6 +43,7 @@ fn classic(s: &Settings) -> Result<Classic, SettingError> {
         attach: choose("classic-attach", s.classic_attach.as_deref(), &ways, "choose local, internal or veth")?,
         bridge: link("classic-bridge", s.classic_bridge.as_deref().unwrap_or("kbr0"))?,
         ovs_bridge: link("classic-ovs-bridge", s.classic_ovs_bridge.as_deref().unwrap_or("obr0"))?,
+        services: s.classic_services.unwrap_or(true),
         forward_delay: s.classic_forward_delay,
     };
     let vni = settings.tunnel != Tunnel::Gre;
