@@ -94,9 +94,7 @@ pub fn rows(world: &World) -> Result<Arc<[Row]>> {
     for family in [0, 1] {
         between_pods(world, family, &mut rows);
         with_hosts(world, family, &mut rows);
-        if world.has_services() {
-            through_services(world, family, &mut rows)?;
-        }
+        through_services(world, family, &mut rows)?;
     }
     learn_sources(world, &mut rows)?;
     Ok(rows.into())

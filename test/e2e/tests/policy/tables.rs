@@ -82,8 +82,7 @@ async fn hold_all(lab: &str, mode: Mode, chosen: impl Fn(usize) -> bool) -> Resu
     let Some(lab) = testing::lab(lab, options).await? else { return Ok(()) };
     let world = World::build(lab).await?;
     let rows = table::rows(&world)?;
-    let least = if world.has_services() { 600 } else { 570 };
-    ensure!(rows.len() >= least, "only {} rows", rows.len());
+    ensure!(rows.len() >= 600, "only {} rows", rows.len());
     let mut cases = named(&world)?;
     let names: BTreeSet<_> = cases.iter().map(|(name, _)| name.as_str()).collect();
     ensure!(names.len() >= 60 && names.len() == cases.len(), "{} names of {} policies", names.len(), cases.len());

@@ -122,11 +122,6 @@ impl World {
         Ok(())
     }
 
-    /// Services can be reached. What a classic network does not have yet stands here.
-    pub fn has_services(&self) -> bool {
-        self.lab.layout().options.mode != Mode::Classic
-    }
-
     /// A pod of that name.
     pub fn pod(&self, name: &str) -> Result<&End> {
         self.pods.iter().find(|end| end.name == name).with_context(|| format!("no pod {name}"))
