@@ -97,8 +97,9 @@ pub fn ask(place: &Place, protocol: Protocol, to: SocketAddr, limit: Duration) -
             Ok(Ok(Answer { who: who.to_owned(), seen: seen.parse().context("an address")? }))
         }
         Err(error) => match error.kind() {
-            // What ICMP says may come as any of these.
+            // What ICMP says may come as any of these; where the host's own nftables refuses a datagram, the call fails (EPERM).
             ErrorKind::ConnectionRefused
+            | ErrorKind::PermissionDenied
             | ErrorKind::ConnectionReset
             | ErrorKind::HostUnreachable
             | ErrorKind::NetworkUnreachable => Ok(Err(Silence::Refused)),

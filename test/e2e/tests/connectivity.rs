@@ -1,5 +1,6 @@
 //! Every kind of client asks every kind of Service by every door, in both families and protocols: who answers, and whom the
-//! answerer sees, is what `oracle` says. One row per combination, one lab for each gateway mode, none left out.
+//! answerer sees, is what `oracle` says. One row per combination, one lab for each gateway mode and for the classic
+//! network, none left out.
 //!
 //! One question at a time: many at once failed as when ovs-vswitchd 3.1.0 ends in its userspace conntrack; the cause was not looked up.
 
@@ -11,7 +12,7 @@ use anyhow::{Result, ensure};
 use ovenbird_e2e::oracle::{Client, Door, Endpoint, Expected, Node, Policy, Seen, Service, expect};
 use ovenbird_e2e::witness::{self, Answer, Protocol, Silence};
 use ovenbird_e2e::{LIMIT, pods};
-use ovenbird_lab::{Lab, Options, Place, testing};
+use ovenbird_lab::{Lab, Mode, Options, Place, testing};
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "connectivity";
@@ -87,9 +88,17 @@ async fn every_client_by_every_door_in_local_mode() -> Result<()> {
     all_rows("e2e-conn-local", &["--gateway-mode=local"]).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_client_by_every_door_in_the_classic_network() -> Result<()> {
+    all_rows_of("e2e-conn-classic", Options { nodes: 2, mode: Mode::Classic, ..Options::default() }).await
+}
+
 async fn all_rows(name: &str, node_args: &[&str]) -> Result<()> {
     let node_args = node_args.iter().map(|arg| (*arg).into()).collect();
-    let options = Options { nodes: 2, node_args, ..Options::default() };
+    all_rows_of(name, Options { nodes: 2, node_args, ..Options::default() }).await
+}
+
+async fn all_rows_of(name: &str, options: Options) -> Result<()> {
     let Some(lab) = testing::lab(name, options).await? else { return Ok(()) };
     let services = services();
     let world = World::build(lab, &services).await?;

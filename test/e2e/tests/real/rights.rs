@@ -56,7 +56,9 @@ async fn a_missing_right_is_named_and_is_all_that_is_missing() -> Result<()> {
     let of = |account: &'static str| {
         let (world, rights) = (&world, rights.iter().filter(move |right| right.account == account));
         async move {
-            for right in rights.filter(|right| !right.is_of_classic() && !right.is_of_networks()) {
+            for right in
+                rights.filter(|right| !right.is_of_classic() && !right.is_of_networks() && !right.is_of_condition())
+            {
                 world.without(right).await.with_context(|| format!("without {right:?}"))?;
             }
             anyhow::Ok(())
@@ -122,6 +124,11 @@ impl Right {
     /// It is about Networks and ProviderNetworks, for which there is no scenario here yet.
     fn is_of_networks(&self) -> bool {
         self.group == "ovenbird.io"
+    }
+
+    /// It is for an Open vSwitch that makes no tunnels, which this one cannot be made into while the node needs it.
+    fn is_of_condition(&self) -> bool {
+        self.account == "ovenbird-node" && self.resource == "nodes/status"
     }
 
     fn rule(&self) -> Value {
