@@ -36,11 +36,11 @@ const SUBNETS: &str = "k8s.ovn.org/node-subnets";
 const SCHEDULER: &str = "ovenbird.io/scheduler";
 const NETWORKS: &str = "k8s.ovn.org/pod-networks";
 const CIDRS: &str = "k8s.ovn.org/host-cidrs";
-/// How often a condition is looked at that nothing announces.
 /// How the addresses of pods begin.
 const POD_NETWORK: &str = "10.244";
 /// So many exceptions of a block that no one set holds what is left of it.
 const MANY: u32 = 2000;
+/// How often a condition is looked at that nothing announces.
 const PERIOD: Duration = Duration::from_millis(50);
 
 #[tokio::test(flavor = "multi_thread")]
