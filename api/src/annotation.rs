@@ -32,6 +32,9 @@ pub const L3_GATEWAY_CONFIG: &str = "k8s.ovn.org/l3-gateway-config";
 pub const POD_MTU: &str = "ovenbird.io/pod-mtu";
 /// Node: datapath of the node's integration bridge, `system` or `netdev`; written by the node.
 pub const DATAPATH_TYPE: &str = "ovenbird.io/datapath-type";
+/// Node: it is a VM on an OVN hypervisor, and this is the name of the VM's Logical_Switch_Port (see [`crate::nested`]); written by whoever made
+/// the VM.
+pub const PARENT_PORT: &str = "ovenbird.io/parent-port";
 /// Service: how connections are spread, `rr`, `wrr` or `sh`; written by the user.
 pub const SCHEDULER: &str = "ovenbird.io/scheduler";
 /// Pod: addresses, MAC, gateways and routes (see [`crate::PodNetwork`]); written by the master.

@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod mac;
 pub mod masquerade;
 pub mod name;
+pub mod nested;
 pub mod node;
 pub mod path;
 pub mod pod;

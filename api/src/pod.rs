@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `ip_address` and `gateway_ip` repeat the list when it has one entry; a text that has only them is read too. Entries of
-//! other networks are left alone. Must not: judge the addresses against the cluster (topology does).
+//! other networks are left alone. On a nested node there is a `tag` (see [`crate::nested`]). Must not: judge the addresses against the cluster (topology does).
 
 use std::net::IpAddr;
 
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::annotation::{At, POD_NETWORKS, PerNetwork};
+use crate::nested::POD_TAGS;
 use crate::{AnnotationError, Mac};
 
 /// A pod's attachment to the default network.
@@ -31,6 +32,8 @@ pub struct PodNetwork {
     pub routes: Vec<PodRoute>,
     /// MTU of the pod's interface, in bytes, where it is not the node's for pods: on a network that is not tunnelled.
     pub mtu: Option<u32>,
+    /// On a nested node: VLAN tag between VM and hypervisor, one of [`crate::nested::POD_TAGS`].
+    pub tag: Option<u16>,
 }
 
 /// A route inside the pod.
@@ -53,6 +56,7 @@ struct Raw<'a> {
     ip_address: Option<&'a RawValue>,
     gateway_ip: Option<&'a RawValue>,
     mtu: Option<&'a RawValue>,
+    tag: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -93,7 +97,8 @@ impl PodNetwork {
         let routes = raw.routes.map_or(Ok(Vec::new()), |raw| parse_routes(at.field("default.routes"), raw))?;
         let field = at.field("default.mtu");
         let mtu = raw.mtu.map(|raw| field.json(raw.get(), "a number of bytes")).transpose()?;
-        Ok(PodNetwork { addresses, mac, gateways, routes, mtu })
+        let tag = raw.tag.map(|raw| parse_tag(at.field("default.tag"), raw)).transpose()?;
+        Ok(PodNetwork { addresses, mac, gateways, routes, mtu, tag })
     }
 
     /// The annotation's text, for a pod that has no other networks.
@@ -102,6 +107,11 @@ impl PodNetwork {
         // Serialising strings and lists to memory has no failure; an empty text would be reported by every reader.
         serde_json::to_string(&written).unwrap_or_default()
     }
+}
+
+fn parse_tag(at: At, raw: &RawValue) -> Result<u16, AnnotationError> {
+    let tag = at.json(raw.get(), "a number from 2 to 4094")?;
+    if POD_TAGS.contains(&tag) { Ok(tag) } else { Err(at.error(format!("{tag} is not from 2 to 4094"))) }
 }
 
 fn parse_routes(at: At, raw: &RawValue) -> Result<Vec<PodRoute>, AnnotationError> {
@@ -141,6 +151,8 @@ struct WrittenNetwork {
     gateway_ip: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mtu: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag: Option<u16>,
     role: &'static str,
 }
 
@@ -165,6 +177,7 @@ impl From<&PodNetwork> for WrittenNetwork {
             ip_address: if let [one] = network.addresses[..] { Some(one.to_string()) } else { None },
             gateway_ip: if let [one] = network.gateways[..] { Some(one) } else { None },
             mtu: network.mtu,
+            tag: network.tag,
             role: "primary",
         }
     }
@@ -195,6 +208,7 @@ mod tests {
             gateways: vec![],
             routes: vec![PodRoute { dest: "fd01::/48".parse().unwrap(), next_hop: None }],
             mtu: Some(9000),
+            tag: Some(4094),
         };
         let text = network.format();
         assert!(!text.contains("ip_address\""), "{text}");
@@ -226,6 +240,9 @@ mod tests {
             (r#""nextHop":"10.129.0.1""#, r#""nextHop":"fd01::1""#, "default.routes.nextHop"),
             (r#""role""#, r#""mtu":"much","role""#, "default.mtu"),
             (r#"[{"dest""#, r#"[{"dst""#, "default.routes.dest"),
+            (r#""role""#, r#""tag":1,"role""#, "default.tag"),
+            (r#""role""#, r#""tag":4095,"role""#, "default.tag"),
+            (r#""role""#, r#""tag":"2","role""#, "default.tag"),
         ] {
             let text = V4.replacen(from, to, 1);
             let error = PodNetwork::parse(&text).expect_err(&text);

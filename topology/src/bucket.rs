@@ -120,6 +120,16 @@ impl Bucket {
         Bucket::named(20, node)
     }
 
+    /// The parent port of a node that is a VM.
+    pub fn parent(node: &str) -> Bucket {
+        Bucket::named(21, node)
+    }
+
+    /// The pods of a node that claim a tag.
+    pub fn tag(node: &str, tag: u16) -> Bucket {
+        Bucket::named(22, (node, tag))
+    }
+
     fn named(kind: u8, name: impl Hash) -> Bucket {
         let mut hasher = FxHasher::default();
         (kind, name).hash(&mut hasher);

@@ -4,6 +4,7 @@
 
 use ovenbird_reconcile::ownership::{self, DEFAULT_CONTROLLER};
 use ovenbird_reconcile::{Contribution, DesiredRow, Diagnostic, Output, Owner, RowId, Severity, Want, Zone, row_uuid};
+use ovenbird_schema::northbound::logical_switch_port;
 use ovsdb::{Atom, ColumnId, Datum, Str, TableDesc, Uuid};
 
 use crate::view::View;
@@ -78,6 +79,12 @@ impl<'a> RowBuilder<'a> {
         pairs.shrink_to_fit();
         self.row.columns.push((column, Want::Keys(pairs)));
         self
+    }
+
+    /// Of a row of Logical_Switch_Port: makes it a child of another, told apart by a tag.
+    pub fn child_of(self, parent: &Str, tag: u16) -> Self {
+        let row = self.exactly(logical_switch_port::parent_name(Some(parent.clone())));
+        row.exactly(logical_switch_port::tag_request(Some(i64::from(tag))))
     }
 
     /// Leaves the column to contributions.

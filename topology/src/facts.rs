@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ovenbird_api::service::parse_weight;
-use ovenbird_api::{AclLogging, AnnotationError, L3Gateway, Mac, PodNetwork, annotation, name, node};
+use ovenbird_api::{AclLogging, AnnotationError, L3Gateway, Mac, PodNetwork, annotation, name, nested, node};
 pub use ovenbird_api::{HostPort, Protocol, ProviderNetworkSpec, ProviderNetworkStatus};
 use ovsdb::Str;
 
@@ -75,6 +75,8 @@ pub struct NodeFact {
     pub labels: Labels,
     /// The node's bridge is of the userspace datapath: annotation `datapath-type`.
     pub userspace: bool,
+    /// Annotation `parent-port`: the node is a VM, and this is its port.
+    pub parent: Annotated<Box<Str>>,
 }
 
 /// A Pod.
@@ -115,6 +117,8 @@ pub struct PodAddresses {
     pub v6: Option<Ipv6Addr>,
     /// MAC.
     pub mac: Mac,
+    /// On a nested node: VLAN tag.
+    pub tag: Option<u16>,
 }
 
 /// A Namespace.
@@ -232,6 +236,9 @@ impl NodeFact {
                 .as_ref()
                 .and_then(|all| all.get(annotation::DATAPATH_TYPE))
                 .is_some_and(|t| t == "netdev"),
+            parent: annotated(meta, annotation::PARENT_PORT, |text| {
+                Ok(Box::new(nested::parse_parent_port(text)?.into()))
+            }),
         }
     }
 
@@ -335,7 +342,7 @@ impl PodAddresses {
 
 impl From<PodNetwork> for PodAddresses {
     fn from(network: PodNetwork) -> PodAddresses {
-        let mut addresses = PodAddresses { v4: None, v6: None, mac: network.mac };
+        let mut addresses = PodAddresses { v4: None, v6: None, mac: network.mac, tag: network.tag };
         for net in network.addresses {
             match net.addr() {
                 IpAddr::V4(v4) => addresses.v4 = Some(v4),

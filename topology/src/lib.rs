@@ -18,6 +18,7 @@ mod gateway;
 mod host_port;
 mod intern;
 pub mod kinds;
+mod nested;
 mod node;
 mod places;
 mod pod;

@@ -9,6 +9,7 @@
 
 use ipnet::IpNet;
 use ovenbird_api::annotation::{NODE_CHASSIS_ID, NODE_MGMT_PORT_MACS, NODE_SUBNETS};
+use ovenbird_api::nested::MANAGEMENT_TAG;
 use ovenbird_api::{Mac, address, name};
 use ovenbird_reconcile::{DesiredRow, Diagnostic, Output, Owner, Severity};
 use ovenbird_schema::northbound::{
@@ -22,6 +23,7 @@ use crate::config::is_v4;
 use crate::facts::{Annotated, NodeFact};
 use crate::gateway;
 use crate::kinds;
+use crate::nested;
 use crate::policy;
 use crate::view::View;
 
@@ -53,7 +55,7 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
         .exactly(lsp::addresses(["router"]))
         .keys(lsp::OPTIONS, [("router-port", Some(name::router_to_switch(&node.name).into()))])
         .build();
-    let management = management_row(view, owner, node, &subnets.usable);
+    let management = management_row(view, owner, node, &subnets.usable, &mut output.diagnostics);
 
     let member_of_switch = |row: &DesiredRow| contribution(&ls::TABLE, switch.id.uuid(), ls::PORTS, row.id.uuid());
     output.contributions = vec![
@@ -145,14 +147,23 @@ fn pin_row(view: &View<'_>, owner: &Owner, node: &NodeFact, chassis: &str) -> De
         .build()
 }
 
-/// The host's port.
-fn management_row(view: &View<'_>, owner: &Owner, node: &NodeFact, subnets: &[IpNet]) -> DesiredRow {
+/// The host's port. In a VM it is a child of the VM's; without a parent nobody binds it.
+fn management_row(
+    view: &View<'_>,
+    owner: &Owner,
+    node: &NodeFact,
+    subnets: &[IpNet],
+    diagnostics: &mut Vec<Diagnostic>,
+) -> DesiredRow {
     let mut addresses = management_mac(node, subnets).map(|mac| mac.to_string()).unwrap_or_default();
     for ip in subnets.iter().filter_map(|s| address::management(*s)) {
         addresses.push_str(&format!(" {ip}"));
     }
-    RowBuilder::new(view, &lsp::TABLE, owner, "management", lsp::EXTERNAL_IDS, &[])
+    let row = RowBuilder::new(view, &lsp::TABLE, owner, "management", lsp::EXTERNAL_IDS, &[])
         .exactly(lsp::name(name::management_port(&node.name)))
-        .exactly(lsp::addresses([addresses]))
-        .build()
+        .exactly(lsp::addresses([addresses]));
+    match nested::parent_of_node(view, node, diagnostics) {
+        Some(parent) => row.child_of(parent, MANAGEMENT_TAG).build(),
+        None => row.build(),
+    }
 }

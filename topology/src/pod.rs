@@ -17,7 +17,7 @@ use ovsdb::{Atom, Str};
 use crate::build::{RowBuilder, complaint, contribution, refused};
 use crate::facts::{PodAddresses, PodFact};
 use crate::view::View;
-use crate::{host_port, node, policy, underlay};
+use crate::{host_port, nested, node, policy, underlay};
 
 /// A pod's rows.
 pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
@@ -27,7 +27,11 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
         Ok(None) => return Output::default(),
         Err(refused) => return *refused,
     };
-    let port = port_row(view, owner, pod, node, addresses);
+    let child = match nested::child(view, pod, node, addresses) {
+        Ok(child) => child,
+        Err(refused) => return *refused,
+    };
+    let port = port_row(view, owner, pod, (node, child), addresses);
     let id = port.id.uuid();
     let switch = pod.on.as_ref().map_or_else(|| node::switch(node), |network| underlay::switch(network));
     let member = contribution(&ls::TABLE, switch, ls::PORTS, id);
@@ -79,7 +83,13 @@ pub(crate) fn place<'a>(view: &View<'_>, pod: &'a PodFact) -> Result<Option<(&'a
     Ok(Some((node, addresses)))
 }
 
-fn port_row(view: &View<'_>, owner: &Owner, pod: &PodFact, node: &Str, addresses: &PodAddresses) -> DesiredRow {
+fn port_row(
+    view: &View<'_>,
+    owner: &Owner,
+    pod: &PodFact,
+    (node, child): (&Str, Option<(&Str, u16)>),
+    addresses: &PodAddresses,
+) -> DesiredRow {
     let mut text = addresses.mac.to_string();
     for ip in addresses.iter() {
         // Writing to a String cannot fail.
@@ -88,7 +98,7 @@ fn port_row(view: &View<'_>, owner: &Owner, pod: &PodFact, node: &Str, addresses
     let text: Str = text.into();
     let namespace = Atom::String(view.text(pod.namespace()));
     let extra = [("namespace", namespace), ("pod", Atom::String(view.text("true")))];
-    RowBuilder::new(view, &lsp::TABLE, owner, "", lsp::EXTERNAL_IDS, &extra)
+    let row = RowBuilder::new(view, &lsp::TABLE, owner, "", lsp::EXTERNAL_IDS, &extra)
         .exactly(lsp::name(name::lsp_name(pod.namespace(), pod.name())))
         .exactly(lsp::addresses([text.clone()]))
         .exactly(lsp::port_security([text]))
@@ -97,8 +107,11 @@ fn port_row(view: &View<'_>, owner: &Owner, pod: &PodFact, node: &Str, addresses
             // Only a manifest that no API server has seen is without UID.
             [
                 ("iface-id-ver", (!pod.uid.is_empty()).then(|| pod.uid.clone().into())),
-                ("requested-chassis", Some(node.clone().into())),
+                ("requested-chassis", child.is_none().then(|| node.clone().into())),
             ],
-        )
-        .build()
+        );
+    match child {
+        Some((parent, tag)) => row.child_of(parent, tag).build(),
+        None => row.build(),
+    }
 }

@@ -22,6 +22,7 @@ use crate::facts::{
     NetworkPolicyFact, NodeFact, PodAddresses, PodFact, ProviderNetworkFact, ServiceCidrFact, ServiceFact, ServicePort,
 };
 use crate::gateway::{self, GatewayError, Host};
+use crate::nested::{self, Parent, Tags};
 use crate::places::{Common, Place};
 use crate::policies::Policies;
 use crate::selection::{LabelSelector, Selections};
@@ -57,9 +58,12 @@ pub(crate) struct Snapshot {
     hosts: FxHashMap<Str, Host>,
     /// By node: its chassis.
     chassis: FxHashMap<Str, Str>,
+    /// By node that is a VM: its port.
+    parents: FxHashMap<Str, Parent>,
+    tags: Tags,
     places: Vec<Place>,
     common: Common,
-    /// `subnets` and `gateways` do not yet follow from `nodes`.
+    /// `subnets`, `parents` and `gateways` do not yet follow from `nodes`.
     unsettled: bool,
     /// What has effect of `networks` does not yet follow from their facts.
     unjudged: bool,
@@ -209,6 +213,16 @@ impl Snapshot {
         self.hosts.get(node).map_or(&[], |host| &host.ways_out)
     }
 
+    /// What became of the parent port of a node that is a VM.
+    pub fn parent(&self, node: &str) -> Option<&Parent> {
+        self.parents.get(node)
+    }
+
+    /// Which pods claim which tags.
+    pub fn tags(&self) -> &Tags {
+        &self.tags
+    }
+
     /// Owners that there are, sorted.
     pub fn owners(&self) -> Vec<Owner> {
         let mut owners = vec![kinds::cluster()];
@@ -261,6 +275,8 @@ impl Snapshot {
         if std::mem::take(&mut self.unsettled) {
             let subnets = judge_subnets(config, self.nodes.values());
             buckets.extend(replace(&mut self.subnets, subnets).iter().map(|n| Bucket::subnets(n)));
+            let parents = nested::judge(self.nodes.values());
+            buckets.extend(replace(&mut self.parents, parents).iter().map(|n| Bucket::parent(n)));
             let gateways = gateway::judge(config, self.nodes.values());
             buckets.extend(replace(&mut self.gateways, gateways).iter().map(|n| Bucket::gateway(n)));
         }
@@ -295,7 +311,7 @@ impl Snapshot {
         if self.nodes.get(&name) == node.as_ref() {
             return Touched::default();
         }
-        let claim = |n: &NodeFact| (n.created, n.subnets.clone(), n.id.clone(), n.gateway.clone());
+        let claim = |n: &NodeFact| (n.created, n.subnets.clone(), n.id.clone(), n.gateway.clone(), n.parent.clone());
         self.unsettled |= self.nodes.get(&name).map(claim) != node.as_ref().map(claim);
         self.displaced = true;
         let owners = vec![Owner::new(kinds::NODE, name.clone())];
@@ -428,6 +444,7 @@ impl Snapshot {
     }
 
     fn claim(&mut self, pod: &PodFact, buckets: &mut Vec<Bucket>) {
+        buckets.extend(self.tags.claim(pod).map(|(node, tag)| Bucket::tag(node, tag)));
         if let Some(node) = pod.attached_to().filter(|_| !pod.host_ports.is_empty()) {
             buckets.extend(pod.host_ports.iter().map(|wanted| Bucket::host_port(node, wanted)));
             self.host_ports.entry(node.clone()).or_default().insert(pod.key.clone());
@@ -444,6 +461,7 @@ impl Snapshot {
     }
 
     fn unclaim(&mut self, pod: &PodFact, buckets: &mut Vec<Bucket>) {
+        buckets.extend(self.tags.unclaim(pod).map(|(node, tag)| Bucket::tag(node, tag)));
         if let Some(node) = pod.attached_to().filter(|_| !pod.host_ports.is_empty()) {
             buckets.extend(pod.host_ports.iter().map(|wanted| Bucket::host_port(node, wanted)));
             if let Some(keys) = self.host_ports.get_mut(node) {

@@ -17,6 +17,7 @@ use crate::facts::{
     NodeFact, PodFact, Protocol, ProviderNetworkFact, ServiceCidrFact, ServiceFact, ServicePort,
 };
 use crate::gateway::GatewayError;
+use crate::nested::Parent;
 use crate::places::{Common, Place};
 use crate::policies::Policies;
 use crate::selection::{LabelSelector, Selected, Selection};
@@ -266,6 +267,18 @@ impl<'a> View<'a> {
     pub fn host_port_holder(&self, node: &str, wanted: &HostPort) -> Option<&'a Str> {
         self.read(Bucket::host_port(node, wanted));
         self.snapshot.host_port_holder(node, wanted)
+    }
+
+    /// What became of the parent port of a node that is a VM; `None` for one that is none.
+    pub(crate) fn parent(&self, node: &str) -> Option<&'a Parent> {
+        self.read(Bucket::parent(node));
+        self.snapshot.parent(node)
+    }
+
+    /// Key of the pod that has a tag of a node: the oldest that claims it.
+    pub(crate) fn tag_holder(&self, node: &str, tag: u16) -> Option<&'a Str> {
+        self.read(Bucket::tag(node, tag));
+        self.snapshot.tags().holder(node, tag)
     }
 
     /// The buckets read, sorted.

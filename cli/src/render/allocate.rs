@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use ovenbird_topology::allocate::{AddressPool, NodeIds, NodeSubnets, attachment};
+use ovenbird_topology::allocate::{AddressPool, NodeIds, NodeSubnets, TagPool, attachment};
 use ovenbird_topology::facts::Labels;
 use ovenbird_topology::underlay::{self, Networks, scope};
 use ovenbird_topology::{Config, Fact, NodeFact, PodAddresses, PodFact};
@@ -38,7 +38,11 @@ pub fn fill(config: &Config, mut facts: Vec<Fact>) -> (Vec<Fact>, Vec<String>) {
         }
     }
     let mut pools: BTreeMap<Str, AddressPool> = BTreeMap::new();
+    let mut tags: BTreeMap<Str, TagPool> = BTreeMap::new();
     for node in nodes {
+        if node.parent.is_some() {
+            tags.insert(node.name.clone(), TagPool::default());
+        }
         if node.subnets.is_none() {
             match subnets.allocate(&node.name, &node.pod_cidrs) {
                 Ok(allocated) => node.subnets = Some(Ok(allocated)),
@@ -60,6 +64,8 @@ pub fn fill(config: &Config, mut facts: Vec<Fact>) -> (Vec<Fact>, Vec<String>) {
         let home = pod.on.as_ref().map(|network| scope(network).into()).or_else(|| pod.node.clone());
         if let (Some(pool), Some(Ok(annotated))) = (home.and_then(|home| pools.get_mut(&home)), &pod.network) {
             let _ = pool.reserve(&pod.key, annotated.iter());
+            let tags = pod.node.as_ref().and_then(|n| tags.get_mut(n));
+            let _ = tags.zip(annotated.tag).map(|(tags, tag)| tags.reserve(&pod.key, tag));
         }
     }
     for pod in facts.iter_mut().filter_map(as_attached_pod).filter(|pod| pod.network.is_none()) {
@@ -75,13 +81,25 @@ pub fn fill(config: &Config, mut facts: Vec<Fact>) -> (Vec<Fact>, Vec<String>) {
                         None => attachment(config, &subnets, &addresses),
                     };
                     pod.on = network.map(|network| network.name.clone());
-                    pod.network = attached.map(|network| Ok(PodAddresses::from(network)));
+                    let tag = tag(&mut tags, pod, &mut problems);
+                    pod.network = attached.map(|network| Ok(PodAddresses { tag, ..PodAddresses::from(network) }));
                 }
                 Err(error) => problems.push(error.to_string()),
             },
         }
     }
     (facts, problems)
+}
+
+/// The tag of a pod on a node that is a VM.
+fn tag(tags: &mut BTreeMap<Str, TagPool>, pod: &PodFact, problems: &mut Vec<String>) -> Option<u16> {
+    match tags.get_mut(pod.node.as_ref()?)?.allocate(&pod.key) {
+        Ok(tag) => Some(tag),
+        Err(error) => {
+            problems.push(error.to_string());
+            None
+        }
+    }
 }
 
 /// All Networks, and the labels of all namespaces.

@@ -1,4 +1,4 @@
-//! Chooses node subnets, node ids and pod addresses, and has them written to Kubernetes.
+//! Chooses node subnets, node ids, pod addresses and tags, and has them written to Kubernetes.
 //!
 //! ```text
 //! watch --Told<Fact>--> [Allocator] --facts--> engine
@@ -18,6 +18,7 @@
 mod network;
 mod node;
 mod pod;
+mod tag;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +37,7 @@ use crate::event::Subject;
 use crate::status;
 use node::Node;
 use pod::Pod;
+use tag::Tags;
 
 /// What is to be done after an input.
 #[derive(Debug, Default)]
@@ -86,6 +88,7 @@ pub struct Allocator {
     /// Labels of namespaces.
     namespaces: FxHashMap<Str, Labels>,
     /// The homes of pods: nodes, and Networks (see `network`).
+    tags: Tags,
     nodes: FxHashMap<Str, Node>,
     /// Pods that must have a port.
     pods: FxHashMap<Str, Box<Pod>>,
@@ -106,6 +109,7 @@ impl Allocator {
             ids: NodeIds::default(),
             networks: Networks::default(),
             namespaces: FxHashMap::default(),
+            tags: Tags::default(),
             nodes: FxHashMap::default(),
             pods: FxHashMap::default(),
             refused: FxHashSet::default(),
@@ -160,7 +164,7 @@ impl Allocator {
     pub fn delete(&mut self, key: &FactKey, fx: &mut Effects) {
         match key {
             FactKey::Node(name) => self.delete_node(name, fx),
-            FactKey::Pod(key) => self.forget_pod(key, fx),
+            FactKey::Pod(key) => self.delete_pod(key, fx),
             FactKey::Network(name) => self.delete_network(name, fx),
             FactKey::ProviderNetwork(name) => {
                 self.networks.set_provider(name, None);

@@ -29,13 +29,15 @@ pub(super) fn told(
     networks: &Networks,
     (home, subnets): (&str, &[ipnet::IpNet]),
     addresses: &[std::net::IpAddr],
+    tag: Option<u16>,
 ) -> Option<(PodNetwork, Vec<(&'static str, String)>)> {
     let Some(name) = network_of(home) else {
-        let network = attachment(config, subnets, addresses)?;
+        let network = PodNetwork { tag, ..attachment(config, subnets, addresses)? };
         let text = network.format();
         return Some((network, vec![(POD_NETWORKS, text)]));
     };
     let network = underlay::attachment(config, networks, networks.usable(name)?, addresses)?;
+    let network = PodNetwork { tag, ..network };
     let text = network.format();
     Some((network, vec![(POD_NETWORKS, text), (NETWORK, name.to_owned())]))
 }

@@ -92,6 +92,7 @@ impl Allocator {
             node.write = Write::Idle;
         }
         let name = fact.name.clone();
+        self.tags.node(&fact);
         fx.facts.push(Fact::Node(fact));
         if self.settled && !same {
             self.place_node(&name, fx);
@@ -120,6 +121,7 @@ impl Allocator {
         }
         self.subnets.release(name);
         self.ids.release(name);
+        self.tags.delete_node(name);
         self.refused.remove(name);
         self.reconsider(fx);
     }

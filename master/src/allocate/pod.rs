@@ -1,4 +1,4 @@
-//! Pods: addresses.
+//! Pods: addresses, and on nodes that are VMs tags.
 
 use ovenbird_api::annotation::POD_NETWORKS;
 use ovenbird_topology::allocate::AddressError;
@@ -93,6 +93,9 @@ impl Allocator {
     /// A pod is there, new or changed.
     pub fn upsert_pod(&mut self, told: Told<PodFact>, fx: &mut Effects) {
         let Told { fact, guard } = told;
+        if let Some(node) = self.tags.pod(&fact) {
+            self.tag_freed(&node, &fact.key, fx);
+        }
         let Some(node) = fact.attached_to().cloned() else {
             self.forget_pod(&fact.key, fx);
             return fx.facts.push(Fact::Pod(fact));
@@ -171,7 +174,27 @@ impl Allocator {
         pod
     }
 
-    /// The pod needs no port any more: what it had is free at once.
+    /// The pod is gone, and with it its port in a VM: its tag, too, is free.
+    pub(super) fn delete_pod(&mut self, key: &str, fx: &mut Effects) {
+        let freed = self.tags.release(key);
+        self.forget_pod(key, fx);
+        if let Some(node) = freed {
+            self.tag_freed(&node, key, fx);
+        }
+    }
+
+    /// A tag of a node is free: its pods wait at home, be that the node or a Network.
+    fn tag_freed(&mut self, node: &Str, freed: &str, fx: &mut Effects) {
+        let waits = |key: &Str| self.pods.get(key).is_some_and(|pod| pod.node == *node);
+        let homes = self.nodes.iter().filter(|(_, home)| home.blocked.iter().any(waits));
+        let mut homes: Vec<Str> = homes.map(|(name, _)| name.clone()).collect();
+        homes.sort_unstable();
+        for home in homes {
+            self.unblock(&home, freed, fx);
+        }
+    }
+
+    /// The pod needs no port any more: its addresses are free at once.
     pub(super) fn forget_pod(&mut self, key: &str, fx: &mut Effects) {
         if !self.pods.contains_key(key) {
             return;
@@ -213,21 +236,28 @@ impl Allocator {
         let Some(node) = self.nodes.get_mut(&pod.home) else { return };
         if let (true, Some(addresses), Some(pool)) = (held, addresses, &mut node.pool) {
             pool.release(addresses.iter());
-            let mut blocked = std::mem::take(&mut node.blocked).into_iter();
-            for next in blocked.by_ref() {
-                if *next == *key {
-                    continue;
-                }
-                self.hold(&next, fx);
-                let full = self.choose(&next, fx);
-                self.show(&next, fx);
-                if full {
-                    break;
-                }
+            let home = pod.home.clone();
+            self.unblock(&home, key, fx);
+        }
+    }
+
+    /// Something of a home is free: whoever waited for it takes it, but for the pod `freed` that had it.
+    fn unblock(&mut self, name: &Str, freed: &str, fx: &mut Effects) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let mut blocked = std::mem::take(&mut node.blocked).into_iter();
+        for next in blocked.by_ref() {
+            if *next == *freed {
+                continue;
             }
-            if let Some(node) = self.pods.get(key).and_then(|pod| self.nodes.get_mut(&pod.home)) {
-                node.blocked.extend(blocked);
+            self.hold(&next, fx);
+            let full = self.choose(&next, fx);
+            self.show(&next, fx);
+            if full {
+                break;
             }
+        }
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.blocked.extend(blocked);
         }
     }
 
@@ -236,12 +266,18 @@ impl Allocator {
         let Some(pod) = self.pods.get_mut(key) else { return };
         let Some(node) = self.nodes.get_mut(&pod.home) else { return };
         let (Some(addresses), Some(pool), false) = (pod.addresses, &mut node.pool, pod.held) else { return };
-        match pool.reserve(key, addresses.iter()) {
+        let reserved = match addresses.tag.map_or(Ok(()), |tag| self.tags.reserve(key, &pod.uid, &pod.node, tag)) {
+            Ok(()) => pool
+                .reserve(key, addresses.iter())
+                .map_err(|e| (matches!(e, AddressError::Taken { .. }), e.to_string())),
+            Err(error) => Err((true, error.to_string())),
+        };
+        match reserved {
             Ok(()) => {
                 pod.held = true;
                 self.complain(key, None, fx);
             }
-            Err(error) => match &mut pod.work {
+            Err((may_be_freed, error)) => match &mut pod.work {
                 // Ours to choose again.
                 Some(work) => {
                     work.stage = Stage::Waiting;
@@ -249,10 +285,10 @@ impl Allocator {
                 }
                 // Annotated; the engine complains of it.
                 None => {
-                    if matches!(error, AddressError::Taken { .. }) {
+                    if may_be_freed {
                         node.blocked.push(key.clone());
                     }
-                    pod.problem = Some(error.to_string().into());
+                    pod.problem = Some(error.into());
                 }
             },
         }
@@ -284,9 +320,20 @@ impl Allocator {
                 return true;
             }
         };
+        let tag = match self.tags.allocate(key, &pod.uid, &pod.node) {
+            Ok(tag) => tag,
+            Err(error) => {
+                pool.release(chosen);
+                node.blocked.push(key.clone());
+                self.complain(key, Some(("NoFreeTag", error.to_string())), fx);
+                return false;
+            }
+        };
         // A pool without subnets gives no address, so there always is an attachment.
         let place = (&*pod.home, node.subnets());
-        let Some((network, annotations)) = told(&self.config, &self.networks, place, &chosen) else { return false };
+        let Some((network, annotations)) = told(&self.config, &self.networks, place, &chosen, tag) else {
+            return false;
+        };
         pod.addresses = Some(network.into());
         pod.held = true;
         work.stage = Stage::Sent(work.guard.version.clone());
@@ -351,13 +398,15 @@ impl Allocator {
         let Some(node) = self.nodes.get(&pod.home) else { return };
         let addresses: Vec<_> = pod.addresses.iter().flat_map(PodAddresses::iter).collect();
         let place = (&*pod.home, node.subnets());
-        let Some((_, annotations)) = told(&self.config, &self.networks, place, &addresses) else { return };
+        let tag = pod.addresses.and_then(|addresses| addresses.tag);
+        let Some((_, annotations)) = told(&self.config, &self.networks, place, &addresses, tag) else { return };
         work.stage = Stage::Sent(work.guard.version.clone());
         fx.requests.push(Request { target: Target::Pod(key.clone()), guard: work.guard.clone(), annotations });
         self.show(key, fx);
     }
 
     fn take_back(&mut self, key: &str, fx: &mut Effects) {
+        self.tags.release(key);
         self.release(key, fx);
         if let Some(work) = self.pods.get_mut(key).and_then(|p| p.work.as_mut()) {
             work.stage = Stage::Waiting;

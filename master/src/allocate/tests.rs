@@ -7,18 +7,31 @@ use super::*;
 use crate::annotate::Outcome;
 use crate::object::{Guard, Told};
 
+mod tags;
+
 /// An allocator, and what it asked for.
 struct World {
     allocator: Allocator,
     fx: Effects,
     version: u32,
+    /// What the next facts say: of nodes the parent port, of pods tag and UID.
+    parent: Option<Str>,
+    tag: Option<u16>,
+    uid: Str,
 }
 
 impl World {
     /// Settled and active, with the nodes `n1`, `n2`, ... that have the subnets given.
     fn new(cluster: &str, nodes: &[&str]) -> World {
         let config = Config::parse(cluster, "", DEFAULT_JOIN_SUBNETS, DEFAULT_MTU).expect("valid");
-        let mut world = World { allocator: Allocator::new(config), fx: Effects::default(), version: 0 };
+        let mut world = World {
+            allocator: Allocator::new(config),
+            fx: Effects::default(),
+            version: 0,
+            parent: None,
+            tag: None,
+            uid: "u".into(),
+        };
         for (i, subnet) in nodes.iter().enumerate() {
             world.node(&format!("n{}", i + 1), Some((subnet, i as u16 + 2)));
         }
@@ -46,6 +59,7 @@ impl World {
             pod_mtu: None,
             labels: Box::default(),
             userspace: false,
+            parent: self.parent.clone().map(|port| Ok(Box::new(port))),
         };
         let guard = self.guard();
         self.allocator.upsert_node(Told { fact, guard }, &mut self.fx);
@@ -56,13 +70,14 @@ impl World {
     }
 
     fn told(&mut self, name: &str, node: &str, has: Option<&str>, finished: bool) {
+        let tag = self.tag;
         let addresses = |ip: &str| {
             let v4: std::net::Ipv4Addr = ip.parse().expect("address");
-            PodAddresses { v4: Some(v4), v6: None, mac: ovenbird_api::Mac::of(v4.into()) }
+            PodAddresses { v4: Some(v4), v6: None, mac: ovenbird_api::Mac::of(v4.into()), tag }
         };
         let fact = PodFact {
             key: format!("ns/{name}").into(),
-            uid: "u".into(),
+            uid: self.uid.clone(),
             node: Some(node.into()),
             network: has.map(|ip| Ok(addresses(ip))),
             on: None,
@@ -132,7 +147,7 @@ impl World {
 #[test]
 fn nothing_is_chosen_before_the_lists_are_complete_and_we_lead() {
     let config = Config::parse("10.1.0.0/16/24", "", DEFAULT_JOIN_SUBNETS, DEFAULT_MTU).expect("valid");
-    let mut world = World { allocator: Allocator::new(config), fx: Effects::default(), version: 0 };
+    let mut world = World { allocator: Allocator::new(config), ..World::new("10.1.0.0/16/24", &[]) };
     world.pod("new", "n1", None);
     world.pod("old", "n1", Some("10.1.0.3"));
     world.node("n1", Some(("10.1.0.0/24", 2)));

@@ -1,17 +1,19 @@
 //! Choices: which subnet and id a node gets, which addresses a pod gets. Pure; the master writes them to annotations, and
 //! `ovenbird render` makes them up for manifests that carry none.
 //!
-//! Order of use: first `reserve` what annotations say, then `allocate` the rest; the lowest free value is chosen, so equal
-//! inputs in equal order give equal choices. Errors name the object and the next step. Must not: remember across restarts
+//! Order of use: first `reserve` what annotations say, then `allocate` the rest; the lowest free value is chosen (but of tags,
+//! see `tags`), so equal inputs in equal order give equal choices. Errors name the object and the next step. Must not: remember across restarts
 //! (the truth is in Kubernetes), quarantine what is released.
 
 mod addresses;
 mod ids;
 mod subnets;
+mod tags;
 
 pub use addresses::{AddressError, AddressPool};
 pub use ids::{IdError, NodeIds};
 pub use subnets::{NodeSubnets, SubnetError};
+pub use tags::{TagError, TagPool};
 
 use std::net::IpAddr;
 
@@ -39,5 +41,6 @@ pub fn attachment(config: &Config, subnets: &[IpNet], addresses: &[IpAddr]) -> O
         routes: destinations.filter_map(route).collect(),
         gateways,
         mtu: None,
+        tag: None,
     })
 }

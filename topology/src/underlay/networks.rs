@@ -236,6 +236,7 @@ pub fn attachment(
         addresses: addresses.iter().filter_map(on_subnet).collect(),
         gateways: families.filter_map(|v4| physical(v4).or(router(v4))).collect(),
         routes: destinations.filter_map(route).collect(),
+        tag: None,
         mtu: networks.mtu(config, network),
     })
 }
