@@ -22,7 +22,8 @@ use crate::net::linux::Linux;
 use crate::net::{NetOps, causes};
 
 /// Tables of nftables beside the gateway's.
-const TABLES: [&str; 3] = ["inet ovenbird-classic", "inet ovenbird-services", "inet ovenbird-policy"];
+const TABLES: [&str; 4] =
+    ["inet ovenbird-classic", "inet ovenbird-services", "inet ovenbird-policy", "bridge ovenbird-ports"];
 /// What we set for ovn-controller. `system-id` and `hostname` are the host's.
 const SETTINGS: [&str; 6] = [
     "ovn-encap-ip",

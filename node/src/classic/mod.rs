@@ -11,6 +11,7 @@
 
 mod conntrack;
 pub mod daemon;
+pub mod guard;
 pub mod nodes;
 pub mod policy;
 pub mod ports;

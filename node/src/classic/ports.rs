@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use super::guard::Guard;
 use super::policy::Covered;
 use crate::cable::Cable;
 use crate::net::{NetError, NetOps, causes};
@@ -28,6 +29,7 @@ pub struct Ports<N> {
     vswitch: Vswitch,
     bridge: String,
     folder: PathBuf,
+    guard: Guard,
     /// The bridge stands.
     stands: watch::Sender<bool>,
     /// Pods to which their policies apply already.
@@ -53,6 +55,7 @@ impl<N: NetOps> Ports<N> {
             net,
             vswitch,
             bridge: bridge.to_owned(),
+            guard: Guard::new(&read_ports(&folder)),
             folder,
             stands: watch::Sender::new(false),
             covered,
@@ -62,8 +65,11 @@ impl<N: NetOps> Ports<N> {
 
     /// The bridge stands; where it may be a new one its ports are plugged in again, each as soon as it is covered.
     pub fn stand(self: &Arc<Self>, new: bool) {
+        if new {
+            self.guard.suspect();
+        }
         let mut joining = JoinSet::new();
-        for port in new.then(|| self.read()).into_iter().flatten() {
+        for port in new.then(|| read_ports(&self.folder)).into_iter().flatten() {
             let own = self.clone();
             joining.spawn(async move {
                 match own.join(&port).await {
@@ -90,6 +96,7 @@ impl<N: NetOps> Ports<N> {
     /// Makes a pod's link a port, which lets out what came in. True when it was none.
     async fn plug(&self, port: &PodPort) -> Result<bool, NetError> {
         let link = PodPort::host_name(&port.attachment);
+        self.guard.admit(port).await.map_err(|e| NetError::Guard(link.clone(), e))?;
         let new = self.net.join(&link, &self.bridge).await?;
         self.net.reflect(&link).await?;
         Ok(new)
@@ -98,19 +105,19 @@ impl<N: NetOps> Ports<N> {
     fn file(&self, attachment: &Attachment) -> PathBuf {
         self.folder.join(format!("{}.json", PodPort::host_name(attachment)))
     }
+}
 
-    fn read(&self) -> Vec<PodPort> {
-        let files = match std::fs::read_dir(&self.folder) {
-            Ok(files) => files,
-            Err(e) => {
-                warn!("reading {}: {e}", self.folder.display());
-                return Vec::new();
-            }
-        };
-        let paths =
-            files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "json"));
-        paths.filter_map(|path| read_port(&path)).collect()
-    }
+/// The ports that an earlier daemon declared.
+fn read_ports(folder: &Path) -> Vec<PodPort> {
+    let files = match std::fs::read_dir(folder) {
+        Ok(files) => files,
+        Err(e) => {
+            warn!("reading {}: {e}", folder.display());
+            return Vec::new();
+        }
+    };
+    let paths = files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "json"));
+    paths.filter_map(|path| read_port(&path)).collect()
 }
 
 fn read_port(path: &Path) -> Option<PodPort> {
@@ -134,7 +141,7 @@ fn write_port(path: &Path, port: &PodPort) -> std::io::Result<()> {
 
 impl<N: NetOps> Cable for Ports<N> {
     async fn ports(&self) -> Result<Vec<PodPort>, CniError> {
-        Ok(self.read())
+        Ok(read_ports(&self.folder))
     }
 
     async fn until_ready(&self) -> Result<bool, CniError> {
@@ -156,6 +163,7 @@ impl<N: NetOps> Cable for Ports<N> {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => warn!("removing {}: {e}", file.display()),
             _ => {}
         }
+        self.guard.forget(&PodPort::host_name(attachment));
         std::future::ready(())
     }
 

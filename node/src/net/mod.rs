@@ -184,6 +184,9 @@ pub enum NetError {
     /// The name of a bridge is another's.
     #[error("interface {0} is no bridge; rename it, or choose another name for the bridge")]
     NoBridge(String),
+    /// Whose packets a port may send.
+    #[error("letting {0} speak")]
+    Guard(String, #[source] crate::nft::NftError),
     /// A link that should not be there.
     #[error("the sandbox {netns} already has an interface {ifname} that is not ours")]
     Taken {

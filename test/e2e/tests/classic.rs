@@ -45,6 +45,7 @@ async fn flows_of_four_nodes() -> Result<()> {
     let streams = streams(&lab, "node1", "node2").await?;
     let streams: Vec<&Pulse> = streams.iter().collect();
     a_subnet_of_nobody_drops(&lab)?;
+    nobody_speaks_for_another(&lab)?;
     a_daemon_restarts(&lab, &streams)?;
     a_node_goes_and_comes(&lab, &streams).await?;
     a_capability_is_missing(&lab, "node3").await?;
@@ -245,6 +246,23 @@ fn a_subnet_of_nobody_drops(lab: &Lab) -> Result<()> {
     };
     ensure!(dropped("node1")?, "somebody answers for a subnet that no node has");
     Ok(())
+}
+
+/// A pod that takes another address is silent by it.
+fn nobody_speaks_for_another(lab: &Lab) -> Result<()> {
+    let scene = lab.scene(&format!("{NAMESPACE}/a-node1"))?;
+    let route = scene.checked(&["ip", "-4", "route", "show", "default"])?;
+    let gateway = route.split_whitespace().nth(2).context("no default route")?.to_owned();
+    let by = |source: &str| {
+        format!("ip route replace default via {gateway} dev eth0 src {source}; ip route del 10.244.0.0/16 || true")
+    };
+    let own = scene.checked(&["ip", "-o", "-4", "address", "show", "eth0"])?;
+    let own = own.split_whitespace().nth(3).and_then(|net| net.split('/').next()).context("no address")?.to_owned();
+    scene.checked(&["sh", "-ec", &format!("ip address add 10.244.0.77/32 dev eth0; {}", by("10.244.0.77"))])?;
+    let spoken = reaches(lab, "node1");
+    scene.checked(&["sh", "-ec", &format!("{}; ip address del 10.244.0.77/32 dev eth0", by(&own))])?;
+    ensure!(spoken.is_err(), "a pod spoke by an address that is not its own");
+    reaches(lab, "node1").context("by its own address again")
 }
 
 /// A daemon that is killed, and another that takes its place: what forwards is not touched.
