@@ -1,4 +1,4 @@
-//! What a pod's veth is plugged into: OVN's integration bridge, or the bridge of another network mode.
+//! What a pod's veth is plugged into: OVN's integration bridge, or the bridge of another network mode (`classic`, `nested`).
 //!
 //! ```text
 //! Plug: declare --> veth configured, until_connected --> result        withdraw --> veth deleted
@@ -119,7 +119,7 @@ impl Cable for Vswitch {
     }
 }
 
-fn refused(error: &RowError) -> CniError {
+pub(crate) fn refused(error: &RowError) -> CniError {
     let code = match error {
         RowError::Rejected(_) => Code::Internal,
         RowError::Stopping => Code::TryAgainLater,

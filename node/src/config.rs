@@ -72,7 +72,7 @@ pub struct Settings {
     pub node_name: Option<String>,
 
     /// Network of the cluster, the same on all nodes and for the master: overlay (OVN's tunnels) or classic (kbr0, obr0 and plain tunnels,
-    /// without OVN) [default: overlay].
+    /// without OVN); or nested, on a node of an overlay that is a VM on an OVN hypervisor [default: overlay].
     #[arg(long, env = "OVENBIRD_NETWORK_MODE", value_name = "MODE")]
     pub network_mode: Option<String>,
 
@@ -122,6 +122,10 @@ pub struct Settings {
     /// k8s.ovn.org/acl-logging) [default: 20].
     #[arg(long, env = "OVENBIRD_ACL_LOGGING_RATE_LIMIT", value_name = "NUMBER")]
     pub acl_logging_rate_limit: Option<u16>,
+
+    /// Of mode nested: the OVS bridge that the VM's NIC is in [default: breth0].
+    #[arg(long, env = "OVENBIRD_NESTED_BRIDGE", value_name = "NAME")]
+    pub nested_bridge: Option<String>,
 
     /// Open_vSwitch database of this host [default: unix:/run/openvswitch/db.sock].
     #[arg(long, env = "OVENBIRD_OVS_ADDRESS", value_name = "ADDRESS")]
@@ -352,7 +356,7 @@ impl Settings {
         merge! {
             Settings, self, under,
             kubeconfig node_name network_mode classic_variant classic_tunnel classic_key classic_mesh classic_attach classic_bridge
-            classic_ovs_bridge classic_services classic_forward_delay enable_network_policy acl_logging_rate_limit
+            classic_ovs_bridge classic_services classic_forward_delay nested_bridge enable_network_policy acl_logging_rate_limit
             ovs_address sb_address encap_type encap_ip mtu cluster_subnets k8s_service_cidrs bridge_mappings
             gateway_mode gateway_interface takeover_timeout state_dir gateway_nexthop gateway_vlanid gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet
             disable_snat non_masquerade_cidrs nodeport nodeport_addresses answer_external_addresses monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel

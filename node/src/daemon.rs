@@ -7,30 +7,33 @@
 //!
 //! Must not: hold logic; a part that ends with an error ends the daemon, and whoever runs it starts it again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use backon::{ExponentialBuilder, Retryable};
 use ovenbird_cni_server::{Server, ServerConfig};
-use ovenbird_daemon::{access, http};
+use ovenbird_daemon::{access, http, rights};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::cable::Cable;
 use crate::classic::{self, NetworkMode};
-use crate::cluster::NodeFact;
+use crate::cluster::{NodeFact, annotate};
 use crate::config::Config;
 use crate::gateway::endpoints::Told;
 use crate::management::Management;
 use crate::metrics::Metrics;
-use crate::net::NetOps;
 use crate::net::linux::Linux;
+use crate::net::{HostNetwork, NetOps};
 use crate::plug::{Parts, Plug};
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::{State, Vswitch};
-use crate::{capability, chassis, cluster, cni_conf, gateway, restore, service_cidrs, sweep, underlay, uplink};
+use crate::{capability, chassis, cluster, cni_conf, gateway, nested, restore, service_cidrs, sweep, underlay, uplink};
 
 /// Time that a stop gives to the CNI requests under way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,6 +46,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     match config.network.clone() {
         NetworkMode::Overlay => overlay(config, stop).await,
         NetworkMode::Classic(settings) => classic::daemon::run(config, settings, stop).await,
+        NetworkMode::Nested(bridge) => nested::daemon::run(config, bridge, stop).await,
     }
 }
 
@@ -139,16 +143,16 @@ pub(crate) fn follow(
 }
 
 /// Takes over what an earlier daemon attached, then looks after what nobody detaches.
-async fn keep_pods(
+pub(crate) async fn keep_pods<C: Cable>(
     net: &Linux,
-    vswitch: &Vswitch,
-    plug: &Arc<Plug<Linux>>,
+    cable: &C,
+    plug: &Arc<Plug<Linux, C>>,
     pods: &PodBook,
     readiness: &Readiness,
     declared: &CancellationToken,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let restored = restore::run(net, vswitch, plug, pods, readiness, declared);
+    let restored = restore::run(net, cable, plug, pods, readiness, declared);
     restored.await.context("taking over existing ports")?;
     sweep::run(plug, pods, stop).await;
     Ok(())
@@ -205,4 +209,41 @@ pub(crate) async fn announce(config: &Config, readiness: &Readiness) -> anyhow::
     }
     info!("ready");
     Ok(())
+}
+
+/// Keeps the annotations of the Node as they should be.
+pub(crate) async fn tell_node(
+    name: &str,
+    net: &Linux,
+    client: kube::Client,
+    mut node: watch::Receiver<NodeFact>,
+    mut host_changes: watch::Receiver<u64>,
+    want: impl Fn(&HostNetwork, &NodeFact) -> anyhow::Result<BTreeMap<&'static str, String>>,
+) -> anyhow::Result<()> {
+    loop {
+        host_changes.borrow_and_update();
+        let fact = node.borrow_and_update().clone();
+        let host = net.host_network().await.map_err(anyhow::Error::from);
+        match host.and_then(|host| want(&host, &fact)) {
+            Ok(want) => {
+                let write = || annotate(&client, name, &fact.annotations, &want);
+                let retry = ExponentialBuilder::default().with_max_delay(Duration::from_secs(10)).without_max_times();
+                let told = |e: &kube::Error, _| {
+                    if !rights::was_told(e) {
+                        warn!("writing annotations of the Node: {e}");
+                    }
+                };
+                tokio::select! {
+                    written = write.retry(retry).notify(told) => drop(written?),
+                    changed = node.changed() => { changed?; continue; }
+                    changed = host_changes.changed() => { changed?; continue; }
+                }
+            }
+            Err(e) => warn!("the host's network: {e:#}"),
+        }
+        tokio::select! {
+            changed = node.changed() => changed?,
+            changed = host_changes.changed() => changed?,
+        }
+    }
 }

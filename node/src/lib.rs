@@ -18,6 +18,7 @@ pub mod daemon;
 pub mod gateway;
 pub mod management;
 pub mod metrics;
+pub mod nested;
 pub mod net;
 pub mod nft;
 pub mod plug;

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::net::{HostLink, NetError, NetOps, Route, causes};
 use crate::readiness::{Part, Readiness};
 use crate::rows;
-use crate::vswitch::Vswitch;
+use crate::vswitch::{State, Vswitch};
 
 /// Metric of the routes to Services, which a node without a gateway has.
 const LAST_RESORT: u32 = 2000;
@@ -101,16 +101,20 @@ impl<N: NetOps> Management<N> {
         loop {
             let subnets = self.node.wait_for(|fact| !fact.subnets.is_empty()).await?.subnets.clone();
             self.readiness.set(Part::Subnets, true);
-            let state = self.vswitch.until(|s| s.synced && s.bridge).await?;
+            let nested_in = self.config.network.nested_in().map(str::to_owned);
+            let there = |s: &State| nested_in.as_ref().map_or(s.bridge, |name| s.bridges.contains_key(name));
+            let state = self.vswitch.until(|s| s.synced && there(s)).await?;
+            let of_bridge = nested_in.as_ref().and_then(|name| state.bridges.get(name)).map(|bridge| bridge.userspace);
+            let userspace = of_bridge.unwrap_or(state.userspace);
             let service_cidrs = self.service_cidrs.wait_for(Option::is_some).await?.clone().unwrap_or_default();
             let routed = self.routed.borrow_and_update().clone();
             let networks = (&*service_cidrs, &*routed);
-            let Some(want) = host_link(&self.config, self.mtu, &subnets, networks, state.userspace) else {
+            let Some(want) = host_link(&self.config, self.mtu, &subnets, networks, userspace) else {
                 warn!("annotation k8s.ovn.org/node-subnets: no subnet has room for the management port");
                 self.node.changed().await?;
                 continue;
             };
-            let (owner, output) = rows::management(&self.config.node, want.mac, want.mtu);
+            let (owner, output) = rows::management(&self.config.node, want.mac, want.mtu, nested_in.as_deref());
             self.vswitch.set(owner.clone(), output);
             self.declared.cancel();
             self.host_changes.borrow_and_update();
@@ -142,10 +146,13 @@ impl<N: NetOps> Management<N> {
 
     /// Waits until something may have to be done; meanwhile tells whether ovn-controller has bound the port.
     async fn until_news(&mut self, owner: &Owner, index: i64) -> anyhow::Result<()> {
+        // In a VM nobody tells whether the hypervisor has bound it.
+        let nested = self.config.network.nested_in().is_some();
+        let serves = move |row: Option<interface::Ref<'_>>| if nested { device(row).is_some() } else { installed(row) };
         let bound = async {
-            self.vswitch.wait(owner, |row| installed(row).then_some(())).await?;
+            self.vswitch.wait(owner, move |row| serves(row).then_some(())).await?;
             self.readiness.set(Part::ManagementPort, true);
-            self.vswitch.wait(owner, |row| (!installed(row)).then_some(())).await?;
+            self.vswitch.wait(owner, move |row| (!serves(row)).then_some(())).await?;
             self.readiness.set(Part::ManagementPort, false);
             anyhow::Ok(())
         };

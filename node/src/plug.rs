@@ -128,9 +128,10 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
     }
 
     /// A pod has one living sandbox: the runtime makes another one only when the earlier is lost, and two ports of one name would
-    /// keep ovn-controller from binding either.
+    /// keep ovn-controller from binding either. A tag is one pod's: the master has given it anew, so that the earlier pod is gone.
     async fn unplug_rivals(&self, port: &PodPort) {
-        let rival = |p: &&PodPort| p.lsp == port.lsp && p.attachment != port.attachment;
+        let same = |p: &PodPort| p.lsp == port.lsp || (p.tag.is_some() && p.tag == port.tag);
+        let rival = |p: &&PodPort| same(p) && p.attachment != port.attachment;
         let rivals: Vec<Attachment> = self.known().ports.values().filter(rival).map(|p| p.attachment.clone()).collect();
         for attachment in rivals {
             tracing::info!("sandbox {} replaces {}", port.attachment.container_id, attachment.container_id);

@@ -11,7 +11,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use anyhow::bail;
-use ovenbird_api::name::INTEGRATION_BRIDGE;
+use ovenbird_api::name::{INTEGRATION_BRIDGE, MANAGEMENT_INTERFACE};
 use tokio::process::Command;
 use tracing::{error, info};
 
@@ -50,7 +50,7 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     told("gateway", cleanup::run(config).await.map_err(|e| e.to_string()));
     let classic = match &config.network {
         NetworkMode::Classic(settings) => settings.clone(),
-        NetworkMode::Overlay => ovenbird_classic::Settings::default(),
+        NetworkMode::Overlay | NetworkMode::Nested(_) => ovenbird_classic::Settings::default(),
     };
     told("links of pods and bridges", links(&classic.bridge).await);
     told("bridges of Open_vSwitch", bridges(config, &classic.ovs_bridge).await);
@@ -87,6 +87,11 @@ async fn bridges(config: &Config, classic: &str) -> Result<(), String> {
     };
     // ovn-controller(8): its ends of patch ports to bridges of physical networks.
     for port in find("Port", "name", "external_ids:ovn-localnet-port!=\"\"").await?.split_whitespace() {
+        vsctl(&["--if-exists", "del-port", port]).await?;
+    }
+    // Of a VM: its bridge is the operator's, and stays.
+    vsctl(&["--if-exists", "del-port", MANAGEMENT_INTERFACE]).await?;
+    for port in find("Interface", "name", "external_ids:sandbox!=\"\"").await?.split_whitespace() {
         vsctl(&["--if-exists", "del-port", port]).await?;
     }
     for bridge in [INTEGRATION_BRIDGE, classic] {

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use ovenbird_api::bandwidth::Bandwidth;
 use ovenbird_api::name::{INTEGRATION_BRIDGE, MANAGEMENT_INTERFACE, lsp_name, management_port};
+use ovenbird_api::nested::MANAGEMENT_TAG;
 use ovenbird_api::{Mac, PodNetwork};
 use ovenbird_cni_server::Attachment;
 use ovenbird_reconcile::{Contribution, DesiredRow, Output, Owner, OwnerKind, RowId, Want, Zone, row_uuid};
@@ -27,6 +28,8 @@ use crate::underlay::Mapped;
 
 /// Owner of the chassis settings and of br-int.
 pub const CHASSIS: OwnerKind = OwnerKind { rank: 0, name: "Chassis" };
+/// Owner of what is wanted of a VM's bridge: key is its name.
+pub const TRUNK: OwnerKind = OwnerKind { rank: 0, name: "Trunk" };
 /// Owner of the management port.
 pub const MANAGEMENT: OwnerKind = OwnerKind { rank: 10, name: "ManagementPort" };
 /// Owner of a bridge for the NIC of a physical network, by the NIC.
@@ -51,6 +54,7 @@ const ZERO_SNAT: &str = "ct_zero_snat";
 const IFNAME: &str = "ovenbird.io/ifname";
 const NETNS: &str = "ovenbird.io/netns";
 const NETNS_ID: &str = "ovenbird.io/netns-id";
+const VLAN_TAG: &str = "ovenbird.io/tag";
 const INGRESS: &str = "ovenbird.io/ingress-bandwidth";
 const EGRESS: &str = "ovenbird.io/egress-bandwidth";
 
@@ -109,6 +113,8 @@ pub struct PodPort {
     pub addresses: Vec<IpNet>,
     /// Limits.
     pub bandwidth: Bandwidth,
+    /// On a nested node: VLAN.
+    pub tag: Option<u16>,
 }
 
 impl Chassis {
@@ -171,7 +177,7 @@ impl Chassis {
             column: open_vswitch::BRIDGES,
             member: local(&bridge::TABLE).into(),
         });
-        out.contributions.push(in_bridge(local(&port::TABLE)));
+        out.contributions.push(in_bridge(INTEGRATION_BRIDGE, local(&port::TABLE)));
         out
     }
 
@@ -221,8 +227,15 @@ impl Chassis {
     }
 }
 
-/// The management port: owner and rows.
-pub fn management(node: &str, mac: Mac, mtu: u32) -> (Owner, Output) {
+/// What is wanted of a VM's bridge: that it takes our ports.
+pub fn trunk(name: &str) -> (Owner, Output) {
+    let columns = vec![exactly(bridge::name(name)), (bridge::PORTS, Want::Members)];
+    let row = DesiredRow { zone: Zone(0), table: &bridge::TABLE, id: bridge_id(name), columns };
+    (Owner::new(TRUNK, name), Output { rows: vec![row], ..Output::default() })
+}
+
+/// The management port: owner and rows. On a nested node it is an access port of the VM's bridge.
+pub fn management(node: &str, mac: Mac, mtu: u32, nested_in: Option<&str>) -> (Owner, Output) {
     let owner = Owner::new(MANAGEMENT, node);
     let ids = keys([("iface-id", management_port(node)), ("attached_mac", mac.to_string())]);
     let columns = vec![
@@ -231,7 +244,9 @@ pub fn management(node: &str, mac: Mac, mtu: u32) -> (Owner, Output) {
         exactly(interface::mtu_request(Some(i64::from(mtu)))),
         (interface::EXTERNAL_IDS, Want::Keys(ids)),
     ];
-    let output = port_rows(&owner, MANAGEMENT_INTERFACE, Vec::new(), columns);
+    let tag = nested_in.map(|_| exactly(port::tag(Some(i64::from(MANAGEMENT_TAG)))));
+    let bridge = nested_in.unwrap_or(INTEGRATION_BRIDGE);
+    let output = port_rows(&owner, (MANAGEMENT_INTERFACE, bridge), tag.into_iter().collect(), columns);
     (owner, output)
 }
 
@@ -299,6 +314,7 @@ impl PodPort {
             mac: network.mac,
             addresses: network.addresses.clone(),
             bandwidth,
+            tag: network.tag,
         }
     }
 
@@ -318,8 +334,13 @@ impl PodPort {
         self.lsp.split_once('_').unwrap_or(("", &self.lsp))
     }
 
-    /// The rows.
+    /// The rows, on OVN's integration bridge.
     pub fn output(&self) -> Output {
+        self.output_in(INTEGRATION_BRIDGE, None)
+    }
+
+    /// The rows: a port of a bridge, in a VLAN.
+    pub fn output_in(&self, bridge: &str, tag: Option<u16>) -> Output {
         let owner = PodPort::owner_of(&self.attachment);
         let mut interface_columns = vec![(interface::EXTERNAL_IDS, Want::Keys(keys(self.external_ids())))];
         // Both in kilobits per second; the burst is a tenth, as ovn-kubernetes has it.
@@ -330,7 +351,9 @@ impl PodPort {
         let mut port_columns = vec![(port::OTHER_CONFIG, Want::Keys(keys([("transient", "true".to_owned())])))];
         let queue = row_uuid(qos::TABLE.name, &owner, "");
         port_columns.extend(self.bandwidth.ingress.map(|_| exactly(port::qos(Some(queue)))));
-        let mut out = port_rows(&owner, &PodPort::host_name(&self.attachment), port_columns, interface_columns);
+        port_columns.extend(tag.map(|tag| exactly(port::tag(Some(i64::from(tag))))));
+        let place = (&*PodPort::host_name(&self.attachment), bridge);
+        let mut out = port_rows(&owner, place, port_columns, interface_columns);
         if let Some(bits) = self.bandwidth.ingress {
             out.rows.push(DesiredRow {
                 zone: Zone(0),
@@ -366,6 +389,7 @@ impl PodPort {
             mac: get("attached_mac")?.parse().ok()?,
             addresses: get("ip_addresses")?.split(',').map(|a| a.parse().ok()).collect::<Option<_>>()?,
             bandwidth: Bandwidth { ingress: bits(INGRESS), egress: bits(EGRESS) },
+            tag: get(VLAN_TAG).and_then(|v| v.parse().ok()),
         })
     }
 
@@ -384,12 +408,18 @@ impl PodPort {
         ];
         ids.extend(self.bandwidth.ingress.map(|bits| (INGRESS, bits.to_string())));
         ids.extend(self.bandwidth.egress.map(|bits| (EGRESS, bits.to_string())));
+        ids.extend(self.tag.map(|tag| (VLAN_TAG, tag.to_string())));
         ids
     }
 }
 
-/// A port of br-int with one interface of the same name.
-fn port_rows(owner: &Owner, name: &str, port: Vec<(ColumnId, Want)>, interface: Vec<(ColumnId, Want)>) -> Output {
+/// A port of a bridge with one interface of the same name.
+fn port_rows(
+    owner: &Owner,
+    (name, bridge): (&str, &str),
+    port: Vec<(ColumnId, Want)>,
+    interface: Vec<(ColumnId, Want)>,
+) -> Output {
     let ours = |table: &'static TableDesc| row_uuid(table.name, owner, "");
     let mut port_columns = vec![exactly(port::name(name)), exactly(port::interfaces([ours(&interface::TABLE)]))];
     port_columns.extend(port);
@@ -399,16 +429,16 @@ fn port_rows(owner: &Owner, name: &str, port: Vec<(ColumnId, Want)>, interface: 
         |table: &'static TableDesc, columns| DesiredRow { zone: Zone(0), table, id: RowId::Ours(ours(table)), columns };
     Output {
         rows: vec![row(&port::TABLE, port_columns), row(&interface::TABLE, interface_columns)],
-        contributions: vec![in_bridge(ours(&port::TABLE))],
+        contributions: vec![in_bridge(bridge, ours(&port::TABLE))],
         diagnostics: Vec::new(),
     }
 }
 
-fn in_bridge(port: Uuid) -> Contribution {
+fn in_bridge(bridge: &str, port: Uuid) -> Contribution {
     Contribution {
         zone: Zone(0),
         table: &bridge::TABLE,
-        row: named_id(&bridge::TABLE, bridge::NAME, &Chassis::owner()),
+        row: bridge_id(bridge),
         column: bridge::PORTS,
         member: port.into(),
     }
@@ -416,6 +446,12 @@ fn in_bridge(port: Uuid) -> Contribution {
 
 fn root_id() -> RowId {
     RowId::Singleton(row_uuid(open_vswitch::TABLE.name, &Chassis::owner(), ""))
+}
+
+/// The bridge of a name, whoever made it.
+fn bridge_id(name: &str) -> RowId {
+    let uuid = row_uuid(bridge::TABLE.name, &Chassis::owner(), name);
+    RowId::Named { column: bridge::NAME, value: name.into(), uuid }
 }
 
 /// A row of br-int's name, whoever made it.

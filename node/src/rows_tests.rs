@@ -15,6 +15,7 @@ fn pod_port() -> PodPort {
         mac: "0a:58:0a:80:00:03".parse().unwrap(),
         addresses: vec!["10.128.0.3/24".parse().unwrap(), "fd01::3/64".parse().unwrap()],
         bandwidth: Bandwidth { ingress: Some(10_000_000), egress: Some(5_000_000) },
+        tag: None,
     }
 }
 
@@ -71,7 +72,7 @@ fn without_limits_there_is_no_queue() {
 
 #[test]
 fn other_interfaces_are_no_attachments() {
-    let (_, output) = management("n1", "0a:58:0a:80:00:02".parse().unwrap(), 1400);
+    let (_, output) = management("n1", "0a:58:0a:80:00:02".parse().unwrap(), 1400, None);
     let row = written(&output, &interface::TABLE);
     assert_eq!(interface::Ref(&row).name(), "ovn-k8s-mp0");
     assert_eq!(interface::Ref(&row).external_ids().get("iface-id"), Some("k8s-n1"));
@@ -154,4 +155,18 @@ fn networks_come_and_go_beside_the_mappings_of_others() {
     ] {
         assert_eq!(mapped(base, gateway, providers, there), want);
     }
+}
+
+#[test]
+fn on_a_nested_node_ports_are_access_ports_of_its_bridge() {
+    let pod = PodPort { tag: Some(42), ..pod_port() };
+    let (_, bridge) = trunk("breth0");
+    let (_, host) = management("n1", "0a:58:0a:80:00:02".parse().unwrap(), 1400, Some("breth0"));
+    for (output, tag) in [(pod.output_in("breth0", pod.tag), 42), (host, 1)] {
+        assert_eq!(port::Ref(&written(&output, &port::TABLE)).tag(), Some(tag));
+        assert_eq!(output.contributions[0].row, bridge.rows[0].id);
+    }
+    let row = written(&pod.output_in("breth0", pod.tag), &interface::TABLE);
+    assert_eq!(PodPort::from_interface(interface::Ref(&row)), Some(pod));
+    assert_eq!(port::Ref(&written(&pod_port().output(), &port::TABLE)).tag(), None);
 }

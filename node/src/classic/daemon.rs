@@ -4,32 +4,30 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use backon::{ExponentialBuilder, Retryable};
 use ovenbird_api::{annotation, node as text};
 use ovenbird_classic::Settings;
 use ovenbird_cni_server::{Server, ServerConfig};
-use ovenbird_daemon::{access, rights};
+use ovenbird_daemon::access;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::ports::Ports;
 use super::task::{Task, ports_folder};
 use super::{nodes, policy, services};
-use crate::cluster::{NodeFact, annotate};
+use crate::cluster::NodeFact;
 use crate::config::Config;
-use crate::daemon::{announce, follow, out_of_patience, serve_http};
+use crate::daemon::{announce, follow, keep_pods, out_of_patience, serve_http, tell_node};
 use crate::metrics::Metrics;
-use crate::net::NetOps;
 use crate::net::linux::Linux;
+use crate::net::{HostNetwork, NetOps};
 use crate::plug::{Parts, Plug};
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::Vswitch;
-use crate::{chassis, cluster, restore, service_cidrs, sweep};
+use crate::{chassis, cluster, service_cidrs};
 
 /// Runs the daemon.
 ///
@@ -87,6 +85,7 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
         readiness: readiness.clone(),
         declared: declared.clone(),
     };
+    let want = |host: &HostNetwork, _: &NodeFact| annotations(&config, host, mtu);
     let shown = Shown { metrics, readiness: readiness.clone(), vswitch: vswitch.clone() };
     let parts = async {
         tokio::try_join!(
@@ -95,15 +94,10 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
             async { policies.run().await.context("keeping policies") },
             serve_services(services),
             async {
-                let run = tell_node(&config, &net, client.clone(), node, host_changes, mtu);
+                let run = tell_node(&config.node, &net, client.clone(), node, host_changes, want);
                 run.await.context("annotating the Node")
             },
-            async {
-                let run = restore::run(&*net, &ports, &plug, &pods, &readiness, &declared);
-                run.await.context("taking over existing ports")?;
-                sweep::run(&plug, &pods, &stop).await;
-                Ok(())
-            },
+            keep_pods(&net, &ports, &plug, &pods, &readiness, &declared, &stop),
             follow_vswitch(&vswitch, &readiness),
             announce(&config, &readiness),
         )
@@ -144,49 +138,12 @@ async fn pod_mtu(config: &Config, settings: &Settings, net: &Linux) -> anyhow::R
     Ok(chassis::mtu_less(config, endpoint, &host, settings.tunnel.overhead(endpoint))?)
 }
 
-/// Keeps the annotations of the Node as they should be.
-async fn tell_node(
-    config: &Config,
-    net: &Linux,
-    client: kube::Client,
-    mut node: watch::Receiver<NodeFact>,
-    mut host_changes: watch::Receiver<u64>,
-    mtu: u32,
-) -> anyhow::Result<()> {
-    loop {
-        host_changes.borrow_and_update();
-        let fact = node.borrow_and_update().clone();
-        match net.host_network().await.map_err(anyhow::Error::from).and_then(|host| {
-            let endpoint = chassis::encap_ip(config, &host)?;
-            Ok(BTreeMap::from([
-                (annotation::NODE_ENCAP_IPS, text::format_encap_ips(&[endpoint])),
-                (
-                    annotation::NODE_PRIMARY_IFADDR,
-                    text::format_primary_ifaddr(&chassis::primary(&host, Some(endpoint))),
-                ),
-                (annotation::HOST_CIDRS, text::format_host_cidrs(&chassis::host_cidrs(&host))),
-                (annotation::POD_MTU, text::format_pod_mtu(mtu)),
-            ]))
-        }) {
-            Ok(want) => {
-                let write = || annotate(&client, &config.node, &fact.annotations, &want);
-                let retry = ExponentialBuilder::default().with_max_delay(Duration::from_secs(10)).without_max_times();
-                let told = |e: &kube::Error, _| {
-                    if !rights::was_told(e) {
-                        warn!("writing annotations of the Node: {e}");
-                    }
-                };
-                tokio::select! {
-                    written = write.retry(retry).notify(told) => drop(written?),
-                    changed = node.changed() => { changed?; continue; }
-                    changed = host_changes.changed() => { changed?; continue; }
-                }
-            }
-            Err(e) => warn!("the host's network: {e:#}"),
-        }
-        tokio::select! {
-            changed = node.changed() => changed?,
-            changed = host_changes.changed() => changed?,
-        }
-    }
+fn annotations(config: &Config, host: &HostNetwork, mtu: u32) -> anyhow::Result<BTreeMap<&'static str, String>> {
+    let endpoint = chassis::encap_ip(config, host)?;
+    Ok(BTreeMap::from([
+        (annotation::NODE_ENCAP_IPS, text::format_encap_ips(&[endpoint])),
+        (annotation::NODE_PRIMARY_IFADDR, text::format_primary_ifaddr(&chassis::primary(host, Some(endpoint)))),
+        (annotation::HOST_CIDRS, text::format_host_cidrs(&chassis::host_cidrs(host))),
+        (annotation::POD_MTU, text::format_pod_mtu(mtu)),
+    ]))
 }

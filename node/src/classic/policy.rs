@@ -248,6 +248,7 @@ mod tests {
             mac: "0a:58:0a:80:00:03".parse().unwrap(),
             addresses: vec![address.parse().unwrap()],
             bandwidth: Default::default(),
+            tag: None,
         }
     }
 

@@ -14,6 +14,8 @@ pub enum NetworkMode {
     Overlay,
     /// kbr0 and obr0.
     Classic(Classic),
+    /// OVN's, but it is on the hypervisor: this host is a VM, with this bridge.
+    Nested(String),
 }
 
 impl NetworkMode {
@@ -25,8 +27,18 @@ impl NetworkMode {
         match s.network_mode.as_deref() {
             None | Some("overlay") => Ok(NetworkMode::Overlay),
             Some("classic") => classic(s).map(NetworkMode::Classic),
-            Some(other) => Err(wrong("network-mode", format!("{other:?} is unknown"), "choose overlay or classic")),
+            Some("nested") => {
+                link("nested-bridge", s.nested_bridge.as_deref().unwrap_or("breth0")).map(NetworkMode::Nested)
+            }
+            Some(other) => {
+                Err(wrong("network-mode", format!("{other:?} is unknown"), "choose overlay, classic or nested"))
+            }
         }
+    }
+
+    /// The VM's bridge, of a nested node.
+    pub fn nested_in(&self) -> Option<&str> {
+        if let NetworkMode::Nested(bridge) = self { Some(bridge) } else { None }
     }
 }
 
@@ -98,12 +110,16 @@ mod tests {
     fn every_error_names_the_flag_and_the_way_out() {
         let s = || Settings { network_mode: some("classic"), ..Settings::default() };
         for (settings, want) in [
-            (Settings { network_mode: some("flat"), ..s() }, "--network-mode: \"flat\" is unknown; choose overlay or "),
+            (Settings { network_mode: some("flat"), ..s() }, "--network-mode: \"flat\" is unknown; choose overlay, "),
             (Settings { classic_variant: some("x"), ..s() }, "--classic-variant: \"x\" is unknown; choose flow, "),
             (Settings { classic_mesh: some("ring"), ..s() }, "--classic-mesh: flows lead to every node"),
             (Settings { classic_bridge: some("obr0"), ..s() }, "--classic-bridge: \"obr0\" is the OVS bridge's name"),
             (Settings { classic_bridge: some("br/x"), ..s() }, "--classic-bridge: \"br/x\" is no name"),
             (Settings { classic_forward_delay: Some(2), ..s() }, "--classic-forward-delay: 2 is out of range"),
+            (
+                Settings { network_mode: some("nested"), nested_bridge: some("br/x"), ..s() },
+                "--nested-bridge: \"br/x\" is no name",
+            ),
             (
                 Settings { classic_tunnel: some("vxlan"), classic_key: Some(1 << 24), ..s() },
                 "--classic-key: 16777216 is out of range",
