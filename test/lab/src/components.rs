@@ -10,7 +10,7 @@ use ovsdb::TlsFiles;
 
 use crate::databases::Database;
 use crate::layout::Layout;
-use crate::options::{Api, Uplink};
+use crate::options::{Api, Mode, Uplink};
 use crate::place::Place;
 use crate::process::Spec;
 use crate::real::Account;
@@ -63,7 +63,8 @@ pub fn master(layout: &Layout, index: u16) -> Result<Spec> {
         "--kubeconfig".to_owned(),
         kubeconfig(layout, Account::Master),
         "--network-mode".into(),
-        layout.options.mode.to_string(),
+        // VMs are nodes of an overlay.
+        if layout.options.mode == Mode::Nested { Mode::Overlay } else { layout.options.mode }.to_string(),
         "--nb-address".into(),
         nb,
         "--cluster-subnets".into(),

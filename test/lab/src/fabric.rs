@@ -19,7 +19,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::layout::Layout;
-use crate::options::fabric_prefix;
+use crate::nested;
+use crate::options::{Mode, fabric_prefix};
 use crate::place::{Place, create_netns};
 
 /// Makes all namespaces, the fabric bridge and a cable from it to each.
@@ -34,7 +35,16 @@ pub fn build(layout: &Layout) -> Result<()> {
     set_sysctls(&fabric, &[("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1")])?;
     ip_batch(&fabric, "link add fabric type bridge mcast_snooping 0\nlink set fabric up\n")?;
     let others = ["central", "outside"].map(str::to_owned);
-    others.into_iter().chain(layout.options.node_names()).try_for_each(|name| connect(layout, &name))?;
+    let nodes = layout.options.node_names();
+    if layout.options.mode == Mode::Nested {
+        let hosts = nodes.iter().map(|node| nested::hypervisor(node));
+        others.into_iter().chain(hosts).try_for_each(|name| connect(layout, &name))?;
+        nodes
+            .iter()
+            .try_for_each(|node| prepare_host(&layout.place(node)).and_then(|()| nested::connect(layout, node)))?;
+    } else {
+        others.into_iter().chain(nodes).try_for_each(|name| connect(layout, &name))?;
+    }
     let options = &layout.options;
     let mut to_beyond = String::new();
     let mut out = String::new();
@@ -102,8 +112,16 @@ fn default_routes(layout: &Layout, device: &str) -> String {
 /// # Errors
 /// Names the step that failed.
 pub fn bare_wire(node: &Place) -> Result<()> {
-    set_sysctls(node, &[("net/ipv6/conf/eth0/disable_ipv6", "1")])?;
-    ip_batch(node, "link set eth0 arp off\nlink set eth0 up\n")
+    bare_wire_of(node, "eth0")
+}
+
+/// The same of another link.
+///
+/// # Errors
+/// Names the step that failed.
+pub fn bare_wire_of(host: &Place, link: &str) -> Result<()> {
+    set_sysctls(host, &[(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1")])?;
+    ip_batch(host, &format!("link set {link} arp off\nlink set {link} up\n"))
 }
 
 /// What any Kubernetes host has: forwarding. And IPv6 addresses that work at once, without duplicate detection.

@@ -12,11 +12,11 @@ use ovsdb::TlsFiles;
 use serde::{Deserialize, Serialize};
 
 use crate::databases::{Database, Member};
-use crate::options::{Api, Options};
+use crate::options::{Api, Mode, Options};
 use crate::pki::Pki;
 use crate::place::{Place, RootTree};
 use crate::process::{Processes, write_atomic};
-use crate::underlay;
+use crate::{nested, underlay};
 
 /// A lab's names and paths.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,7 +85,10 @@ impl Layout {
     pub fn namespaces(&self) -> Vec<String> {
         let own = ["fabric", "central", "outside"].map(str::to_owned);
         let underlay = self.options.underlay.then(|| underlay::PLACE.to_owned());
-        own.into_iter().chain(underlay).chain(self.options.node_names()).map(|name| self.netns(&name)).collect()
+        let hypervisors = self.options.node_names().into_iter().map(|node| nested::hypervisor(&node));
+        let hypervisors = hypervisors.filter(|_| self.options.mode == Mode::Nested);
+        let all = own.into_iter().chain(underlay).chain(hypervisors).chain(self.options.node_names());
+        all.map(|name| self.netns(&name)).collect()
     }
 
     /// Where the machine's own programs run for a node, or for `central`.

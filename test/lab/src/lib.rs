@@ -21,6 +21,7 @@ pub mod kubelet;
 mod lab;
 mod layout;
 mod matrix;
+pub mod nested;
 mod options;
 mod ovn;
 pub mod pki;

@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::nested;
+
 /// Where the lab lives unless told otherwise.
 pub const DEFAULT_DIR: &str = "/run/ovenbird-lab";
 /// More nodes than one machine carries.
@@ -67,11 +69,17 @@ pub enum Mode {
     Overlay,
     /// kbr0 and obr0, without OVN: no central databases, no ovn-controller.
     Classic,
+    /// OVN's, and nodes are VMs on hypervisors: it is there, and not in the nodes.
+    Nested,
 }
 
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Self::Overlay { "overlay" } else { "classic" })
+        f.write_str(match self {
+            Self::Overlay => "overlay",
+            Self::Classic => "classic",
+            Self::Nested => "nested",
+        })
     }
 }
 
@@ -226,6 +234,9 @@ impl Options {
                 "--ovn {}: no usr/bin/ovn-controller in it; give a debootstrap tree with ovn-central, ovn-host and openvswitch-switch",
                 tree.display()
             );
+        }
+        if self.mode == Mode::Nested {
+            nested::validate(self)?;
         }
         self.prefix().map(drop)
     }

@@ -78,6 +78,15 @@ pub fn start_ovs(layout: &Layout, host: &str) -> Result<()> {
 /// # Errors
 /// Names the daemon or command that failed.
 pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
+    start_bridge(layout, node, index)?;
+    address(layout, node)
+}
+
+/// The same of any host, without addresses.
+///
+/// # Errors
+/// Names the daemon or command that failed.
+pub fn start_bridge(layout: &Layout, node: &str, index: u16) -> Result<()> {
     start_ovs(layout, node)?;
     let ids = [format!("external_ids:system-id={node}"), format!("external_ids:hostname={node}")];
     let netdev = "external_ids:ovn-bridge-datapath-type=netdev";
@@ -85,8 +94,7 @@ pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
     if layout.options.uplink == Uplink::Nic {
         vsctl(layout, node, &init)?;
         // As the operating system does at each boot.
-        fabric::plug_in_node(layout, node, &layout.options.node_addresses(index))?;
-        return address(layout, node);
+        return fabric::plug_in_node(layout, node, &layout.options.node_addresses(index));
     }
     fabric::bare_wire(&layout.place(node))?;
     // A MAC that differs from eth0's (see fabric::bare_wire).
@@ -94,8 +102,7 @@ pub fn start_switch(layout: &Layout, node: &str, index: u16) -> Result<()> {
     let bridge = ["--", "--may-exist", "add-br", "br-ex", "--", "set", "bridge", "br-ex", "datapath_type=netdev", &mac];
     let port = ["--", "--may-exist", "add-port", "br-ex", "eth0"];
     // Without --no-wait it returns when vswitchd has made the bridge.
-    vsctl(layout, node, &[&init[..], &bridge[..], &port[..]].concat())?;
-    address(layout, node)
+    vsctl(layout, node, &[&init[..], &bridge[..], &port[..]].concat())
 }
 
 /// Waits for `br-ex` and gives it the node's addresses. Where the node daemon has taken the NIC over, it does as the unit of `deploy/`.

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use crate::layout::Layout;
 use crate::options::{Api, Mode, Options};
 use crate::progress::Progress;
-use crate::{api_server, cluster, components, fabric, ovn, real, underlay};
+use crate::{api_server, cluster, components, fabric, nested, ovn, real, underlay};
 
 /// How long a node may take to be Ready, once everything is started.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -85,9 +85,7 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
         anyhow::Ok(())
     };
     tokio::try_join!(api, central, nodes)?;
-    if layout.options.underlay {
-        underlay::define(&layout).await?;
-    }
+    define(&layout).await?;
     if layout.options.api == Api::Real {
         real::create_accounts(&layout).await?;
         for (node, index) in layout.options.node_names().iter().zip(1..) {
@@ -109,6 +107,14 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
         progress.step("CoreDNS");
     }
     Ok(layout)
+}
+
+/// What there is before Ovenbird comes.
+async fn define(layout: &Layout) -> Result<()> {
+    if layout.options.underlay {
+        underlay::define(layout).await?;
+    }
+    if layout.options.mode == Mode::Nested { nested::define(layout).await } else { Ok(()) }
 }
 
 fn make_certificates(layout: &Layout) -> Result<()> {
@@ -176,6 +182,9 @@ async fn start_node(layout: &Layout, node: String, index: u16) -> Result<()> {
 /// # Errors
 /// Names what does not come up.
 pub fn start_host(layout: &Layout, node: &str, index: u16) -> Result<()> {
+    if layout.options.mode == Mode::Nested {
+        return nested::start(layout, node, index);
+    }
     ovn::start_switch(layout, node, index)?;
     if layout.options.mode != Mode::Classic {
         ovn::start_controller(layout, node)?;

@@ -1,0 +1,123 @@
+//! Nodes that are VMs on OVN hypervisors (`--mode nested`): node1 on hv1, node2 on hv2, and so on.
+//!
+//! ```text
+//!   PREFIX-hv1, on the fabric (172.30.0.51)       PREFIX-node1, the VM
+//!   br-ex, ovn-controller, br-int --- vif ========= eth0 --- breth0 (the node's addresses, 172.30.0.11)
+//!             iface-id vif-node1 ---^                        pods and ovn-k8s-mp0, each with a tag
+//! ```
+//! VMs have a logical switch `vms` of their own, as a cloud gives it to them: their addresses are reached by each other, not from the fabric.
+//! In: a layout. Out: hypervisors and VMs that a cluster can be made of. It must not make what the master makes.
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::fabric::{self, ip_batch};
+use crate::layout::Layout;
+use crate::options::{Api, Options, Uplink, fabric_prefix};
+use crate::{cluster, ovn};
+
+/// The VM's port in its hypervisor.
+pub const VIF: &str = "vif";
+/// The bridge in a VM.
+pub const BRIDGE: &str = "breth0";
+/// MTU of VMs: less than the fabric's by what the hypervisors' tunnels need.
+const MTU: u16 = 1400;
+/// Annotation of a Node.
+const PARENT_PORT: &str = "ovenbird.io/parent-port";
+/// A hypervisor's number, less its VM's: as if it were a node, for its addresses.
+const FIRST: u16 = 40;
+
+/// The hypervisor of a node.
+pub fn hypervisor(node: &str) -> String {
+    node.replace("node", "hv")
+}
+
+/// The port of a VM in the Northbound.
+pub fn parent_port(node: &str) -> String {
+    format!("vif-{node}")
+}
+
+/// Checks that a lab can have VMs.
+///
+/// # Errors
+/// Names the option that it cannot have with them.
+pub fn validate(options: &Options) -> Result<()> {
+    if options.api == Api::Real || options.uplink == Uplink::Nic || options.underlay || options.bare || options.tls {
+        bail!("--mode nested: give none of --api real, --uplink nic, --underlay, --bare, --tls with it");
+    }
+    if options.nodes > FIRST {
+        bail!("--mode nested --nodes {}: give 1 to {FIRST}", options.nodes);
+    }
+    Ok(())
+}
+
+/// Starts a hypervisor with the cable to its VM, and the VM's bridge.
+///
+/// # Errors
+/// Names the daemon or command that failed.
+pub fn start(layout: &Layout, node: &str, index: u16) -> Result<()> {
+    let host = hypervisor(node);
+    start_hypervisor(layout, node, &host, FIRST + index)?;
+    ovn::start_ovs(layout, node)?;
+    fabric::bare_wire(&layout.place(node))?;
+    // A MAC that differs from eth0's (see fabric::bare_wire).
+    let mac = format!("other_config:hwaddr=\"02:00:ac:1e:01:{index:02x}\"");
+    let mtu = format!("mtu_request={MTU}");
+    let bridge = ["--", "init", "--", "--may-exist", "add-br", BRIDGE, "--", "set", "bridge", BRIDGE];
+    let nic = ["datapath_type=netdev", &mac, "--", "--may-exist", "add-port", BRIDGE, "eth0"];
+    let set = ["--", "set", "interface", BRIDGE, &mtu];
+    ovn::vsctl(layout, node, &[&bridge[..], &nic[..], &set[..]].concat())?;
+    let addresses = layout.options.node_addresses(index);
+    let line = |address| format!("address replace {address}/{} dev {BRIDGE}\n", fabric_prefix(&address));
+    let script = addresses.into_iter().map(line).collect::<String>();
+    ip_batch(&layout.place(node), &format!("link set {BRIDGE} up\n{script}"))
+}
+
+fn start_hypervisor(layout: &Layout, node: &str, host: &str, number: u16) -> Result<()> {
+    let addresses = layout.options.node_addresses(number);
+    ovn::start_bridge(layout, host, number)?;
+    fabric::address_node(layout, host, &addresses)?;
+    ovn::start_controller(layout, host)?;
+    fabric::bare_wire_of(&layout.place(host), VIF)?;
+    let id = format!("external_ids:iface-id={}", parent_port(node));
+    let bridge = ["--", "--may-exist", "add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=netdev"];
+    let port = ["fail_mode=secure", "--", "--may-exist", "add-port", "br-int", VIF, "--", "set", "interface", VIF, &id];
+    ovn::vsctl(layout, host, &[&bridge[..], &port[..]].concat())
+}
+
+/// Lays the cable between a VM and its hypervisor; their namespaces must be there.
+///
+/// # Errors
+/// What `ip` said.
+pub fn connect(layout: &Layout, node: &str) -> Result<()> {
+    let vm = layout.netns(node);
+    let script = format!("link add {VIF} mtu {MTU} type veth peer name eth0 mtu {MTU} netns {vm}\n");
+    ip_batch(&layout.place(&hypervisor(node)), &script)
+}
+
+/// What whoever makes VMs does: their ports in the Northbound, and the Nodes' annotations that name these.
+///
+/// # Errors
+/// When the Northbound or the API server refuses it.
+pub async fn define(layout: &Layout) -> Result<()> {
+    let nodes = layout.options.node_names();
+    // Not before there is a Southbound, like everybody (see `ovn::start_central`).
+    for (node, number) in nodes.iter().zip(FIRST + 1..) {
+        ovn::set_chassis(layout, &hypervisor(node), number)?;
+    }
+    let mut command = "-- --may-exist ls-add vms".to_owned();
+    for port in nodes.iter().map(|node| parent_port(node)) {
+        command += &format!(" -- --may-exist lsp-add vms {port} -- lsp-set-addresses {port} unknown");
+    }
+    let db = format!("--db={}", layout.nb());
+    let argv: Vec<&str> = ["ovn-nbctl", "--timeout=30", &db].into_iter().chain(command.split(' ')).collect();
+    layout.ovn_place("central").output(&argv).context("making the VMs' ports")?;
+    let client = cluster::connect(&layout.kubeconfig()).await?;
+    for node in nodes {
+        let annotations = json!({PARENT_PORT: parent_port(&node)});
+        let metadata = json!({"name": node, "annotations": annotations});
+        let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata});
+        cluster::apply(&client, &object.to_string()).await?;
+    }
+    Ok(())
+}
