@@ -1,5 +1,6 @@
 //! ADD, DEL, CHECK and GC over a kernel in memory and a real ovsdb-server. The test plays ovn-controller.
 
+use ovenbird_api::PodNetwork;
 use ovenbird_cni_server::PodRef;
 use ovenbird_reconcile::Owner;
 
@@ -226,6 +227,24 @@ async fn a_new_sandbox_of_a_pod_replaces_the_old_one() {
     lab.net.add_netns("/ns/b");
     lab.add_installed(add("c2", "/ns/b", "u1")).await;
     assert_eq!(lab.ports(), [PodPort::host_name(&attachment("c2"))], "one port of this name");
+}
+
+#[tokio::test]
+async fn a_tag_is_one_pods() {
+    let Some(lab) = lab().await else { return };
+    let tagged = |uid: &str| {
+        let Pod { network, .. } = pod(uid);
+        let network = PodNetwork { tag: Some(7), ..PodNetwork::parse(&network.unwrap()).unwrap() };
+        Pod { network: Some(network.format()), ..pod(uid) }
+    };
+    lab.pods.apply("default/web".into(), tagged("u1"));
+    lab.add_installed(add("c1", "/ns/a", "u1")).await;
+    // The first was deleted by force, and nobody has taken its port away.
+    lab.net.add_netns("/ns/b");
+    lab.pods.apply("default/other".into(), tagged("u2"));
+    let pod = PodRef { namespace: "default".into(), name: "other".into(), uid: Some("u2".into()) };
+    lab.add_installed(Add { attachment: attachment("c2"), netns: "/ns/b".into(), pod }).await;
+    assert_eq!(lab.ports(), [PodPort::host_name(&attachment("c2"))], "one port of this tag");
 }
 
 #[tokio::test]
