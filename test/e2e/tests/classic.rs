@@ -258,11 +258,27 @@ fn nobody_speaks_for_another(lab: &Lab) -> Result<()> {
     };
     let own = scene.checked(&["ip", "-o", "-4", "address", "show", "eth0"])?;
     let own = own.split_whitespace().nth(3).and_then(|net| net.split('/').next()).context("no address")?.to_owned();
-    scene.checked(&["sh", "-ec", &format!("ip address add 10.244.0.77/32 dev eth0; {}", by("10.244.0.77"))])?;
-    let spoken = reaches(lab, "node1");
-    scene.checked(&["sh", "-ec", &format!("{}; ip address del 10.244.0.77/32 dev eth0", by(&own))])?;
-    ensure!(spoken.is_err(), "a pod spoke by an address that is not its own");
-    reaches(lab, "node1").context("by its own address again")
+    let target = lab.scene(&format!("{NAMESPACE}/b-node2"))?;
+    let rules = "nft add table inet heard; nft 'add chain inet heard in { type filter hook input priority 0; }'; nft add rule inet heard in ip \
+        saddr 10.244.3.77 counter; nft add rule inet heard in ip saddr SELF udp dport 9 counter";
+    target.checked(&["sh", "-ec", &rules.replace("SELF", &own)])?;
+    let to = target.checked(&["ip", "-o", "-4", "address", "show", "eth0"])?;
+    let to = to.split_whitespace().nth(3).and_then(|net| net.split('/').next()).context("no address")?.to_owned();
+    let say = format!("for i in 1 2 3 4 5; do echo > /dev/udp/{to}/9; done");
+    scene.checked(&["sh", "-ec", &format!("ip address add 10.244.3.77/32 dev eth0; {}", by("10.244.3.77"))])?;
+    scene.checked(&["bash", "-c", &say])?;
+    scene.checked(&["sh", "-ec", &format!("{}; ip address del 10.244.3.77/32 dev eth0", by(&own))])?;
+    scene.checked(&["bash", "-c", &say])?;
+    let heard = || -> Result<Vec<String>> {
+        let text = target.checked(&["nft", "list", "table", "inet", "heard"])?;
+        Ok(text.split("packets ").skip(1).filter_map(|rest| rest.split(' ').next().map(str::to_owned)).collect())
+    };
+    // What was said by the own address went the same way, and later.
+    wait_for("what a pod says by its own address", LIMIT, || {
+        heard().is_ok_and(|counts| counts.last().is_some_and(|n| n == "5"))
+    })?;
+    ensure!(heard()? == ["0", "5"], "heard by the other's address, and by its own: {:?}", heard()?);
+    Ok(())
 }
 
 /// A daemon that is killed, and another that takes its place: what forwards is not touched.
