@@ -96,9 +96,11 @@ impl Policies {
     pub fn settle(&mut self) -> bool {
         let mut changed = std::mem::take(&mut self.moved);
         for owner in self.engine.take_dirty() {
-            if self.concerns(&owner) {
+            // A Peer is marked with its Pod, so Pods of other nodes are translated, too, for what they read.
+            let concerns = self.concerns(&owner);
+            if concerns || owner.kind == kinds::POD {
                 let output = self.engine.translate(&owner);
-                changed |= self.rows.set(&self.node, &owner, &output);
+                changed |= concerns && self.rows.set(&self.node, &owner, &output);
             }
         }
         for key in self.gone.drain() {

@@ -77,7 +77,7 @@ impl Engine {
         self.snapshot.owners()
     }
 
-    /// What an owner yields now.
+    /// What an owner yields now. Who follows Peers translates all Pods: a Peer is marked with its Pod.
     pub fn translate(&mut self, owner: &Owner) -> Output {
         self.settle();
         let view = View::new(&self.config, &self.snapshot, &self.texts);
