@@ -114,7 +114,7 @@ async fn a_daemon_restarts(lab: &Lab) -> Result<()> {
     let db = lab.layout().ovs("node1");
     let ports =
         || lab.exec_node("node1", &["ovs-vsctl", &format!("--db={db}"), "--columns=_uuid,name,tag", "list", "port"]);
-    let sorted = |text: String| text.split("\n\n").map(str::to_owned).collect::<BTreeSet<_>>();
+    let sorted = |text: String| text.split("\n\n").map(|row| row.trim().to_owned()).collect::<BTreeSet<_>>();
     let before = sorted(ports()?);
     lab.kill("node1/ovenbird-node")?;
     lab.start("node1/ovenbird-node")?;
