@@ -11,7 +11,6 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use ipnet::IpNet;
 use ovenbird_classic::{Existing, Fabric, Member, Settings};
+use ovenbird_nft::Table;
 use ovenbird_reconcile::Owner;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,17 +30,16 @@ use super::ports::Ports;
 use crate::chassis;
 use crate::cluster::NodeFact;
 use crate::config::Config;
+use crate::gateway::Bridge;
 use crate::gateway::openflow::{self, Kept};
-use crate::gateway::{Bridge, nft};
 use crate::net::linux::Linux;
 use crate::net::{HostLink, NetError, NetOps, Route, causes, ensure_sysctl};
+use crate::nft;
 use crate::readiness::{Part, Readiness};
 use crate::vswitch::{State, Vswitch};
 
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
-/// Our table of nftables.
-const TABLE: &str = "inet ovenbird-classic";
 
 /// What the task works with.
 pub struct Task {
@@ -74,7 +73,7 @@ struct Written {
     rows: Option<(Fabric, Existing)>,
     owners: BTreeSet<Owner>,
     kept: Kept,
-    table: Option<String>,
+    table: Option<Table>,
 }
 
 impl Task {
@@ -153,7 +152,7 @@ impl Task {
         self.declared.cancel();
         // At a start, and from time to time, somebody else may have made the bridge anew.
         let joined = self.apply_bridge(fabric, state.userspace, written.table.is_none()).await?;
-        let mut done = joined && self.write_table(written).await;
+        let mut done = joined && self.write_table(fabric, &mut written.table).await;
         let ofport = |name: &str| bridge?.ports.get(name)?.ofport.map(|n| n.to_string());
         let attach = match fabric.attachment().port {
             Some(port) => ofport(port),
@@ -240,15 +239,14 @@ impl Task {
         Ok(())
     }
 
-    async fn write_table(&self, written: &mut Written) -> bool {
+    async fn write_table(&self, fabric: &Fabric, written: &mut Option<Table>) -> bool {
         let gateway = &self.config.gateway;
-        let unmasked = [&self.config.cluster_subnets[..], &gateway.non_masquerade_cidrs].concat();
-        let want = table(&self.settings.bridge, gateway.snat.then_some(&self.config.cluster_subnets[..]), &unmasked);
-        if written.table.as_ref() == Some(&want) {
+        let want = fabric.masquerade(gateway.snat, &gateway.non_masquerade_cidrs);
+        if written.as_ref() == Some(&want) {
             return true;
         }
         let done = told("nftables", &nft::replace(&want).await);
-        written.table = done.then_some(want);
+        *written = done.then_some(want);
         done
     }
 }
@@ -275,30 +273,6 @@ fn host_link(fabric: &Fabric, userspace: bool) -> Option<HostLink> {
 
 fn v6(networks: &[IpNet]) -> Vec<IpNet> {
     networks.iter().filter(|net| net.addr().is_ipv6()).copied().collect()
-}
-
-/// A file for nft(8) that replaces the table: pods leave the cluster's networks with the node's address.
-pub fn table(bridge: &str, pods: Option<&[IpNet]>, unmasked: &[IpNet]) -> String {
-    let mut text =
-        format!("{}table {TABLE} {{\n\tchain postrouting {{\n\t\ttype nat hook postrouting priority 100\n", delete());
-    for net in pods.unwrap_or_default() {
-        let v4 = net.addr().is_ipv4();
-        let but = unmasked.iter().filter(|net| net.addr().is_ipv4() == v4).map(|net| net.trunc().to_string());
-        let (ip, but) = (if v4 { "ip" } else { "ip6" }, but.collect::<Vec<_>>().join(", "));
-        // Writing to a String does not fail.
-        let _ = writeln!(
-            text,
-            "\t\t{ip} saddr {} {ip} daddr != {{ {but} }} oifname != \"{bridge}\" masquerade",
-            net.trunc()
-        );
-    }
-    text.push_str("\t}\n}\n");
-    text
-}
-
-/// A file that removes the table, be it there or not.
-pub fn delete() -> String {
-    format!("table {TABLE}\ndelete table {TABLE}\n")
 }
 
 /// True for a success; says what a failure is.
