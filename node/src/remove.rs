@@ -2,36 +2,38 @@
 //! ovn-controller must not run, or they put it there again.
 //!
 //! ```text
-//! gateway (cleanup) -> pods' links, kbr0 -> obr0, br-int, OVN's patch ports and settings -> nftables -> files
+//! gateway (cleanup) -> pods' links, kbr0 -> obr0, br-int, bridges of physical networks, OVN's patch ports and settings -> nftables -> files
 //! ```
 //!
 //! Every step is tried, whatever became of the others. Must not: touch what others put there, or settings of the kernel.
 
-use std::fmt::Display;
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::Context as _;
 use ovenbird_api::name::{INTEGRATION_BRIDGE, MANAGEMENT_INTERFACE};
-use tokio::process::Command;
-use tracing::{error, info};
+
+use ovenbird_classic::{guard, masquerade, policy, services};
 
 use crate::classic::{NetworkMode, task};
 use crate::config::Config;
-use crate::gateway::{cleanup, nft};
+use crate::gateway::cleanup::{self, Steps};
+use crate::net::NetOps;
 use crate::net::linux::Linux;
-use crate::net::{NetOps, causes};
+use crate::nft::apply;
+use crate::rows::{BRIDGE_MAPPINGS, MADE_FOR, PROVIDER_MAPPINGS};
+use crate::tool::Vsctl;
 
 /// Tables of nftables beside the gateway's.
-const TABLES: [&str; 4] =
-    ["inet ovenbird-classic", "inet ovenbird-services", "inet ovenbird-policy", "bridge ovenbird-ports"];
+const TABLES: [&str; 4] = [masquerade::TABLE, services::TABLE, policy::TABLE, guard::TABLE];
 /// What we set for ovn-controller. `system-id` and `hostname` are the host's.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "ovn-encap-ip",
     "ovn-encap-type",
     "ovn-monitor-all",
     "ovn-openflow-probe-interval",
     "ovn-remote",
     "ovn-remote-probe-interval",
+    PROVIDER_MAPPINGS,
 ];
 
 /// Takes everything off.
@@ -39,80 +41,77 @@ const SETTINGS: [&str; 6] = [
 /// # Errors
 /// When a step failed; the log says which.
 pub async fn run(config: &Config) -> anyhow::Result<()> {
-    let mut failed = 0;
-    let mut told = |what: &str, done: Result<(), String>| match done {
-        Ok(()) => info!("{what}: removed"),
-        Err(e) => {
-            error!("{what}: {e}");
-            failed += 1;
-        }
-    };
-    told("gateway", cleanup::run(config).await.map_err(|e| e.to_string()));
+    let mut steps = Steps::default();
+    steps.took("gateway", cleanup::run(config).await);
     let classic = match &config.network {
         NetworkMode::Classic(settings) => settings.clone(),
         NetworkMode::Overlay | NetworkMode::Nested(_) => ovenbird_classic::Settings::default(),
     };
-    told("links of pods and bridges", links(&classic.bridge).await);
-    told("bridges of Open_vSwitch", bridges(config, &classic.ovs_bridge).await);
-    let tables: String = TABLES.iter().map(|table| format!("table {table}\ndelete table {table}\n")).collect();
-    told("nftables", nft::replace(&tables).await.map_err(|e| format!("{e}: {}", causes(&e))));
-    told("files", files(&task::ports_folder(config), &config.cni_conf));
-    if failed > 0 { bail!("{failed} steps of the removal failed") } else { Ok(()) }
+    steps.took("links of pods and bridges", links(&classic.bridge).await);
+    steps.took("bridges and ports of Open_vSwitch", switch(config, &classic.ovs_bridge).await);
+    let tables: String = TABLES.iter().map(|table| ovenbird_nft::delete(table)).collect();
+    steps.took("nftables", apply(&tables).await.map_err(anyhow::Error::from));
+    steps.took("files", files(&task::ports_folder(config), &config.cni_conf));
+    steps.end()
 }
 
 /// Host ends of pods' veths (`ov` and 12 digits, see `rows::PodPort::host_name`), the Linux bridge and what joins it.
-async fn links(bridge: &str) -> Result<(), String> {
-    let net = Linux::new().map_err(|e| e.to_string())?;
-    let host = net.host_network().await.map_err(|e| e.to_string())?;
+async fn links(bridge: &str) -> anyhow::Result<()> {
+    let net = Linux::new()?;
+    let host = net.host_network().await?;
     let of_pod = |name: &str| {
         name.strip_prefix("ov").is_some_and(|rest| rest.len() == 12 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
     };
     for link in host.links.iter().filter(|link| of_pod(&link.name) || link.name == bridge || link.name == "vkbr0") {
-        net.delete_link(&link.name).await.map_err(|e| format!("{e}: {}", causes(&e)))?;
+        net.delete_link(&link.name).await?;
     }
     Ok(())
 }
 
-async fn bridges(config: &Config, classic: &str) -> Result<(), String> {
-    let Some(endpoint) = config.ovs.first() else { return Ok(()) };
-    let db = format!("--db={endpoint}");
-    let vsctl = async |args: &[&str]| {
-        let output = Command::new("ovs-vsctl").args(["--timeout=30", &db]).args(args).output().await;
-        let output = output.map_err(|e| problem("running ovs-vsctl", e))?;
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
-    };
-    let find = async |table: &str, column: &str, condition: &str| {
-        vsctl(&["--bare", "--no-heading", &format!("--columns={column}"), "find", table, condition]).await
-    };
-    // ovn-controller(8): its ends of patch ports to bridges of physical networks.
-    for port in find("Port", "name", "external_ids:ovn-localnet-port!=\"\"").await?.split_whitespace() {
-        vsctl(&["--if-exists", "del-port", port]).await?;
+async fn switch(config: &Config, classic: &str) -> anyhow::Result<()> {
+    let vsctl = Vsctl::new(&config.ovs);
+    // ovn-controller(8): its ends of patch ports to bridges of physical networks. Of a VM the bridge is the operator's, and stays.
+    let mut ports = vsctl.find("Port", "name", "external_ids:ovn-localnet-port!=\"\"").await?;
+    ports.extend(vsctl.find("Interface", "name", "external_ids:sandbox!=\"\"").await?);
+    ports.push(MANAGEMENT_INTERFACE.to_owned());
+    for port in ports {
+        vsctl.run(&["--if-exists", "del-port", &port]).await?;
     }
-    // Of a VM: its bridge is the operator's, and stays.
-    vsctl(&["--if-exists", "del-port", MANAGEMENT_INTERFACE]).await?;
-    for port in find("Interface", "name", "external_ids:sandbox!=\"\"").await?.split_whitespace() {
-        vsctl(&["--if-exists", "del-port", port]).await?;
+    let mut bridges = vsctl.find("Bridge", "name", &format!("external_ids:\"{MADE_FOR}\"!=\"\"")).await?;
+    bridges.extend([INTEGRATION_BRIDGE, classic].map(str::to_owned));
+    for bridge in bridges {
+        vsctl.run(&["--if-exists", "del-br", &bridge]).await?;
     }
-    for bridge in [INTEGRATION_BRIDGE, classic] {
-        vsctl(&["--if-exists", "del-br", bridge]).await?;
+    for qos in vsctl.find("QoS", "_uuid", "external_ids:sandbox!=\"\"").await? {
+        vsctl.run(&["destroy", "QoS", &qos]).await?;
     }
-    for qos in find("QoS", "_uuid", "external_ids:sandbox!=\"\"").await?.split_whitespace() {
-        vsctl(&["destroy", "QoS", qos]).await?;
-    }
-    let remove = ["remove", "Open_vSwitch", ".", "external_ids"];
-    vsctl(&[&remove[..], &SETTINGS[..]].concat()).await.map(drop)
+    unmap(&vsctl).await?;
+    vsctl.run(&[&["remove", "Open_vSwitch", ".", "external_ids"], &SETTINGS[..]].concat()).await?;
+    Ok(())
 }
 
-fn files(ports: &Path, conf: &Path) -> Result<(), String> {
+/// Takes the mappings of ProviderNetworks out of the text that others write to as well.
+async fn unmap(vsctl: &Vsctl) -> anyhow::Result<()> {
+    let keys = [BRIDGE_MAPPINGS, PROVIDER_MAPPINGS].map(|key| format!("external_ids:{key}"));
+    let all = vsctl.run(&["--if-exists", "get", "Open_vSwitch", ".", &keys[0]]).await?;
+    let ours = vsctl.run(&["--if-exists", "get", "Open_vSwitch", ".", &keys[1]]).await?;
+    let [all, ours] = [&all, &ours].map(|text| text.trim_matches('"'));
+    let others: Vec<&str> = all.split(',').filter(|mapping| !ours.split(',').any(|own| own == *mapping)).collect();
+    let others = others.join(",");
+    if others.is_empty() {
+        vsctl.run(&["remove", "Open_vSwitch", ".", "external_ids", BRIDGE_MAPPINGS]).await?;
+    } else if others != all {
+        let value = format!("external_ids:{BRIDGE_MAPPINGS}=\"{others}\"");
+        vsctl.run(&["set", "Open_vSwitch", ".", &value]).await?;
+    }
+    Ok(())
+}
+
+fn files(ports: &Path, conf: &Path) -> anyhow::Result<()> {
     let gone = |done: std::io::Result<()>, path: &Path| match done {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(problem(&path.display().to_string(), e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| path.display().to_string()),
         _ => Ok(()),
     };
     gone(std::fs::remove_dir_all(ports), ports)?;
     gone(std::fs::remove_file(conf), conf)
-}
-
-fn problem(what: &str, e: impl Display) -> String {
-    format!("{what}: {e}")
 }

@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::process::Stdio;
 
+use ovsdb::Endpoint;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -24,6 +25,8 @@ pub struct Tool {
 pub const NFT: Tool = Tool { name: "nft", package: "nftables" };
 /// conntrack(8).
 pub const CONNTRACK: Tool = Tool { name: "conntrack", package: "conntrack" };
+/// ovs-vsctl(8); mostly by way of [`Vsctl`].
+pub const VSCTL: Tool = Tool { name: "ovs-vsctl", package: "openvswitch-switch" };
 /// ovs-ofctl(8).
 pub const OFCTL: Tool = Tool { name: "ovs-ofctl", package: "openvswitch-switch" };
 
@@ -71,6 +74,39 @@ impl Tool {
             return Ok(said(&output.stdout));
         }
         Err(ToolError::Refused(self.name, said(&output.stderr).chars().take(COMPLAINT).collect()))
+    }
+}
+
+/// ovs-vsctl on this host's database.
+#[derive(Clone, Debug)]
+pub struct Vsctl {
+    /// `--db`, unless it is the default one.
+    db: Option<String>,
+}
+
+impl Vsctl {
+    /// On the first of these servers.
+    pub fn new(ovs: &[Endpoint]) -> Vsctl {
+        Vsctl { db: ovs.first().map(|endpoint| format!("--db={endpoint}")) }
+    }
+
+    /// Runs commands, and returns what they print.
+    ///
+    /// # Errors
+    /// As [`Tool::run`]; also when vswitchd does not follow in 30 seconds, where it is waited for.
+    pub async fn run(&self, args: &[&str]) -> Result<String, ToolError> {
+        let own = ["--timeout=30"].into_iter().chain(self.db.as_deref());
+        VSCTL.run(own.chain(args.iter().copied()), "").await
+    }
+
+    /// A column of the rows that meet a condition, a value each.
+    ///
+    /// # Errors
+    /// As [`Vsctl::run`].
+    pub async fn find(&self, table: &str, column: &str, condition: &str) -> Result<Vec<String>, ToolError> {
+        let columns = format!("--columns={column}");
+        let found = self.run(&["--bare", "--no-heading", &columns, "find", table, condition]).await?;
+        Ok(found.split_whitespace().map(str::to_owned).collect())
     }
 }
 

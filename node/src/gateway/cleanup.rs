@@ -9,18 +9,16 @@
 //! ports of pods and the management port to Open_vSwitch. Must not: touch what others put there.
 
 use std::collections::BTreeSet;
-use std::fmt::Display;
 
 use anyhow::bail;
-use ovenbird_api::name::PHYSICAL_NETWORK;
-use tokio::process::Command;
 use tracing::{error, info};
 
 use super::{discover, host, nft, openflow};
 use crate::config::Config;
-use crate::net::causes;
 use crate::net::linux::Linux;
+use crate::nft::apply;
 use crate::rows::BRIDGE_MAPPINGS;
+use crate::tool::Vsctl;
 use crate::uplink;
 
 /// Takes everything back.
@@ -31,66 +29,70 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     let (uplink, mut config) = (uplink::Task::new(config), config.clone());
     config.gateway.bridge = uplink.bridge(&config.gateway)?;
     let (config, bridge) = (&config, &config.gateway.bridge);
-    let mut failed = 0;
-    let mut told = |what: &str, done: Result<(), String>| match done {
-        Ok(()) => info!("{what}: removed"),
-        Err(e) => {
-            error!("{what}: {e}");
-            failed += 1;
-        }
-    };
-    told("bridge mapping", unmap(config).await);
-    told("flows", flows(config).await);
-    told("routes, addresses and neighbours", links(config).await);
-    told("nftables", nft::replace(&nft::delete()).await.map_err(text));
+    let mut steps = Steps::default();
+    steps.took("bridge mapping", unmap(config).await);
+    steps.took("flows", flows(config).await);
+    steps.took("routes, addresses and neighbours", links(config).await);
+    steps.took("nftables", apply(&nft::delete()).await.map_err(anyhow::Error::from));
     // Last: what is left on the bridge is the host's own.
-    told("uplink", uplink.give_back().await.map_err(|e| format!("{e:#}")));
+    steps.took("uplink", uplink.give_back().await);
     info!("annotations of the Node are left to the master; ports of {bridge} and br-int to Open_vSwitch");
-    if failed > 0 { bail!("{failed} steps of the clean-up failed") } else { Ok(()) }
+    steps.end()
 }
 
-fn text(e: impl std::error::Error) -> String {
-    format!("{e}: {}", causes(&e))
+/// Steps of a removal: each is tried, whatever became of those before.
+#[derive(Debug, Default)]
+pub struct Steps {
+    failed: usize,
+}
+
+impl Steps {
+    /// What became of one.
+    pub fn took(&mut self, what: &str, done: anyhow::Result<()>) {
+        match done {
+            Ok(()) => info!("{what}: removed"),
+            Err(e) => {
+                error!("{what}: {e:#}");
+                self.failed += 1;
+            }
+        }
+    }
+
+    /// The end.
+    ///
+    /// # Errors
+    /// When one failed.
+    pub fn end(self) -> anyhow::Result<()> {
+        if self.failed > 0 { bail!("{} steps failed", self.failed) } else { Ok(()) }
+    }
 }
 
 /// The bridge as ovs-vsctl makes one. Where no bridge is, there are no flows.
-async fn flows(config: &Config) -> Result<(), String> {
-    match openflow::socket(&config.ovs, &config.gateway.bridge).filter(|socket| socket.exists()) {
-        Some(socket) => {
-            let plain = BTreeSet::from(["table=0,priority=0 actions=NORMAL".to_owned()]);
-            openflow::replace(&socket, &plain).await.map_err(text)
-        }
-        None => Ok(()),
-    }
-}
-
-async fn links(config: &Config) -> Result<(), String> {
-    let net = Linux::new().map_err(text)?;
-    let ours = host::both_families(&config.gateway.bridge, &config.gateway.masquerade);
-    net.clear_shared_link(&ours).await.map_err(text)
-}
-
-/// Takes our mapping out of the text that others write to as well.
-async fn unmap(config: &Config) -> Result<(), String> {
-    let Some(endpoint) = config.ovs.first() else { return Ok(()) };
-    let (db, key) = (format!("--db={endpoint}"), format!("external_ids:{BRIDGE_MAPPINGS}"));
-    let vsctl = async |args: &[&str]| {
-        let output = Command::new("ovs-vsctl").args(["--no-wait", "--timeout=30", &db]).args(args).output().await;
-        let output = output.map_err(|e| problem("running ovs-vsctl", e))?;
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+async fn flows(config: &Config) -> anyhow::Result<()> {
+    let Some(socket) = openflow::socket(&config.ovs, &config.gateway.bridge).filter(|socket| socket.exists()) else {
+        return Ok(());
     };
-    let have = vsctl(&["--if-exists", "get", "Open_vSwitch", ".", &key]).await?;
-    match discover::without_ours(have.trim_matches('"')) {
-        rest if rest == have.trim_matches('"') => Ok(()),
-        rest if rest.is_empty() => {
-            vsctl(&["remove", "Open_vSwitch", ".", "external_ids", BRIDGE_MAPPINGS]).await.map(drop)
-        }
-        rest => vsctl(&["set", "Open_vSwitch", ".", &format!("{key}=\"{rest}\"")]).await.map(drop),
-    }
-    .map_err(|e| problem(PHYSICAL_NETWORK, e))
+    let plain = BTreeSet::from(["table=0,priority=0 actions=NORMAL".to_owned()]);
+    Ok(openflow::replace(&socket, &plain).await?)
 }
 
-fn problem(what: &str, e: impl Display) -> String {
-    format!("{what}: {e}")
+async fn links(config: &Config) -> anyhow::Result<()> {
+    let ours = host::both_families(&config.gateway.bridge, &config.gateway.masquerade);
+    Ok(Linux::new()?.clear_shared_link(&ours).await?)
+}
+
+/// Takes our mapping out of the text that others write to as well. vswitchd need not run.
+async fn unmap(config: &Config) -> anyhow::Result<()> {
+    let vsctl = Vsctl::new(&config.ovs);
+    let key = format!("external_ids:{BRIDGE_MAPPINGS}");
+    let have = vsctl.run(&["--no-wait", "--if-exists", "get", "Open_vSwitch", ".", &key]).await?;
+    let have = have.trim_matches('"');
+    match discover::without_ours(have) {
+        rest if rest == have => {}
+        rest if rest.is_empty() => {
+            vsctl.run(&["--no-wait", "remove", "Open_vSwitch", ".", "external_ids", BRIDGE_MAPPINGS]).await?;
+        }
+        rest => drop(vsctl.run(&["--no-wait", "set", "Open_vSwitch", ".", &format!("{key}=\"{rest}\"")]).await?),
+    }
+    Ok(())
 }

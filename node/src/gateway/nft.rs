@@ -1,4 +1,4 @@
-//! The host's nftables: one table of ours, `inet ovenbird`. Pure; [`replace`] hands the text to nft(8).
+//! The host's nftables: one table of ours, `inet ovenbird`. Pure.
 //!
 //! ```text
 //! prerouting:          from the wire, where the host is a Service's endpoint with policy Local --> DNAT to its own address
@@ -13,7 +13,6 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use super::services::{Protocol, Served, Targets};
-pub use crate::nft::apply as replace;
 use ipnet::IpNet;
 use ovenbird_api::Masquerade;
 use ovenbird_api::name::MANAGEMENT_INTERFACE;

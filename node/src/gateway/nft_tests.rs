@@ -4,6 +4,7 @@ use ovenbird_api::HostPort;
 
 use super::super::flows::tests::{check, served};
 use super::*;
+use crate::nft::apply;
 use crate::pods::HostPorts;
 
 fn facts(served: &Served) -> Facts<'_> {
@@ -74,15 +75,15 @@ async fn nft_accepts_them_and_replaces_one_by_the_next() {
         let output = std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
-    replace("table inet others {}\n").await.unwrap();
+    apply("table inet others {}\n").await.unwrap();
     for (name, text) in all() {
-        replace(&text).await.unwrap_or_else(|e| panic!("{name}: {e}\n{text}"));
-        replace(&text).await.unwrap();
+        apply(&text).await.unwrap_or_else(|e| panic!("{name}: {e}\n{text}"));
+        apply(&text).await.unwrap();
         assert_eq!(shown().contains("map vips_v6"), name != "none.nft", "{name}");
     }
-    let error = replace("table inet ovenbird { nonsense }").await.unwrap_err().to_string();
+    let error = apply("table inet ovenbird { nonsense }").await.unwrap_err().to_string();
     assert!(error.contains("nonsense"), "{error}");
-    replace(&delete()).await.unwrap();
-    replace(&delete()).await.unwrap();
+    apply(&delete()).await.unwrap();
+    apply(&delete()).await.unwrap();
     assert!(!shown().contains("ovenbird") && shown().contains("others"));
 }

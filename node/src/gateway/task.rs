@@ -29,6 +29,7 @@ use super::{host, nft};
 use crate::cluster::NodeFact;
 use crate::config::Config;
 use crate::net::{NetOps, causes};
+use crate::nft::apply;
 use crate::pods::HostPorts;
 use crate::vswitch::Vswitch;
 
@@ -178,7 +179,7 @@ impl<N: NetOps> Task<N> {
         if written.as_ref() == Some(&want) {
             return true;
         }
-        let mut done = told("nftables", &nft::replace(&want).await);
+        let mut done = told("nftables", &apply(&want).await);
         if nft::serves_loopback(served) {
             done &= told("pods' ports at 127.0.0.1", &tokio::fs::write(ROUTE_LOCALNET, "1").await);
         }

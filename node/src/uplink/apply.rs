@@ -14,8 +14,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::plan::Step;
-use crate::gateway::nft;
-use crate::net::causes;
+use crate::nft;
+use crate::tool::{ToolError, Vsctl};
 
 /// A step that failed; those before it are done.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +36,11 @@ pub async fn apply(ovs: &[Endpoint], steps: &[Step]) -> Result<Duration, StepErr
     let mut moving = Duration::ZERO;
     for group in steps.chunk_by(|a, b| a.ip().is_some() && b.ip().is_some() && a.is_v6_rule() == b.is_v6_rule()) {
         match group {
-            [Step::Ovs(args)] => vsctl(ovs, args).await?,
-            [Step::Nft(text)] => {
-                let refused = |e| StepError::Refused(format!("{}: {e}", group[0]), causes(&e));
-                nft::replace(text).await.map_err(refused)?;
+            [step @ Step::Ovs(args)] => {
+                let args: Vec<&str> = args.iter().map(String::as_str).collect();
+                Vsctl::new(ovs).run(&args).await.map_err(|e| refused(step, e))?;
             }
+            [step @ Step::Nft(text)] => nft::apply(text).await.map_err(|e| refused(step, e))?,
             lines => {
                 let begun = Instant::now();
                 ip(lines).await?;
@@ -51,12 +51,11 @@ pub async fn apply(ovs: &[Endpoint], steps: &[Step]) -> Result<Duration, StepErr
     Ok(moving)
 }
 
-async fn vsctl(ovs: &[Endpoint], args: &[String]) -> Result<(), StepError> {
-    let mut command = Command::new("ovs-vsctl");
-    command.arg("--timeout=30").args(ovs.first().map(|endpoint| format!("--db={endpoint}"))).args(args);
-    let output = command.kill_on_drop(true).output().await;
-    let output = output.map_err(|e| StepError::Tool("ovs-vsctl", "openvswitch-switch", e))?;
-    succeeded(&output, || Step::Ovs(args.to_vec()).to_string())
+fn refused(step: &Step, error: ToolError) -> StepError {
+    match error {
+        ToolError::Run(tool, e) => StepError::Tool(tool.name, tool.package, e),
+        ToolError::Refused(_, said) => StepError::Refused(step.to_string(), said),
+    }
 }
 
 /// Hands the lines to one ip(8), which sends each as it reads it and ends at the first that fails.

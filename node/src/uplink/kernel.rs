@@ -11,7 +11,6 @@ use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerTy
 use ovenbird_api::Mac;
 use ovsdb::Endpoint;
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
-use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::host::{Host, Interface};
@@ -19,6 +18,7 @@ use super::item::{Item, Kind};
 use super::plan::TABLE;
 use super::words::{self, Names, Unsayable};
 use crate::net::NetError;
+use crate::tool::{NFT, ToolError};
 use crate::vswitch::{State, Vswitch};
 
 /// Time between comparisons of a session with Open_vSwitch that wants nothing.
@@ -35,7 +35,7 @@ pub enum ReadError {
     Vswitch(Duration),
     /// nftables.
     #[error("running nft (package nftables)")]
-    Nft(#[source] std::io::Error),
+    Nft(#[source] ToolError),
 }
 
 /// Reads everything. Open_vSwitch is waited for.
@@ -64,8 +64,8 @@ async fn bridges(ovs: &[Endpoint], patience: Duration) -> Result<State, ReadErro
 
 /// Whether our table is there.
 async fn silenced() -> Result<bool, ReadError> {
-    let listed = Command::new("nft").args(["list", "tables", "netdev"]).output().await.map_err(ReadError::Nft)?;
-    Ok(String::from_utf8_lossy(&listed.stdout).lines().any(|line| line.trim() == format!("table {TABLE}")))
+    let listed = NFT.run(["list", "tables", "netdev"], "").await.map_err(ReadError::Nft)?;
+    Ok(listed.lines().any(|line| line.trim() == format!("table {TABLE}")))
 }
 
 async fn network(handle: &Handle) -> Result<Host, NetError> {
