@@ -6,8 +6,6 @@
 //!
 //! Must not: make or delete the veth, which is `plug`'s.
 
-use std::sync::Arc;
-
 use ovenbird_cni_server::{Attachment, CniError, Code};
 use ovenbird_schema::vswitch::interface;
 
@@ -32,40 +30,6 @@ pub trait Cable: Send + Sync + 'static {
     fn fault(&self, attachment: &Attachment) -> impl Future<Output = Option<String>> + Send;
     /// Everything that should stay is declared: the rest may go.
     fn allow_deletes(&self);
-}
-
-impl<C: Cable> Cable for Arc<C> {
-    async fn ports(&self) -> Result<Vec<PodPort>, CniError> {
-        (**self).ports().await
-    }
-
-    async fn until_ready(&self) -> Result<bool, CniError> {
-        (**self).until_ready().await
-    }
-
-    fn declare(&self, port: &PodPort) {
-        (**self).declare(port);
-    }
-
-    fn withdraw(&self, attachment: &Attachment) -> impl Future<Output = ()> + Send + use<C> {
-        (**self).withdraw(attachment)
-    }
-
-    async fn until_connected(&self, port: &PodPort) -> Result<(), CniError> {
-        (**self).until_connected(port).await
-    }
-
-    async fn connected(&self, port: &PodPort) -> Result<Result<(), String>, CniError> {
-        (**self).connected(port).await
-    }
-
-    async fn fault(&self, attachment: &Attachment) -> Option<String> {
-        (**self).fault(attachment).await
-    }
-
-    fn allow_deletes(&self) {
-        (**self).allow_deletes();
-    }
 }
 
 /// OVN: a port of br-int, which ovn-controller binds.

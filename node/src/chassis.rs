@@ -10,18 +10,16 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
 use ipnet::IpNet;
 use kube::Client;
 use ovenbird_api::node::{self, PrimaryIfaddr};
 use ovenbird_api::{L3Gateway, Mac, address, annotation, name};
-use ovenbird_daemon::rights;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::cluster::{NodeFact, annotate};
+use crate::annotations;
+use crate::cluster::NodeFact;
 use crate::config::Config;
 use crate::gateway::discover::{Gateway, Unusable, discover, own_addresses};
 use crate::net::{HostNetwork, Link, NetOps};
@@ -178,19 +176,8 @@ pub async fn run<N: NetOps>(
                 want.extend(gateway_text(&found).map(|text| (annotation::L3_GATEWAY_CONFIG, text)));
                 let mtu = pod_mtu(&config, endpoint, &host).ok();
                 want.extend(mtu.map(|mtu| (annotation::POD_MTU, node::format_pod_mtu(mtu))));
-                let write = || annotate(&client, &config.node, &fact.annotations, &want);
-                let retry = ExponentialBuilder::default().with_max_delay(Duration::from_secs(10)).without_max_times();
-                let told = |e: &kube::Error, _| {
-                    if !rights::was_told(e) {
-                        warn!("writing annotations of the Node: {e}");
-                    }
-                };
                 tokio::select! {
-                    written = write.retry(retry).notify(told) => {
-                        if written? {
-                            info!("annotations of the Node written");
-                        }
-                    }
+                    () = annotations::insist(&client, &config.node, &fact, &want) => {}
                     // A Node that was deleted and has come back, a host that has changed: say what is true now.
                     changed = node.changed() => { changed?; continue; }
                     changed = host_changes.changed() => { changed?; continue; }

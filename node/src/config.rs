@@ -20,8 +20,8 @@ use ovenbird_topology::config::DEFAULT_ACL_LOGGING_RATE;
 use ovsdb::Endpoint;
 use serde::{Deserialize, Serialize};
 
-use crate::classic::NetworkMode;
 use crate::gateway::GatewaySettings;
+use crate::mode::NetworkMode;
 
 const EXAMPLES: &str = "\
 Examples:

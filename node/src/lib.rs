@@ -7,6 +7,8 @@
 //!
 //! `daemon` puts the parts together; each file's header says what it is for.
 
+pub mod annotations;
+pub mod base;
 pub mod cable;
 pub mod capability;
 pub mod chassis;
@@ -18,6 +20,7 @@ pub mod daemon;
 pub mod gateway;
 pub mod management;
 pub mod metrics;
+pub mod mode;
 pub mod nested;
 pub mod net;
 pub mod nft;

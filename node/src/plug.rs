@@ -36,7 +36,7 @@ pub type Tell = Box<dyn Fn(&str, &str, &str, Diagnostic) + Send + Sync>;
 /// See the file header.
 pub struct Plug<N, C = Vswitch> {
     net: Arc<N>,
-    cable: C,
+    cable: Arc<C>,
     pods: Arc<PodBook>,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
@@ -67,7 +67,7 @@ pub struct Parts<N, C = Vswitch> {
     /// The kernel.
     pub net: Arc<N>,
     /// What the host ends are plugged into.
-    pub cable: C,
+    pub cable: Arc<C>,
     /// The node's pods.
     pub pods: Arc<PodBook>,
     /// What must be there before ADD.
@@ -85,6 +85,11 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
     pub fn new(parts: Parts<N, C>) -> Plug<N, C> {
         let Parts { net, cable, pods, readiness, metrics, tell, mtu } = parts;
         Plug { net, cable, pods, readiness, metrics, tell, mtu, known: Mutex::default(), slots: Mutex::default() }
+    }
+
+    /// What the host ends are plugged into.
+    pub fn cable(&self) -> &C {
+        &self.cable
     }
 
     /// Takes an attachment over that an earlier daemon made. False when DEL was faster.

@@ -59,13 +59,13 @@ async fn lab_on(ovsdb: Ovsdb) -> Lab {
         let told = told.clone();
         move |_, _, _, diagnostic| told.lock().unwrap().push(diagnostic)
     });
-    let readiness = Arc::new(Readiness::default());
+    let readiness = Arc::new(Readiness::with(&[Part::ManagementPort]));
     readiness.set(Part::Restored, true);
     vswitch.until(|s| s.synced).await.unwrap();
     vswitch.allow_deletes();
     let parts = Parts {
         net: net.clone(),
-        cable: vswitch,
+        cable: vswitch.into(),
         pods: pods.clone(),
         readiness,
         metrics: Arc::default(),

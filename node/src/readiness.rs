@@ -63,31 +63,17 @@ impl Part {
 pub struct Readiness {
     ready: watch::Sender<u8>,
     /// What is needed beyond [`ALWAYS`].
-    last: Vec<Part>,
-}
-
-impl Default for Readiness {
-    /// Of a node of OVN's.
-    fn default() -> Self {
-        Readiness::with(Part::ManagementPort)
-    }
+    own: Vec<Part>,
 }
 
 impl Readiness {
-    /// Of a node whose network is there once `last` is.
-    pub fn with(last: Part) -> Readiness {
-        Readiness { ready: watch::Sender::new(0), last: vec![last] }
-    }
-
-    /// ... and `part`, too.
-    #[must_use]
-    pub fn and(mut self, part: Part) -> Readiness {
-        self.last.push(part);
-        self
+    /// Of a node that is ready with these parts beside those that every node has.
+    pub fn with(parts: &[Part]) -> Readiness {
+        Readiness { ready: watch::Sender::new(0), own: parts.to_vec() }
     }
 
     fn needed(&self) -> impl Iterator<Item = Part> {
-        ALWAYS.into_iter().chain(self.last.iter().copied())
+        ALWAYS.into_iter().chain(self.own.iter().copied())
     }
 
     /// Sets a part.

@@ -240,11 +240,11 @@ impl Node {
         };
         vswitch.set_chassis(chassis);
         let pods = Arc::new(PodBook::new("n1", Box::new(|_, _| Box::pin(std::future::ready(Ok(None))))));
-        let readiness = Arc::new(Readiness::default());
+        let readiness = Arc::new(Readiness::with(&[Part::ManagementPort]));
         let net = Arc::new(Linux::new().unwrap());
         let plug = Arc::new(Plug::new(Parts {
             net: net.clone(),
-            cable: vswitch.clone(),
+            cable: vswitch.clone().into(),
             pods: pods.clone(),
             readiness: readiness.clone(),
             metrics: Arc::default(),
@@ -261,7 +261,7 @@ impl Node {
         self.pods.complete();
         let declared = CancellationToken::new();
         declared.cancel();
-        restore::run(&*self.net, &self.vswitch, &self.plug, &self.pods, &self.readiness, &declared).await.unwrap();
+        restore::run(&*self.net, &self.plug, &self.pods, &self.readiness, &declared).await.unwrap();
     }
 
     pub(crate) async fn add(&self, i: usize, sandbox: &Sandbox) -> Attached {

@@ -14,9 +14,10 @@ use ovenbird_api::name::{INTEGRATION_BRIDGE, MANAGEMENT_INTERFACE};
 
 use ovenbird_classic::{guard, masquerade, policy, services};
 
-use crate::classic::{NetworkMode, task};
+use crate::classic::task;
 use crate::config::Config;
 use crate::gateway::cleanup::{self, Steps};
+use crate::mode::NetworkMode;
 use crate::net::NetOps;
 use crate::net::linux::Linux;
 use crate::nft::apply;

@@ -29,13 +29,12 @@ use crate::sweep;
 /// When the daemon is stopping.
 pub async fn run<N: NetOps, C: Cable>(
     net: &N,
-    cable: &C,
     plug: &Arc<Plug<N, C>>,
     pods: &PodBook,
     readiness: &Readiness,
     declared: &CancellationToken,
 ) -> Result<(), CniError> {
-    for port in cable.ports().await? {
+    for port in plug.cable().ports().await? {
         if lives(net, &port).await && plug.take_over(port.clone()) {
             continue;
         }
@@ -61,7 +60,7 @@ pub async fn run<N: NetOps, C: Cable>(
         }
     }
     declared.cancelled().await;
-    cable.allow_deletes();
+    plug.cable().allow_deletes();
     Ok(())
 }
 

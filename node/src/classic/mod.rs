@@ -18,5 +18,3 @@ pub mod ports;
 pub mod services;
 pub mod settings;
 pub mod task;
-
-pub use settings::NetworkMode;

@@ -164,7 +164,7 @@ impl Kept {
     async fn start(objects: &[Value]) -> Kept {
         let (tx, told) = mpsc::channel(100);
         let (settings_tx, settings_rx) = watch::channel(Some(settings()));
-        let readiness = Arc::new(Readiness::with(Part::Services));
+        let readiness = Arc::new(Readiness::with(&[Part::Services]));
         let keeper =
             Keeper { told, settings: settings_rx, audit: Duration::from_secs(3600), readiness: readiness.clone() };
         let task = tokio::spawn(keeper.run());

@@ -1,4 +1,4 @@
-//! Settings of the network's mode, validated.
+//! Settings of the classic network, validated.
 //!
 //! In: texts of flags. Out: values, or an error that names the flag. Must not: look at the host.
 
@@ -6,43 +6,13 @@ use ovenbird_classic::settings::{Attach, Mesh, Settings as Classic, Tunnel, Vari
 use ovenbird_daemon::settings::{SettingError, wrong};
 
 use crate::config::Settings;
+use crate::mode::link;
 
-/// Which network the cluster has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NetworkMode {
-    /// OVN's, over its tunnels.
-    Overlay,
-    /// kbr0 and obr0.
-    Classic(Classic),
-    /// OVN's, but it is on the hypervisor: this host is a VM, with this bridge.
-    Nested(String),
-}
-
-impl NetworkMode {
-    /// Validates the settings that concern the mode.
-    ///
-    /// # Errors
-    /// The first setting that is wrong.
-    pub fn new(s: &Settings) -> Result<NetworkMode, SettingError> {
-        match s.network_mode.as_deref() {
-            None | Some("overlay") => Ok(NetworkMode::Overlay),
-            Some("classic") => classic(s).map(NetworkMode::Classic),
-            Some("nested") => {
-                link("nested-bridge", s.nested_bridge.as_deref().unwrap_or("breth0")).map(NetworkMode::Nested)
-            }
-            Some(other) => {
-                Err(wrong("network-mode", format!("{other:?} is unknown"), "choose overlay, classic or nested"))
-            }
-        }
-    }
-
-    /// The VM's bridge, of a nested node.
-    pub fn nested_in(&self) -> Option<&str> {
-        if let NetworkMode::Nested(bridge) = self { Some(bridge) } else { None }
-    }
-}
-
-fn classic(s: &Settings) -> Result<Classic, SettingError> {
+/// Validates the settings of the mode.
+///
+/// # Errors
+/// The first setting that is wrong.
+pub fn new(s: &Settings) -> Result<Classic, SettingError> {
     let variants = [("flow", Variant::Flow), ("stp", Variant::Stp), ("rstp", Variant::Rstp)];
     let tunnels = [("gre", Tunnel::Gre), ("vxlan", Tunnel::Vxlan), ("geneve", Tunnel::Geneve)];
     let meshes = [("full", Mesh::Full), ("ring", Mesh::Ring), ("hub", Mesh::Hub)];
@@ -89,18 +59,10 @@ fn choose<T: Copy + Default>(
     found.ok_or_else(|| wrong(flag, format!("{text:?} is unknown"), advice))
 }
 
-/// A name that the kernel takes for a link (`dev_valid_name`).
-fn link(flag: &'static str, name: &str) -> Result<String, SettingError> {
-    let odd = |c: char| c.is_whitespace() || matches!(c, '/' | ':' | ',' | '"');
-    if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(odd) {
-        return Err(wrong(flag, format!("{name:?} is no name of an interface"), "choose 1 to 15 letters and digits"));
-    }
-    Ok(name.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mode::NetworkMode;
 
     fn some(text: &str) -> Option<String> {
         Some(text.to_owned())

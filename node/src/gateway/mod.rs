@@ -52,7 +52,7 @@ pub fn watch(client: &Client, config: &Config) -> (Receiver<Option<Services>>, e
 /// # Errors
 /// When one of the daemon's other parts has ended.
 pub async fn serve_endpoints(
-    config: &Config,
+    config: Config,
     services: Receiver<Option<Services>>,
     local: Receiver<Option<endpoints::Local>>,
     gone: UnboundedReceiver<SocketAddr>,
