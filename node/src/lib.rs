@@ -18,6 +18,7 @@ pub mod cni_conf;
 pub mod config;
 pub mod daemon;
 pub mod gateway;
+pub mod known;
 pub mod management;
 pub mod metrics;
 pub mod mode;

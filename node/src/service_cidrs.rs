@@ -9,57 +9,28 @@
 
 use std::collections::BTreeMap;
 
-use futures::StreamExt;
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use ovenbird_api::address;
-use ovenbird_daemon::{access, rights};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::config::Config;
+use crate::known::{self, Absence};
 
 /// Watches ServiceCIDRs. The receiver holds `None` until they are listed or it is clear that they will not be, then the networks of
 /// the settings followed by others, each once, but for those that overlap the pods': the master tells of these.
 pub fn watch_all(client: Client, config: &Config) -> watch::Receiver<Option<Vec<IpNet>>> {
-    let (tx, rx) = watch::channel(None);
     let (settings, pods) = (config.service_cidrs.clone(), config.cluster_subnets.clone());
-    tokio::spawn(async move {
-        let all = watcher(Api::<ServiceCIDR>::all(client), watcher::Config::default());
-        let mut all = std::pin::pin!(all.backoff(access::watch_backoff()));
-        let (mut known, mut listing) = (BTreeMap::new(), BTreeMap::new());
-        let mut listed = false;
-        while let Some(event) = all.next().await {
-            match event {
-                Ok(Event::Init) => listing.clear(),
-                Ok(Event::InitApply(cidr)) => drop(listing.insert(cidr.name_any(), networks(&cidr))),
-                Ok(Event::InitDone) => (known, listed) = (std::mem::take(&mut listing), true),
-                Ok(Event::Apply(cidr)) => drop(known.insert(cidr.name_any(), networks(&cidr))),
-                Ok(Event::Delete(cidr)) => drop(known.remove(&cidr.name_any())),
-                // Before Kubernetes 1.33 there are the settings only; so they are where they alone may be read.
-                Err(e) if access::is_unknown_kind(&e) || rights::was_told(&e) => listed = true,
-                Err(e) => warn!("watching ServiceCIDRs: {e}"),
-            }
-            if listed {
-                tell(&tx, merged(&settings, &known, &pods));
-            }
-        }
-    });
-    rx
-}
-
-fn tell(tx: &watch::Sender<Option<Vec<IpNet>>>, new: Vec<IpNet>) {
-    tx.send_if_modified(|old| {
-        let differs = old.as_ref() != Some(&new);
-        if differs {
-            info!(networks = new.iter().map(ToString::to_string).collect::<Vec<_>>().join(","), "networks of Services");
-            *old = Some(new);
-        }
-        differs
-    });
+    let all = known::watch_all(Api::<ServiceCIDR>::all(client));
+    // Before Kubernetes 1.33 there are the settings only; so they are where they alone may be read.
+    let known = known::follow(all, "ServiceCIDRs", Absence::Kept, |cidr| Some(networks(cidr)));
+    known::derive(known, move |known| {
+        let new = merged(&settings, known.as_ref()?, &pods);
+        info!(networks = new.iter().map(ToString::to_string).collect::<Vec<_>>().join(","), "networks of Services");
+        Some(new)
+    })
 }
 
 fn networks(cidr: &ServiceCIDR) -> Vec<IpNet> {

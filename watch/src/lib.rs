@@ -214,7 +214,8 @@ async fn follow<O: Object, T: Keyed, E>(
 }
 
 /// The keys that were told, and during a list those it has named so far.
-struct Keys<T> {
+#[derive(Debug)]
+pub struct Keys<T> {
     known: FxHashSet<T>,
     listed: Option<FxHashSet<T>>,
 }
@@ -227,23 +228,25 @@ impl<T> Default for Keys<T> {
 
 impl<T: Hash + Eq + Clone> Keys<T> {
     /// A list begins; one that was cut short is forgotten.
-    fn begin(&mut self) {
+    pub fn begin(&mut self) {
         self.listed = Some(FxHashSet::default());
     }
 
-    fn insert(&mut self, key: T) {
+    /// An object is there.
+    pub fn insert(&mut self, key: T) {
         if let Some(listed) = &mut self.listed {
             listed.insert(key.clone());
         }
         self.known.insert(key);
     }
 
-    fn remove(&mut self, key: &T) {
+    /// An object is gone.
+    pub fn remove(&mut self, key: &T) {
         self.known.remove(key);
     }
 
     /// The list is complete: yields, and forgets, what it did not name.
-    fn finish(&mut self) -> impl Iterator<Item = T> + use<T> {
+    pub fn finish(&mut self) -> impl Iterator<Item = T> + use<T> {
         let listed = self.listed.take().unwrap_or_default();
         let before = std::mem::replace(&mut self.known, listed);
         let gone: Vec<T> = before.into_iter().filter(|k| !self.known.contains(k)).collect();

@@ -6,60 +6,18 @@
 //!
 //! Must not: decide which of them are peers.
 
-use std::collections::BTreeMap;
-
-use futures::StreamExt;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use ovenbird_api::{annotation, node};
 use ovenbird_classic::Member;
-use ovenbird_daemon::{access, rights};
 use tokio::sync::watch;
-use tracing::warn;
 
-/// Nodes by name; those that lack an address or subnets are not members yet.
-pub type Members = BTreeMap<String, Member>;
+use crate::known::{self, Absence, Known};
 
-/// Watches all Nodes. The receiver holds `None` until the first list is complete.
-pub fn watch_members(client: Client) -> watch::Receiver<Option<Members>> {
-    let (tx, rx) = watch::channel(None);
-    tokio::spawn(async move {
-        let all = watcher(Api::<Node>::all(client), watcher::Config::default());
-        let mut all = std::pin::pin!(all.backoff(access::watch_backoff()));
-        let mut listing = Members::new();
-        while let Some(event) = all.next().await {
-            match event {
-                Ok(Event::Init) => listing.clear(),
-                Ok(Event::InitApply(node)) => listing.extend(member(&node).map(|m| (m.name.clone(), m))),
-                Ok(Event::InitDone) => {
-                    let new = Some(std::mem::take(&mut listing));
-                    tx.send_if_modified(|old| std::mem::replace(old, new.clone()) != new);
-                }
-                Ok(Event::Apply(node)) => change(&tx, node.name_any(), member(&node)),
-                Ok(Event::Delete(node)) => change(&tx, node.name_any(), None),
-                Err(e) if rights::was_told(&e) => {}
-                Err(e) => warn!("watching Nodes: {e}"),
-            }
-        }
-    });
-    rx
-}
-
-fn change(tx: &watch::Sender<Option<Members>>, name: String, new: Option<Member>) {
-    tx.send_if_modified(|all| {
-        let Some(all) = all else { return false };
-        if all.get(&name) == new.as_ref() {
-            return false;
-        }
-        match new {
-            Some(member) => drop(all.insert(name, member)),
-            None => drop(all.remove(&name)),
-        }
-        true
-    });
+/// Watches all Nodes; those that lack an address or subnets are not members yet.
+pub fn watch_members(client: Client) -> watch::Receiver<Known<Member>> {
+    known::follow(known::watch_all(Api::<Node>::all(client)), "nodes", Absence::Waits, member)
 }
 
 /// `None` for a node that nobody can reach yet. What cannot be read is told by its own daemon.

@@ -9,7 +9,6 @@
 //!
 //! Must not: write before everything has been listed: a start changes nothing.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +18,13 @@ use futures::{Stream, StreamExt};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
-use ovenbird_api::name;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, Resource};
 use ovenbird_classic::services::{Changed, Services, Settings, TABLE};
-use ovenbird_daemon::{access, rights};
+use ovenbird_daemon::rights;
 use ovenbird_topology::{EndpointSliceFact, Interner, ServiceFact};
+use ovenbird_watch::{Keys, key};
+use ovsdb::Str;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -35,6 +34,7 @@ use crate::chassis;
 use crate::cluster::NodeFact;
 use crate::config::Config;
 use crate::gateway::{endpoints, health, services};
+use crate::known;
 use crate::net::{NetOps, causes};
 use crate::nft;
 use crate::readiness::{Part, Readiness};
@@ -148,8 +148,7 @@ where
 {
     let (other, mut stream) = mpsc::channel(BATCH);
     tokio::spawn(async move {
-        let all = watcher(Api::<K>::all(client), watcher::Config::default());
-        let mut all = std::pin::pin!(all.backoff(access::watch_backoff()));
+        let mut all = std::pin::pin!(known::watch_all(Api::<K>::all(client)));
         while let Some(event) = all.next().await {
             match event {
                 Ok(event) => {
@@ -189,11 +188,10 @@ struct State {
     udp: Changed,
 }
 
-/// Keys of a kind.
+/// Keys of a kind, and whether they have been listed.
 #[derive(Default)]
 struct Listed {
-    keys: BTreeSet<String>,
-    listing: Option<BTreeSet<String>>,
+    keys: Keys<Str>,
     complete: bool,
 }
 
@@ -293,29 +291,20 @@ impl State {
 
 impl Listed {
     /// Follows an event. Returns the keys of objects that are gone.
-    fn take<K: ResourceExt>(&mut self, event: &Event<K>) -> Vec<String> {
-        let key = |object: &K| name::key(&object.namespace().unwrap_or_default(), &object.name_any());
+    fn take<K: Resource>(&mut self, event: &Event<K>) -> Vec<Str> {
         match event {
-            Event::Init => {
-                self.listing = Some(BTreeSet::new());
-                Vec::new()
-            }
-            Event::InitApply(object) | Event::Apply(object) => {
-                self.listing.iter_mut().for_each(|keys| keys.extend([key(object)]));
-                self.keys.insert(key(object));
-                Vec::new()
-            }
+            Event::Init => self.keys.begin(),
+            Event::InitApply(object) | Event::Apply(object) => self.keys.insert(key(object)),
             Event::Delete(object) => {
                 self.keys.remove(&key(object));
-                vec![key(object)]
+                return vec![key(object)];
             }
             Event::InitDone => {
                 self.complete = true;
-                let listed = self.listing.take().unwrap_or_default();
-                let before = std::mem::replace(&mut self.keys, listed);
-                before.into_iter().filter(|key| !self.keys.contains(key)).collect()
+                return self.keys.finish().collect();
             }
         }
+        Vec::new()
     }
 }
 

@@ -25,13 +25,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::nodes::Members;
 use super::ports::Ports;
 use crate::chassis;
 use crate::cluster::NodeFact;
 use crate::config::Config;
 use crate::gateway::Bridge;
 use crate::gateway::openflow::{self, Kept};
+use crate::known::Known;
 use crate::net::linux::Linux;
 use crate::net::{HostLink, NetError, NetOps, Route, causes, ensure_sysctl};
 use crate::nft;
@@ -56,7 +56,7 @@ pub struct Task {
     /// This Node.
     pub node: watch::Receiver<NodeFact>,
     /// All nodes.
-    pub members: watch::Receiver<Option<Members>>,
+    pub members: watch::Receiver<Known<Member>>,
     /// News of the kernel.
     pub host_changes: watch::Receiver<u64>,
     /// Pods' ports, which are told when their bridge stands.

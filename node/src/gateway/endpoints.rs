@@ -15,16 +15,16 @@ use std::net::{IpAddr, SocketAddr};
 use futures::{Stream, StreamExt};
 use ipnet::IpNet;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use ovenbird_api::name;
-use ovenbird_daemon::{access, rights};
+use ovenbird_daemon::rights;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::services::{Port, Protocol, Services};
 use crate::config::Config;
+use crate::known;
 
 /// Slices with endpoints on this node, by namespace/name.
 pub type Local = BTreeMap<String, Here>;
@@ -53,8 +53,7 @@ pub struct Told {
 
 /// Watches EndpointSlices.
 pub fn watch_endpoints(client: Client, node: String, services: watch::Receiver<Option<Services>>) -> Told {
-    let all = watcher(Api::<EndpointSlice>::all(client), watcher::Config::default());
-    follow_endpoints(all.backoff(access::watch_backoff()), node, services)
+    follow_endpoints(known::watch_all(Api::<EndpointSlice>::all(client)), node, services)
 }
 
 /// Follows a watch of all EndpointSlices.

@@ -10,18 +10,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use k8s_openapi::api::core::v1::{Service as KubeService, ServiceSpec, ServiceStatus};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
+use ovenbird_api::Masquerade;
 pub use ovenbird_api::Protocol;
-use ovenbird_api::{Masquerade, name};
-use ovenbird_daemon::{access, rights};
 use tokio::sync::watch;
-use tracing::warn;
 
 use super::endpoints::Hosts;
+use crate::known::{self, Absence};
 use crate::pods::HostPorts;
 
 /// A port of a Service.
@@ -209,54 +207,14 @@ fn number(port: i32) -> Option<u16> {
 
 /// Watches all Services. The receiver holds `None` until the first list is complete.
 pub fn watch_services(client: Client) -> watch::Receiver<Option<Services>> {
-    let all = watcher(Api::<KubeService>::all(client), watcher::Config::default());
-    follow_services(all.backoff(access::watch_backoff()))
+    follow_services(known::watch_all(Api::<KubeService>::all(client)))
 }
 
 /// Follows a watch of all Services.
 pub fn follow_services(
     all: impl Stream<Item = watcher::Result<Event<KubeService>>> + Send + 'static,
 ) -> watch::Receiver<Option<Services>> {
-    let (tx, rx) = watch::channel(None);
-    tokio::spawn(async move {
-        let mut all = std::pin::pin!(all);
-        let mut listing = Services::new();
-        while let Some(event) = all.next().await {
-            let key = |s: &KubeService| name::key(&s.namespace().unwrap_or_default(), &s.name_any());
-            match event {
-                Ok(Event::Init) => listing.clear(),
-                Ok(Event::InitApply(service)) => listing.extend(slim(&service).map(|s| (key(&service), s))),
-                Ok(Event::InitDone) => replace(&tx, std::mem::take(&mut listing)),
-                Ok(Event::Apply(service)) => change(&tx, key(&service), slim(&service)),
-                Ok(Event::Delete(service)) => change(&tx, key(&service), None),
-                Err(e) if rights::was_told(&e) => {}
-                Err(e) => warn!("watching Services: {e}"),
-            }
-        }
-    });
-    rx
-}
-
-fn replace(tx: &watch::Sender<Option<Services>>, new: Services) {
-    tx.send_if_modified(|old| {
-        let differs = old.as_ref() != Some(&new);
-        *old = Some(new);
-        differs
-    });
-}
-
-fn change(tx: &watch::Sender<Option<Services>>, key: String, new: Option<Service>) {
-    tx.send_if_modified(|all| {
-        let Some(all) = all else { return false };
-        if all.get(&key) == new.as_ref() {
-            return false;
-        }
-        match new {
-            Some(service) => drop(all.insert(key, service)),
-            None => drop(all.remove(&key)),
-        }
-        true
-    });
+    known::follow(all, "Services", Absence::Waits, slim)
 }
 
 #[cfg(test)]

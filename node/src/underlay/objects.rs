@@ -3,23 +3,19 @@
 //! A cluster without these definitions, or one whose node accounts may not read them, has none. Must not: judge what it reads.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 
-use futures::StreamExt;
 use ipnet::IpNet;
+use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Client, ResourceExt};
 use ovenbird_api::underlay::{
     GROUP, NETWORK, NETWORKS, NetworkSpec, NodeStatus, PROVIDER_NETWORK, PROVIDER_NETWORKS, VERSION,
 };
 use ovenbird_api::{ProviderNetworkSpec, ProviderNetworkStatus};
-use ovenbird_daemon::{access, rights};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tracing::warn;
+
+use crate::known::{self, Absence, Known};
 
 /// Manager name of our writes.
 const MANAGER: &str = "ovenbird-node";
@@ -34,7 +30,7 @@ pub struct Provider {
 }
 
 /// All ProviderNetworks by name; `None` until they are listed, or it is clear that there are none.
-pub type Providers = Option<BTreeMap<String, Provider>>;
+pub type Providers = Known<Provider>;
 
 /// What the API says of physical networks.
 #[derive(Clone, Debug)]
@@ -63,16 +59,16 @@ pub fn watch_all(client: &Client, node: &str) -> Objects {
         let status: ProviderNetworkStatus = part(object, "status");
         Provider { spec: part(object, "spec"), said: status.nodes.get(&node).cloned() }
     };
-    let (providers_tx, providers) = watch::channel(None);
-    follow(client, resource(PROVIDER_NETWORK, PROVIDER_NETWORKS), provider, move |all| {
-        providers_tx.send_if_modified(|old| old.replace(all.clone()).as_ref() != Some(all));
-    });
-    let (routed_tx, routed) = watch::channel(Vec::new());
-    follow(client, resource(NETWORK, NETWORKS), routed_subnets, move |all: &BTreeMap<String, Vec<IpNet>>| {
-        let mut new: Vec<IpNet> = all.values().flatten().copied().collect();
+    let all = |kind, plural| known::watch_all(Api::<DynamicObject>::all_with(client.clone(), &resource(kind, plural)));
+    let providers = all(PROVIDER_NETWORK, PROVIDER_NETWORKS);
+    let providers = known::follow(providers, PROVIDER_NETWORKS, Absence::Empty, move |object| Some(provider(object)));
+    let routed = all(NETWORK, NETWORKS);
+    let routed = known::follow(routed, NETWORKS, Absence::Empty, |object| Some(routed_subnets(object)));
+    let routed = known::derive(routed, |all| {
+        let mut new: Vec<IpNet> = all.iter().flat_map(BTreeMap::values).flatten().copied().collect();
         new.sort_unstable();
         new.dedup();
-        routed_tx.send_if_modified(|old| std::mem::replace(old, new.clone()) != new);
+        new
     });
     Objects { providers, routed }
 }
@@ -94,37 +90,6 @@ fn routed_subnets(object: &DynamicObject) -> Vec<IpNet> {
         spec.gateway.ovn.iter().filter_map(|text| text.parse().ok()).any(|ip: std::net::IpAddr| net.contains(&ip))
     };
     spec.subnets.iter().filter_map(|text| text.parse().ok()).filter(routed).collect()
-}
-
-/// Keeps what is told of each object of a kind, and passes all of it on after each change.
-fn follow<T: Clone + Debug + Send + 'static>(
-    client: &Client,
-    resource: ApiResource,
-    tell: impl Fn(&DynamicObject) -> T + Send + 'static,
-    pass: impl Fn(&BTreeMap<String, T>) + Send + 'static,
-) {
-    let objects = Api::<DynamicObject>::all_with(client.clone(), &resource);
-    tokio::spawn(async move {
-        let mut all = std::pin::pin!(watcher(objects, watcher::Config::default()).backoff(access::watch_backoff()));
-        let (mut known, mut listing) = (BTreeMap::new(), BTreeMap::new());
-        let mut listed = false;
-        while let Some(event) = all.next().await {
-            match event {
-                Ok(Event::Init) => listing.clear(),
-                Ok(Event::InitApply(object)) => drop(listing.insert(object.name_any(), tell(&object))),
-                Ok(Event::InitDone) => (known, listed) = (std::mem::take(&mut listing), true),
-                Ok(Event::Apply(object)) => drop(known.insert(object.name_any(), tell(&object))),
-                Ok(Event::Delete(object)) => drop(known.remove(&object.name_any())),
-                Err(e) if access::is_unknown_kind(&e) => (known, listed) = (BTreeMap::new(), true),
-                // What was known stays; a daemon that may not read them goes on without.
-                Err(e) if rights::was_told(&e) => listed = true,
-                Err(e) => warn!("watching {}: {e}", resource.plural),
-            }
-            if listed {
-                pass(&known);
-            }
-        }
-    });
 }
 
 /// Writes this node's part of a ProviderNetwork's status, or takes it out.

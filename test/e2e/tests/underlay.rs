@@ -62,8 +62,13 @@ async fn pods_are_on_vlans() -> Result<()> {
 /// What two pods of a VLAN say to each other has its tag on both trunks, and nothing of it is in a tunnel.
 fn on_the_wire(lab: &Lab, a: &[Pod], b: &[Pod]) -> Result<()> {
     for (pods, vlan) in [(a, 100), (b, 200)] {
-        // Neighbours are known, so that what follows is counted alone.
-        both_ways(pods)?;
+        // Neighbours and connections are known to the switches, so that what follows is counted alone.
+        let mut seen = Ok(());
+        wait_for("pods of a VLAN to answer", LIMIT, || {
+            seen = both_ways(pods);
+            seen.is_ok()
+        })
+        .or(seen)?;
         let place = lab.scene(underlay::PLACE)?;
         place.checked(&["nft", &counters(vlan)])?;
         let capture = Capture::start(lab)?;
