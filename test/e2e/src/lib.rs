@@ -2,6 +2,7 @@
 //!
 //! In: a running lab. Out: facts to assert on. It must not hold assertions about one scenario: those are in `tests/`.
 
+pub mod datapath;
 pub mod fault;
 pub mod master;
 pub mod northbound;

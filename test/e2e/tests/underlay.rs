@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, bail, ensure};
 use kube::api::{Api, ApiResource, DynamicObject};
+use ovenbird_e2e::datapath::eventually;
 use ovenbird_e2e::service::{Answer, PORT, Responder, Transport, ask, service, slices};
 use ovenbird_e2e::wire::Capture;
 use ovenbird_e2e::{LIMIT, pods};
@@ -63,12 +64,7 @@ async fn pods_are_on_vlans() -> Result<()> {
 fn on_the_wire(lab: &Lab, a: &[Pod], b: &[Pod]) -> Result<()> {
     for (pods, vlan) in [(a, 100), (b, 200)] {
         // Neighbours and connections are known to the switches, so that what follows is counted alone.
-        let mut seen = Ok(());
-        wait_for("pods of a VLAN to answer", LIMIT, || {
-            seen = both_ways(pods);
-            seen.is_ok()
-        })
-        .or(seen)?;
+        eventually(lab, "pods of a VLAN to answer", || both_ways(pods))?;
         let place = lab.scene(underlay::PLACE)?;
         place.checked(&["nft", &counters(vlan)])?;
         let capture = Capture::start(lab)?;
@@ -137,16 +133,18 @@ async fn routed_by_ovn(lab: &Lab, a: Vec<Pod>, b: Vec<Pod>) -> Result<()> {
     let a = pods_of(lab, "v100", &["a1", "a2", "a3"]).await?;
     let b = pods_of(lab, "v200", &["b1", "b2", "b3"]).await?;
     let o = pods_of(lab, "overlay", &["o1", "o2", "o3"]).await?;
-    both_ways(&a)?;
+    eventually(lab, "pods of a VLAN that OVN routes to answer", || both_ways(&a))?;
     for (vlan, overlay) in [(&a[0], &o[0]), (&a[0], &o[1]), (&a[1], &o[0]), (&a[1], &o[1]), (&b[0], &o[1])] {
         for (ip, own) in vlan.addresses.iter().flat_map(|own| overlay.addresses.iter().map(move |ip| (ip, own))) {
             if ip.is_ipv4() != own.is_ipv4() {
                 continue;
             }
-            pings(&vlan.place, *ip).with_context(|| format!("{} to {}", vlan.name, overlay.name))?;
-            answers(&vlan.place, overlay, *ip, PORT, &vlan.addresses)?;
-            pings(&overlay.place, *own).with_context(|| format!("{} to {}", overlay.name, vlan.name))?;
-            answers(&overlay.place, vlan, *own, PORT, &overlay.addresses)?;
+            eventually(lab, &format!("{} and {} to answer each other", vlan.name, overlay.name), || {
+                pings(&vlan.place, *ip)?;
+                answers(&vlan.place, overlay, *ip, PORT, &vlan.addresses)?;
+                pings(&overlay.place, *own)?;
+                answers(&overlay.place, vlan, *own, PORT, &overlay.addresses)
+            })?;
         }
     }
     // Out of the cluster, with the address of a node; and from the node to its pods, as probes go.
@@ -186,11 +184,12 @@ async fn a_service(lab: &Lab, a: &[Pod], o: &[Pod]) -> Result<()> {
         [("a1", &a[0].place), ("a2", &a[1].place), ("o1", &o[0].place), ("o2", &o[1].place), ("node2", &host)]
     {
         let mut who = BTreeSet::new();
-        wait_for(&format!("both endpoints to answer {name}"), LIMIT, || {
-            if let Ok(Answer::From { name, .. }) = ask(from, Transport::Tcp, to) {
+        eventually(lab, &format!("both endpoints to answer {name}"), || {
+            if let Answer::From { name, .. } = ask(from, Transport::Tcp, to)? {
                 who.insert(name);
             }
-            who.len() == 2
+            ensure!(who.len() == 2, "only {who:?} answered {name}");
+            Ok(())
         })?;
     }
     Ok(())

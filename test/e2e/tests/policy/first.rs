@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::runtime::wait::await_condition;
+use ovenbird_e2e::datapath::forget_flows;
 use ovenbird_e2e::{LIMIT, pods};
 use ovenbird_lab::kubelet::Store;
 use ovenbird_lab::{Lab, Mode, Options, Place, testing, wait_for};
@@ -123,9 +124,7 @@ async fn one_pod(lab: &Lab, pod: (&str, &str, &str), counts: &Counts, enough: Op
 /// Lets packets go on after the pod runs, for so many or until some arrive on both sides. Returns how many were tried.
 fn afterwards(lab: &Lab, counts: &Counts, enough: Option<u64>) -> Result<u64> {
     // In user space a flow of the datapath may go on dropping as it did before the rules came (the lab's README).
-    for node in lab.layout().options.node_names() {
-        lab.exec_node(&node, &["ovs-appctl", "revalidator/purge"])?;
-    }
+    forget_flows(lab)?;
     let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let tried = read(&counts.tried);
     wait_for("packets after the start", LIMIT, || match enough {
