@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use ovenbird_api::mark;
 use ovenbird_reconcile::{Contribution, DesiredRow, Output, Owner, OwnerKind, RowId, Want, Zone, row_uuid};
 use ovenbird_schema::vswitch::{bridge, interface, open_vswitch, port};
 use ovsdb::{Atom, ColumnId, Datum, TableDesc, Uuid};
@@ -82,7 +83,7 @@ impl Fabric {
             let mut columns = vec![
                 exactly(interface::type_(self.settings.tunnel.as_str())),
                 (interface::OPTIONS, Want::Keys(options.into())),
-                (interface::EXTERNAL_IDS, Want::Keys(vec![("ovenbird.io/peer".into(), Some(key.into()))])),
+                (interface::EXTERNAL_IDS, Want::Keys(vec![(mark::PEER.into(), Some(key.into()))])),
             ];
             if remote.is_none() {
                 columns.push(exactly(interface::ofport_request(Some(TUNNEL_PORT))));
@@ -106,7 +107,7 @@ impl Fabric {
     fn mark(&self) -> Vec<(Atom, Option<Atom>)> {
         let peers: Vec<String> = self.peers.iter().map(|peer| format!("{}={}", peer.name, peer.address)).collect();
         let network = format!("classic {}", self.settings.variant.as_str());
-        let keys = [("ovenbird.io/network", network), ("ovenbird.io/peers", peers.join(" "))];
+        let keys = [(mark::NETWORK, network), (mark::PEERS, peers.join(" "))];
         keys.map(|(key, value)| (Atom::from(key), Some(Atom::from(value)))).into()
     }
 

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use ovenbird_api::mark;
 use ovenbird_schema::vswitch::{DATABASE, bridge, interface, open_vswitch, port};
 use ovsdb::{Client, Config, Endpoint, Event, MonitorSpec, Replica, TableSpec};
 use serde::Serialize;
@@ -19,9 +20,6 @@ use crate::table::table;
 
 /// How long Open_vSwitch may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Keys of Bridge:external_ids by which a classic bridge tells what it is.
-const MARK: &str = "ovenbird.io/network";
-const PEERS: &str = "ovenbird.io/peers";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -124,7 +122,7 @@ fn read(replica: &Replica) -> Network {
     let root = replica.rows(&open_vswitch::TABLE).next().map(|(_, row)| open_vswitch::Ref(row));
     let setting = |key| root.and_then(|r| r.external_ids().get(key)).map(str::to_owned);
     let bridges = || replica.rows(&bridge::TABLE).map(|(_, row)| bridge::Ref(row));
-    let classic = bridges().find_map(|b| Some((b, b.external_ids().get(MARK)?)));
+    let classic = bridges().find_map(|b| Some((b, b.external_ids().get(mark::NETWORK)?)));
     let overlay = || bridges().find(|b| b.name() == "br-int" && setting("ovn-remote").is_some());
     let (bridge, mode) = match classic {
         Some((bridge, mode)) => (Some(bridge), Some(mode.to_owned())),
@@ -158,7 +156,7 @@ fn read(replica: &Replica) -> Network {
 fn peer(port: port::Ref<'_>, link: interface::Ref<'_>, remote: &str) -> Peer {
     // ovn-controller(8): CHASSIS@ADDRESS.
     let chassis = port.external_ids().get("ovn-chassis-id").map(|id| id.split('@').next().unwrap_or(id));
-    let name = link.external_ids().get("ovenbird.io/peer").or(chassis).unwrap_or("?");
+    let name = link.external_ids().get(mark::PEER).or(chassis).unwrap_or("?");
     let tree = port.status().get("stp_state").or(port.rstp_status().get("rstp_port_state"));
     let state = match (trouble(link), tree) {
         (Some(trouble), _) => trouble,
@@ -174,7 +172,7 @@ fn peer(port: port::Ref<'_>, link: interface::Ref<'_>, remote: &str) -> Peer {
 
 /// The other ends of a tunnel that flows steer: `NODE=ADDRESS` of the bridge's mark.
 fn steered(bridge: Option<bridge::Ref<'_>>, link: interface::Ref<'_>) -> Vec<Peer> {
-    let peers = bridge.and_then(|b| b.external_ids().get(PEERS)).unwrap_or_default().split_whitespace();
+    let peers = bridge.and_then(|b| b.external_ids().get(mark::PEERS)).unwrap_or_default().split_whitespace();
     let state = trouble(link).unwrap_or_else(|| "up by flows".into());
     let of = |(name, address): (&str, &str)| Peer {
         name: name.into(),
