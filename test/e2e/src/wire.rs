@@ -1,9 +1,9 @@
 //! What travels on the fabric between two nodes, seen on the cables themselves.
 //!
 //! In: the fabric's namespace. Out: the kinds of packets whose outer addresses are both nodes', and any that carry another's.
-//! It must not look into tunnels.
+//! Or frames counted by rules of a test's own. It must not look into tunnels by itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use ovenbird_lab::{Lab, Place};
+use ovenbird_lab::{Lab, Place, Scene};
+use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// ETH_P_ALL in network byte order (packet(7)).
@@ -115,4 +116,36 @@ fn classify(frame: &[u8], nodes: &BTreeSet<IpAddr>, central: &BTreeSet<IpAddr>) 
 /// The destination port.
 fn port(payload: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(payload.get(2..4)?.try_into().ok()?))
+}
+
+/// Counts frames that come in by links while something is done: those that match nftables expressions, each with a name. Returns how many of
+/// each, of all links together.
+///
+/// # Errors
+/// When nft refuses an expression, or what `work` says.
+pub fn counted(
+    scene: &Scene,
+    links: &[String],
+    expressions: &[(&str, &str)],
+    work: impl FnOnce() -> Result<()>,
+) -> Result<BTreeMap<String, u64>> {
+    let rules: String = expressions.iter().map(|(name, what)| format!("{what} counter comment \"{name}\"; ")).collect();
+    let chain =
+        |link: &String| format!("chain {link} {{ type filter hook ingress device \"{link}\" priority 0; {rules}}}; ");
+    let chains: String = links.iter().map(chain).collect();
+    scene.checked(&["nft", &format!("table netdev counted {{ {chains}}}")])?;
+    let done = work();
+    let list = scene.checked(&["nft", "-j", "list", "table", "netdev", "counted"]);
+    scene.checked(&["nft", "delete", "table", "netdev", "counted"])?;
+    done?;
+    let list: Value = serde_json::from_str(&list?).context("reading counters")?;
+    let mut counts = BTreeMap::new();
+    for rule in list["nftables"].as_array().into_iter().flatten().map(|entry| &entry["rule"]) {
+        let packets =
+            rule["expr"].as_array().and_then(|parts| parts.iter().find_map(|part| part["counter"]["packets"].as_u64()));
+        if let (Some(name), Some(packets)) = (rule["comment"].as_str(), packets) {
+            *counts.entry(name.to_owned()).or_default() += packets;
+        }
+    }
+    Ok(counts)
 }

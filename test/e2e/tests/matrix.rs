@@ -2,14 +2,18 @@
 //! know, and nothing in the Northbound that nobody answers for.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
-use ovenbird_e2e::wire::Capture;
+use ovenbird_e2e::wire::{self, Capture};
 use ovenbird_e2e::{LIMIT, northbound, pods};
 use ovenbird_lab::demo::matrix;
-use ovenbird_lab::{Encap, Family, Lab, Options, Status, testing, wait_for};
+use ovenbird_lab::{Encap, Family, Lab, Mode, Options, Status, testing, wait_for};
 
 const NAMESPACE: &str = "matrix";
+/// Packets in OVN's Geneve tunnels (one option of 8 bytes) whose own sources are pods on the VLAN.
+const INSIDE: [(&str, &str); 2] =
+    [("IPv4", "udp dport 6081 @th,400,24 0xc0a864"), ("IPv6", "udp dport 6081 @th,368,64 0xfd00010000000000")];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dual_stack_over_geneve() -> Result<()> {
@@ -37,6 +41,25 @@ async fn ipv6_over_geneve() -> Result<()> {
     reach_everything(&lab, 2, "udp 6081").await
 }
 
+/// All pods on a VLAN: what they say to each other is in no tunnel; only a node and the pods of others meet by the router, which is on one node.
+#[tokio::test(flavor = "multi_thread")]
+async fn dual_stack_on_a_vlan() -> Result<()> {
+    let options = Options { nodes: 2, mode: Mode::Underlay, ..Options::default() };
+    let Some(lab) = testing::lab("e2e-vlan", options).await? else { return Ok(()) };
+    lab.apply(&manifest(&lab)).await?;
+    lab.await_running(NAMESPACE).await?;
+    let mut status = Status::of(&lab).await?;
+    let on_vlan = |ip: &IpAddr| ["192.168.100.", "fd00:100::"].iter().any(|net| ip.to_string().starts_with(net));
+    ensure!(status.pods.iter().flat_map(|pod| &pod.ips).all(on_vlan), "{:?}", status.pods);
+    let (fabric, nodes) = (lab.scene("fabric")?, lab.layout().options.node_names());
+    let tunnelled = wire::counted(&fabric, &nodes, &INSIDE, || all_cells(&lab, &status, 4))?;
+    ensure!(tunnelled.values().all(|count| *count > 0), "nodes reach pods of others by no tunnel: {tunnelled:?}");
+    status.nodes.clear();
+    let tunnelled = wire::counted(&fabric, &nodes, &INSIDE, || all_cells(&lab, &status, 4))?;
+    ensure!(tunnelled.values().all(|count| *count == 0), "pods to pods by a tunnel: {tunnelled:?}");
+    northbound::equals_from_scratch(&lab)
+}
+
 /// Two pods on each node.
 fn manifest(lab: &Lab) -> String {
     let nodes = lab.layout().options.node_names();
@@ -58,18 +81,24 @@ async fn reach_everything(lab: &Lab, checks_per_cell: usize, tunnel: &str) -> Re
     lab.await_running(NAMESPACE).await?;
     let status = Status::of(lab).await?;
     let capture = Capture::start(lab)?;
-    let matrix = matrix(lab, &status, NAMESPACE)?;
+    all_cells(lab, &status, checks_per_cell)?;
     let kinds = capture.stop()?;
-    let nodes = lab.layout().options.node_names().len();
-    ensure!(matrix.cells.len() == 3 * nodes * 2 * nodes, "{} cells", matrix.cells.len());
-    ensure!(matrix.cells.iter().all(|cell| cell.checks.len() == checks_per_cell), "{}", matrix.table());
-    ensure!(matrix.failures().is_empty(), "{}\n{}", matrix.table(), matrix.failures().join("\n"));
     let neighbour_discovery = ["icmpv6 135", "icmpv6 136"];
     let seen: BTreeSet<_> =
         kinds.iter().map(String::as_str).filter(|kind| !neighbour_discovery.contains(kind)).collect();
     ensure!(seen == BTreeSet::from([tunnel]), "between nodes: {seen:?}");
     let dump = northbound::dump(lab)?;
     ensure!(northbound::unowned(&dump).is_empty(), "{:?}", northbound::unowned(&dump));
+    Ok(())
+}
+
+/// Everybody that `status` names reaches all pods.
+fn all_cells(lab: &Lab, status: &Status, checks_per_cell: usize) -> Result<()> {
+    let matrix = matrix(lab, status, NAMESPACE)?;
+    let pods = status.pods.iter().filter(|pod| pod.namespace == NAMESPACE).count();
+    ensure!(matrix.cells.len() == (pods + status.nodes.len()) * pods, "{} cells", matrix.cells.len());
+    ensure!(matrix.cells.iter().all(|cell| cell.checks.len() == checks_per_cell), "{}", matrix.table());
+    ensure!(matrix.failures().is_empty(), "{}\n{}", matrix.table(), matrix.failures().join("\n"));
     Ok(())
 }
 

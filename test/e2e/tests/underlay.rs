@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, Result, bail, ensure};
-use kube::api::{Api, ApiResource, DynamicObject};
+use anyhow::{Context, Result, ensure};
 use ovenbird_e2e::datapath::eventually;
 use ovenbird_e2e::service::{Answer, PORT, Responder, Transport, ask, service, slices};
 use ovenbird_e2e::wire::Capture;
@@ -35,11 +34,12 @@ async fn pods_are_on_vlans() -> Result<()> {
     let Some(lab) = testing::lab("e2e-underlay", options).await? else { return Ok(()) };
     let outside = outside(&lab)?;
     lab.apply(
-        &(provider() + &network(100, &["192.168.100.0/24", "fd00:100::/64"], &json!({"physical": [OUTSIDE[0]]}))),
+        &(underlay::provider()
+            + &network(100, &["192.168.100.0/24", "fd00:100::/64"], &json!({"physical": [OUTSIDE[0]]}))),
     )
     .await?;
     lab.apply(&network(200, &["192.168.200.0/24"], &json!({"physical": [OUTSIDE[1]]}))).await?;
-    ready(&lab).await?;
+    underlay::ready(lab.layout()).await?;
 
     let a = pods_of(&lab, "v100", &["a1", "a2", "a3"]).await?;
     let b = pods_of(&lab, "v200", &["b1", "b2", "b3"]).await?;
@@ -129,7 +129,7 @@ async fn routed_by_ovn(lab: &Lab, a: Vec<Pod>, b: Vec<Pod>) -> Result<()> {
         .await?;
     lab.apply(&network(200, &["192.168.200.0/24"], &json!({"physical": [OUTSIDE[1]], "ovn": ["192.168.200.1"]})))
         .await?;
-    ready(lab).await?;
+    underlay::ready(lab.layout()).await?;
     let a = pods_of(lab, "v100", &["a1", "a2", "a3"]).await?;
     let b = pods_of(lab, "v200", &["b1", "b2", "b3"]).await?;
     let o = pods_of(lab, "overlay", &["o1", "o2", "o3"]).await?;
@@ -223,61 +223,17 @@ fn policy(spec: &Value) -> String {
     )
 }
 
-fn provider() -> String {
-    let spec = json!({"mtu": 1500, "nodes": [{"interface": underlay::NIC}]});
-    format!(
-        "---\n{}\n",
-        json!({"apiVersion": "ovenbird.io/v1alpha1", "kind": "ProviderNetwork", "metadata": {"name": "fabric"}, "spec": spec})
-    )
-}
-
 /// A Network for the namespace of its name, and that namespace.
 fn network(vlan: u16, subnets: &[&str], gateway: &Value) -> String {
     let name = format!("v{vlan}");
     let spec = json!({
-        "providerNetwork": "fabric", "vlan": vlan, "subnets": subnets, "gateway": gateway,
+        "providerNetwork": underlay::PROVIDER, "vlan": vlan, "subnets": subnets, "gateway": gateway,
         "excludeIPs": [format!("192.168.{vlan}.2-192.168.{vlan}.9")],
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
     });
     let object =
         json!({"apiVersion": "ovenbird.io/v1alpha1", "kind": "Network", "metadata": {"name": name}, "spec": spec});
     format!("---\n{object}\n")
-}
-
-/// Waits until both nodes are on the physical network and the Networks are in effect.
-async fn ready(lab: &Lab) -> Result<()> {
-    let client = lab.client().await?;
-    let api = |kind: &str, plural: &str| {
-        let (group, version) = ("ovenbird.io".to_owned(), "v1alpha1".to_owned());
-        let resource = ApiResource {
-            api_version: format!("{group}/{version}"),
-            group,
-            version,
-            kind: kind.into(),
-            plural: plural.into(),
-        };
-        Api::<DynamicObject>::all_with(client.clone(), &resource)
-    };
-    let (providers, networks) = (api("ProviderNetwork", "providernetworks"), api("Network", "networks"));
-    let end = tokio::time::Instant::now() + LIMIT;
-    loop {
-        let provider = providers.get("fabric").await.context("reading the ProviderNetwork")?;
-        let nodes = lab.layout().options.node_names();
-        let here = nodes.iter().all(|node| provider.data["status"]["nodes"][node]["ready"] == true);
-        let mut accepted = 0;
-        for network in networks.list(&Default::default()).await.context("listing Networks")? {
-            let conditions = network.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let of_now = |c: &&Value| c["observedGeneration"].as_i64() == network.metadata.generation;
-            accepted += usize::from(conditions.iter().filter(of_now).any(|c| c["status"] == "True"));
-        }
-        if here && accepted == 2 {
-            return Ok(());
-        }
-        if tokio::time::Instant::now() > end {
-            bail!("the networks are not ready: {} of 2 accepted, {}", accepted, provider.data["status"]);
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
 }
 
 /// Pods of a namespace, one on each node, that answer.

@@ -10,7 +10,7 @@ use ovsdb::TlsFiles;
 
 use crate::databases::Database;
 use crate::layout::Layout;
-use crate::options::{Api, Mode, Uplink};
+use crate::options::{Api, Uplink};
 use crate::place::Place;
 use crate::process::Spec;
 use crate::real::Account;
@@ -63,8 +63,7 @@ pub fn master(layout: &Layout, index: u16) -> Result<Spec> {
         "--kubeconfig".to_owned(),
         kubeconfig(layout, Account::Master),
         "--network-mode".into(),
-        // VMs are nodes of an overlay.
-        if layout.options.mode == Mode::Nested { Mode::Overlay } else { layout.options.mode }.to_string(),
+        layout.options.mode.network_modes()[0].into(),
         "--nb-address".into(),
         nb,
         "--cluster-subnets".into(),
@@ -130,7 +129,7 @@ pub fn node(layout: &Layout, node: &str, index: u16) -> Result<Spec> {
         "--kubeconfig".into(),
         kubeconfig(layout, Account::Node),
         "--network-mode".into(),
-        layout.options.mode.to_string(),
+        layout.options.mode.network_modes()[1].into(),
         "--ovs-address".into(),
         layout.ovs(node),
         "--sb-address".into(),

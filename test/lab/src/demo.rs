@@ -8,16 +8,18 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use ovenbird_api::name;
 use ovenbird_kube::version;
 use serde_json::{Value, json};
 
 use crate::components;
 use crate::lab::Lab;
 use crate::matrix::{Destination, Matrix, Source};
-use crate::options::{Api, Options};
+use crate::options::{Api, Mode, Options};
 use crate::probe::PORT;
 use crate::progress::Progress;
 use crate::status::{PodStatus, Status};
+use crate::underlay;
 
 const NAMESPACE: &str = "demo";
 
@@ -151,9 +153,10 @@ fn next_steps(lab: &Lab, status: &Status) -> String {
         let targets: Vec<_> = last.ips.iter().map(|ip| format!("ping:{ip}")).collect();
         let probe = format!("{program} exec {NAMESPACE}/{} -- ovenbird-lab probe {}", first.name, targets.join(" "));
         lines.push((probe, "packets from pod to pod"));
-        if let Some(flow) = trace_flow(first, last) {
-            let node = first.node.as_deref().unwrap_or_default();
-            lines.push((format!("ovn-trace --minimal {node} '{flow}'"), "the same packet, on paper"));
+        let on_vlan = (layout.options.mode == Mode::Underlay).then(|| name::network_switch(underlay::DEFAULT));
+        if let Some(flow) = trace_flow(first, last, on_vlan.is_some()) {
+            let switch = on_vlan.or(first.node.clone()).unwrap_or_default();
+            lines.push((format!("ovn-trace --minimal {switch} '{flow}'"), "the same packet, on paper"));
         }
     }
     let status = layout.bin_dir.join("ovenbird");
@@ -170,12 +173,13 @@ fn next_steps(lab: &Lab, status: &Status) -> String {
     format!("\nIt stays up. What to type next:\n\n{}", lines.iter().map(line).collect::<String>())
 }
 
-/// An ovn-trace(8) flow from one pod to another on another node: to the gateway's MAC, which is 0a:58 and the gateway's address.
-fn trace_flow(from: &PodStatus, to: &PodStatus) -> Option<String> {
+/// An ovn-trace(8) flow from one pod to another on another node: to the gateway's MAC, which is 0a:58 and the gateway's address, or to
+/// that of its neighbour on a VLAN.
+fn trace_flow(from: &PodStatus, to: &PodStatus, neighbour: bool) -> Option<String> {
     let v4 =
         |pod: &PodStatus| pod.ips.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(ip.octets()) } else { None });
     let (source, target) = (v4(from)?, v4(to)?);
-    let gateway = [source[0], source[1], source[2], 1];
+    let next = if neighbour { target } else { [source[0], source[1], source[2], 1] };
     let mac = |[a, b, c, d]: [u8; 4]| format!("0a:58:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
     let ip = |octets: [u8; 4]| IpAddr::from(octets);
     Some(format!(
@@ -183,7 +187,7 @@ fn trace_flow(from: &PodStatus, to: &PodStatus) -> Option<String> {
         from.namespace,
         from.name,
         mac(source),
-        mac(gateway),
+        mac(next),
         ip(source),
         ip(target),
     ))

@@ -84,7 +84,7 @@ impl Layout {
     /// All namespaces but the pods' sandboxes.
     pub fn namespaces(&self) -> Vec<String> {
         let own = ["fabric", "central", "outside"].map(str::to_owned);
-        let underlay = self.options.underlay.then(|| underlay::PLACE.to_owned());
+        let underlay = self.options.has_vlans().then(|| underlay::PLACE.to_owned());
         let hypervisors = self.options.node_names().into_iter().map(|node| nested::hypervisor(&node));
         let hypervisors = hypervisors.filter(|_| self.options.mode == Mode::Nested);
         let all = own.into_iter().chain(underlay).chain(hypervisors).chain(self.options.node_names());

@@ -41,7 +41,7 @@ mod up;
 
 pub use cluster::connect;
 pub use down::down;
-pub use lab::Lab;
+pub use lab::{Lab, Scene};
 pub use layout::Layout;
 pub use matrix::{Cell, Check, Destination, Matrix, Source};
 pub use options::{Api, DEFAULT_DIR, Encap, Family, Mode, Options, ServiceModel, Uplink};

@@ -24,9 +24,18 @@ struct Cli {
     command: Sub,
 }
 
+const UP_EXAMPLES: &str = "\
+Examples:
+  ovenbird-lab up                                  three nodes, dual stack, an overlay
+  ovenbird-lab up --mode classic --family v4       without OVN, and IPv4 alone
+  ovenbird-lab up --mode underlay --api real       all pods of a real Kubernetes on a VLAN
+  ovenbird-lab up --underlay                       an overlay, and VLANs beside it
+  ovenbird-lab up --mode nested --nodes 2          nodes are VMs on hypervisors hv1 and hv2";
+
 #[derive(Debug, Subcommand)]
 enum Sub {
     /// Builds a lab
+    #[command(after_help = UP_EXAMPLES)]
     Up(Options),
     /// Takes the lab down, whatever state it is in
     Down,

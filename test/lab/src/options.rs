@@ -69,8 +69,22 @@ pub enum Mode {
     Overlay,
     /// kbr0 and obr0, without OVN: no central databases, no ovn-controller.
     Classic,
+    /// OVN's, and all pods are on a VLAN of the physical network that `--underlay` makes, which this mode asks for by itself.
+    Underlay,
     /// OVN's, and nodes are VMs on hypervisors: it is there, and not in the nodes.
     Nested,
+}
+
+impl Mode {
+    /// What the daemons are told with `--network-mode`, the master first.
+    pub fn network_modes(self) -> [&'static str; 2] {
+        match self {
+            Self::Overlay | Self::Underlay => ["overlay", "overlay"],
+            Self::Classic => ["classic", "classic"],
+            // VMs are nodes of an overlay.
+            Self::Nested => ["overlay", "nested"],
+        }
+    }
 }
 
 impl fmt::Display for Mode {
@@ -78,6 +92,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::Overlay => "overlay",
             Self::Classic => "classic",
+            Self::Underlay => "underlay",
             Self::Nested => "nested",
         })
     }
@@ -238,7 +253,15 @@ impl Options {
         if self.mode == Mode::Nested {
             nested::validate(self)?;
         }
+        if self.mode == Mode::Underlay && self.bare {
+            bail!("--mode underlay --bare: somebody must put the pods on the VLAN; give --underlay --bare");
+        }
         self.prefix().map(drop)
+    }
+
+    /// Whether there is a physical network with VLANs.
+    pub fn has_vlans(&self) -> bool {
+        self.underlay || self.mode == Mode::Underlay
     }
 
     /// What the lab's namespaces are called before the dash: the last part of its folder.

@@ -13,7 +13,7 @@ use crate::kubelet::Store;
 use crate::layout::Layout;
 use crate::options::Api;
 use crate::place::{create_netns, delete_netns};
-use crate::{components, down, fabric, real, up};
+use crate::{components, down, fabric, real, underlay, up};
 
 /// What brings the API server into namespaces.
 const GATE: &str = "gate";
@@ -56,6 +56,9 @@ pub fn on(layout: &Layout, node: &str) -> Result<()> {
     let index = layout.options.index_of(node)?;
     create_netns(&layout.netns(node))?;
     fabric::connect(layout, node)?;
+    if layout.options.has_vlans() {
+        underlay::connect(layout, node)?;
+    }
     // Sockets and pid files of the time before.
     for entry in fs::read_dir(layout.home(node)).with_context(|| format!("listing the folder of {node}"))?.flatten() {
         let path = entry.path();

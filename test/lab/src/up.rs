@@ -48,7 +48,7 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     layout.save()?;
     blocking(&layout, fabric::build).await?;
     progress.step(&format!("{} namespaces joined by a bridge", layout.namespaces().len()));
-    if layout.options.underlay {
+    if layout.options.has_vlans() {
         blocking(&layout, underlay::start).await?;
         progress.step("a switch with VLANs");
     }
@@ -102,6 +102,10 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
     }
     await_nodes(&layout).await?;
     progress.step(if layout.options.bare { "nodes have registered" } else { "nodes are Ready" });
+    if layout.options.mode == Mode::Underlay {
+        underlay::ready(&layout).await?;
+        progress.step("nodes are on the VLAN");
+    }
     if layout.options.api == Api::Real && !layout.options.bare {
         real::start_dns(&layout).await?;
         progress.step("CoreDNS");
@@ -111,10 +115,14 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
 
 /// What there is before Ovenbird comes.
 async fn define(layout: &Layout) -> Result<()> {
-    if layout.options.underlay {
+    if layout.options.has_vlans() {
         underlay::define(layout).await?;
     }
-    if layout.options.mode == Mode::Nested { nested::define(layout).await } else { Ok(()) }
+    match layout.options.mode {
+        Mode::Underlay => underlay::put_pods_on(layout).await,
+        Mode::Nested => nested::define(layout).await,
+        Mode::Overlay | Mode::Classic => Ok(()),
+    }
 }
 
 fn make_certificates(layout: &Layout) -> Result<()> {
