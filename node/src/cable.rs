@@ -28,6 +28,10 @@ pub trait Cable: Send + Sync + 'static {
     fn connected(&self, port: &PodPort) -> impl Future<Output = Result<Result<(), String>, CniError>> + Send;
     /// What is known of a port that does not become connected.
     fn fault(&self, attachment: &Attachment) -> impl Future<Output = Option<String>> + Send;
+    /// What limits what a pod sends has effect; `userspace` is what [`Cable::until_ready`] has said.
+    fn polices(&self, userspace: bool) -> bool {
+        !userspace
+    }
     /// Everything that should stay is declared: the rest may go.
     fn allow_deletes(&self);
 }

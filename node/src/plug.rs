@@ -232,7 +232,7 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
                 let message = format!("{e}; the pod runs without bandwidth limits");
                 (self.tell)(namespace, name, uid, warning("InvalidBandwidth", e.annotation, message));
             }
-            Ok(limits) if userspace && limits.egress.is_some() => {
+            Ok(limits) if limits.egress.is_some() && !self.cable.polices(userspace) => {
                 let key = ovenbird_api::annotation::EGRESS_BANDWIDTH;
                 let message = "the limit of traffic from the pod has no effect on this node: OVS forwards in user space \
                     and does not police a veth; use a node with the kernel datapath";

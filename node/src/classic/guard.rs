@@ -1,13 +1,13 @@
-//! Keeps the table of who may speak from which pod's port (`ovenbird_classic::guard`).
+//! Keeps the table of what may pass which pod's port (`ovenbird_classic::guard`).
 //!
 //! ```text
-//! admit: a port's addresses --> table --> nft, when different          forget: with the next write
+//! admit: a port's addresses and limits --> table --> nft, when different          forget: with the next write
 //! ```
 //!
 //! Must not: decide what may pass.
 
 use ipnet::IpNet;
-use ovenbird_classic::guard::{Links, table};
+use ovenbird_classic::guard::{Link, Links, table};
 use ovenbird_nft::Table;
 use tokio::sync::Mutex;
 
@@ -39,8 +39,8 @@ impl Guard {
     /// When nftables refuse.
     pub async fn admit(&self, port: &PodPort) -> Result<(), NftError> {
         let mut state = self.state.lock().await;
-        let (name, addresses) = link(port);
-        state.links.insert(name, addresses);
+        let (name, link) = link(port);
+        state.links.insert(name, link);
         let want = table(&state.links);
         match state.written.take() {
             Some(old) => drop(nft::write(&old, &want).await?),
@@ -67,6 +67,7 @@ impl Guard {
     }
 }
 
-fn link(port: &PodPort) -> (String, Vec<std::net::IpAddr>) {
-    (PodPort::host_name(&port.attachment), port.addresses.iter().map(IpNet::addr).collect())
+fn link(port: &PodPort) -> (String, Link) {
+    let addresses = port.addresses.iter().map(IpNet::addr).collect();
+    (PodPort::host_name(&port.attachment), Link { addresses, bandwidth: port.bandwidth })
 }

@@ -4,7 +4,7 @@
 //! declare --> /run/ovenbird/ports/LINK.json          until_connected --> policies cover the pod --> port of kbr0
 //! ```
 //!
-//! The files are gone with the next boot, as the links are. Must not: trust a file whose link or namespace is gone (`restore` looks).
+//! On the way its limits come into force, too, with the guard. The files are gone with the next boot, as the links are. Must not: trust a file whose link or namespace is gone (`restore` looks).
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -192,6 +192,11 @@ impl<N: NetOps> Cable for Ports<N> {
             "policies do not cover it yet (may we list Pods, Namespaces and policies? does nft work? see the log)"
                 .to_owned()
         })
+    }
+
+    fn polices(&self, _: bool) -> bool {
+        // kbr0 is the kernel's, whatever obr0 is.
+        true
     }
 
     fn allow_deletes(&self) {
