@@ -27,5 +27,5 @@ pub use gateway::{GatewayMode, L3Gateway};
 pub use mac::Mac;
 pub use masquerade::{Masquerade, MasqueradeError};
 pub use pod::{PodNetwork, PodRoute};
-pub use port::{HostPort, Protocol};
+pub use port::{HostPort, HostPorts, Protocol};
 pub use underlay::{ProviderNetworkSpec, ProviderNetworkStatus};

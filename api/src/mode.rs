@@ -47,12 +47,10 @@ impl Mode {
 
     /// What has no effect in this mode.
     pub const fn lacks(self) -> &'static [Feature] {
-        use Feature::{
-            Bandwidth, CheckLive, ExternalLocal, HostPort, NearEndpoints, Networks, NodePort, WayOut, WeightedScheduler,
-        };
+        use Feature::{CheckLive, ExternalLocal, HostPort, NearEndpoints, Networks, NodePort, WayOut};
         match self {
             Mode::Overlay => &[],
-            Mode::Classic => &[HostPort, Bandwidth, WeightedScheduler, CheckLive, Networks],
+            Mode::Classic => &[CheckLive, Networks],
             Mode::Underlay => &[HostPort, NearEndpoints, ExternalLocal],
             Mode::Nested => &[NodePort, WayOut],
         }

@@ -57,6 +57,15 @@ pub struct HostPort {
     pub target: u16,
 }
 
+/// The ports of its node that a pod asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPorts {
+    /// The ports.
+    pub ports: Vec<HostPort>,
+    /// The pod's addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
 impl HostPort {
     /// From `hostIP`, `hostPort`, `protocol` and `containerPort` of a container's port; `None` when it asks for no port of the node, or
     /// for one that cannot be.

@@ -3,7 +3,7 @@
 //! ```text
 //! pod -- veth -- kbr0 (gateway of the node's subnet) -- attachment -- obr0 -- tunnel ~~~ obr0 -- kbr0 -- pod
 //! nodes, settings --> [fabric] --> rows of Open_vSwitch, flows of obr0, routes and neighbours of kbr0, what is masqueraded
-//! Services, EndpointSlices --> [services] --> tables of nftables        policies --> [policy]   pods' ports --> [guard]   [masquerade]
+//! Services, EndpointSlices --> [services] --> tables of nftables        hostPort --> [host_ports]   policies --> [policy]   pods' ports --> [guard]   [masquerade]
 //! ```
 //!
 //! Must not: do I/O, or know the master: a node's subnets and address are all that it is to others.
@@ -11,6 +11,7 @@
 pub mod fabric;
 mod flows;
 pub mod guard;
+pub mod host_ports;
 pub mod masquerade;
 pub mod policy;
 mod rows;

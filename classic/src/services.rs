@@ -15,7 +15,7 @@
 
 mod affinity;
 mod base;
-mod entry;
+pub(crate) mod entry;
 mod part;
 mod udp;
 
@@ -26,7 +26,7 @@ use ipnet::IpNet;
 use ovenbird_nft::{Parts, Table};
 use ovenbird_topology::{EndpointSliceFact, ServiceFact};
 use ovsdb::Str;
-use udp::Answers;
+pub(crate) use udp::Answers;
 pub use udp::{Changed, Connection};
 
 /// The table.
@@ -68,6 +68,9 @@ impl Settings {
     }
 }
 
+/// Weights of pods that ask for one (annotation `weight`), by their addresses.
+pub type Weights = BTreeMap<IpAddr, u8>;
+
 /// Who has a part in the table. Of two Services that want one address, the older has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Owner {
@@ -79,6 +82,7 @@ enum Owner {
 #[derive(Debug)]
 pub struct Services {
     settings: Settings,
+    weights: Weights,
     services: BTreeMap<Str, ServiceFact>,
     /// By Service, then by name.
     slices: BTreeMap<Str, BTreeMap<Str, EndpointSliceFact>>,
@@ -101,6 +105,7 @@ impl Services {
         parts.set(&Owner::Base, base::table(&settings));
         Services {
             settings,
+            weights: Weights::new(),
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             service_of: BTreeMap::new(),
@@ -118,6 +123,15 @@ impl Services {
             self.parts.set(&Owner::Base, base::table(&settings));
             self.dirty.extend(self.services.keys().cloned());
             self.settings = settings;
+        }
+    }
+
+    /// Other weights concern Services whose scheduler goes by them.
+    pub fn set_weights(&mut self, weights: Weights) {
+        if self.weights != weights {
+            let weighted = self.services.values().filter(|service| part::is_weighted(service));
+            self.dirty.extend(weighted.map(|service| service.key.clone()));
+            self.weights = weights;
         }
     }
 
@@ -200,7 +214,7 @@ impl Services {
             }
             let answers = match (service, owner) {
                 (Some(service), Some(owner)) => {
-                    let (part, answers) = part::of(&self.settings, service, &self.slices(&key));
+                    let (part, answers) = part::of(&self.settings, &self.weights, service, &self.slices(&key));
                     self.parts.set(&owner, part);
                     self.owners.insert(key.clone(), owner);
                     answers

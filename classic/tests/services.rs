@@ -3,17 +3,19 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use ovenbird_classic::services::{Connection, Services, Settings, TABLE};
-use ovenbird_nft::{Table, delete, read, script};
+use ovenbird_classic::services::{Connection, Services, Settings, TABLE, Weights};
+use ovenbird_nft::{Table, delete, script};
 use ovenbird_topology::{EndpointSliceFact, Interner, ServiceFact};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+mod real;
+
+use real::{enter, nft, shown};
 
 /// Settings of the case; what it does not name is usual.
 fn settings(value: &Value) -> Settings {
@@ -48,6 +50,8 @@ fn apply(services: &mut Services, object: Value, interner: &mut Interner) {
             let object: Service = serde_json::from_value(object).unwrap();
             services.set_service(ServiceFact::from_k8s(&object, interner));
         }
+        // Of pods all that matters: their weights by address.
+        "Weights" => services.set_weights(serde_json::from_value(object["pods"].clone()).unwrap()),
         "EndpointSlice" => {
             let object: EndpointSlice = serde_json::from_value(object).unwrap();
             services.set_slice(EndpointSliceFact::from_k8s(&object, interner));
@@ -89,37 +93,6 @@ fn golden() {
     }
 }
 
-fn nft(args: &[&str], input: &str) -> String {
-    let mut child = Command::new("nft")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{input}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn shown() -> Table {
-    let (family, name) = TABLE.split_once(' ').unwrap();
-    read(TABLE, &nft(&["-j", "list", "table", family, name], "")).unwrap()
-}
-
-/// Puts the thread into a network namespace of its own; false (said loudly) where that is not possible.
-fn enter() -> bool {
-    if !nix::unistd::geteuid().is_root() || Command::new("nft").arg("-v").output().is_err() {
-        assert!(std::env::var_os("CI").is_none(), "no root, or no nft, in CI");
-        eprintln!("SKIP: needs root and nft");
-        return false;
-    }
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-    true
-}
-
 /// From one case to the next, and whatever was written is found again.
 #[test]
 fn nft_takes_them_and_the_way_from_one_to_the_next() {
@@ -130,7 +103,7 @@ fn nft_takes_them_and_the_way_from_one_to_the_next() {
     for case in cases() {
         let table = load(&case).table();
         nft(&["-f", "-"], &script(&before, &table));
-        assert_eq!(script(&shown(), &table), "", "{}: a second run changes nothing", case.display());
+        assert_eq!(script(&shown(TABLE), &table), "", "{}: a second run changes nothing", case.display());
         before = table;
     }
     nft(&["-f", "-"], &delete(TABLE));
@@ -184,6 +157,7 @@ enum Step {
     NoService(u8),
     NoSlice(u8),
     Settings(u8),
+    Weights(Vec<u8>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -197,6 +171,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u8..4).prop_map(Step::NoService),
         1 => (0u8..6).prop_map(Step::NoSlice),
         1 => (0u8..4).prop_map(Step::Settings),
+        1 => prop::collection::vec(1u8..4, 6).prop_map(Step::Weights),
     ]
 }
 
@@ -224,7 +199,10 @@ fn object(step: &Step) -> Value {
                 if on(4) { json!(["10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24", "fd00::/8"]) } else { json!([]) };
             json!({
                 "kind": "Service",
-                "metadata": {"name": format!("s{name}"), "namespace": "ns", "creationTimestamp": format!("2026-01-0{}T00:00:00Z", created + 1)},
+                "metadata": {
+                    "name": format!("s{name}"), "namespace": "ns", "creationTimestamp": format!("2026-01-0{}T00:00:00Z", created + 1),
+                    "annotations": {"ovenbird.io/scheduler": if on(6) { "wrr" } else { "rr" }},
+                },
                 "spec": {
                     "clusterIPs": ips, "ports": ports, "externalIPs": [format!("192.0.2.{external}"), format!("2001:db8::{external}")],
                     "sessionAffinity": if on(1) { "ClientIP" } else { "None" },
@@ -280,7 +258,7 @@ fn changes_lead_where_a_new_start_leads() {
         nft(&["-f", "-"], &delete(TABLE));
         let mut interner = Interner::default();
         let mut services = Services::new(varied(1));
-        let mut current = varied(1);
+        let (mut current, mut weights) = (varied(1), Weights::new());
         let mut objects = std::collections::BTreeMap::new();
         for (step, write) in &steps {
             match step {
@@ -298,6 +276,11 @@ fn changes_lead_where_a_new_start_leads() {
                     current = varied(*which);
                     services.set_settings(current.clone());
                 }
+                Step::Weights(all) => {
+                    let of = |(n, weight): (usize, &u8)| (format!("10.244.1.{n}").parse().unwrap(), *weight);
+                    weights = all.iter().enumerate().map(of).collect();
+                    services.set_weights(weights.clone());
+                }
             }
             if let Value::Object(_) = object(step) {
                 apply(&mut services, object(step), &mut interner);
@@ -310,10 +293,11 @@ fn changes_lead_where_a_new_start_leads() {
         let (old, new) = services.take_changes();
         nft(&["-f", "-"], &script(&old, &new));
         let mut fresh = Services::new(current);
+        fresh.set_weights(weights);
         objects.into_values().for_each(|object| apply(&mut fresh, object, &mut interner));
         let fresh = fresh.table();
         prop_assert_eq!(services.table().to_string(), fresh.to_string());
-        prop_assert_eq!(script(&shown(), &fresh), "");
+        prop_assert_eq!(script(&shown(TABLE), &fresh), "");
         Ok(())
     });
     result.unwrap();

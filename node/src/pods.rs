@@ -4,14 +4,13 @@
 //! Must not: talk to the API itself, but for one question asked through [`Lookup`]: does a pod exist that the watch has not shown?
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use ipnet::IpNet;
 use ovenbird_api::bandwidth::Bandwidth;
 use ovenbird_api::name::key;
-use ovenbird_api::{AnnotationError, HostPort, PodNetwork, annotation};
+use ovenbird_api::{AnnotationError, HostPort, HostPorts, PodNetwork, annotation};
 use ovenbird_cni_server::{CniError, Code, PodRef};
 use tokio::sync::watch;
 
@@ -32,15 +31,6 @@ pub struct Pod {
     pub host_ports: Vec<HostPort>,
     /// `metadata.creationTimestamp`, seconds since 1970.
     pub created: i64,
-}
-
-/// The ports of the node that a pod asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPorts {
-    /// The ports.
-    pub ports: Vec<HostPort>,
-    /// The pod's addresses.
-    pub addresses: Vec<IpAddr>,
 }
 
 /// A pod that can be attached.

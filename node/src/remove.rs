@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use ovenbird_api::name::{INTEGRATION_BRIDGE, MANAGEMENT_INTERFACE};
 
-use ovenbird_classic::{guard, masquerade, policy, services};
+use ovenbird_classic::{guard, host_ports, masquerade, policy, services};
 
 use crate::classic::task;
 use crate::config::Config;
@@ -25,7 +25,7 @@ use crate::rows::{BRIDGE_MAPPINGS, MADE_FOR, PROVIDER_MAPPINGS};
 use crate::tool::Vsctl;
 
 /// Tables of nftables beside the gateway's.
-const TABLES: [&str; 4] = [masquerade::TABLE, services::TABLE, policy::TABLE, guard::TABLE];
+const TABLES: [&str; 5] = [masquerade::TABLE, services::TABLE, host_ports::TABLE, policy::TABLE, guard::TABLE];
 /// What we set for ovn-controller. `system-id` and `hostname` are the host's.
 const SETTINGS: [&str; 7] = [
     "ovn-encap-ip",

@@ -30,7 +30,7 @@ pub(super) struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Adds the chains for some endpoints and returns the name of the first. `role` tells chains with other endpoints apart.
+    /// Adds the chains for some endpoints, of which each may have several lots in a row, and returns the name of the first. `role` tells chains with other endpoints apart.
     pub fn add(
         &self,
         table: &mut Table,
@@ -53,7 +53,9 @@ impl Session<'_> {
         let of = |kind: &str, to: &SocketAddr| {
             format!("{kind}/{stem}/{}/{}", to.ip().to_string().replace(':', "-"), to.port())
         };
-        for to in endpoints {
+        let mut once = endpoints.to_vec();
+        once.dedup();
+        for to in &once {
             let (clients, endpoint) = (of("clients", to), of("endpoint", to));
             rules.push(format!("{ip} saddr @{clients} goto {endpoint}"));
             let timeout = self.timeout;

@@ -177,16 +177,16 @@ pub(super) fn masquerade_others(settings: &Settings, v4: bool) -> Option<String>
 }
 
 /// `ip` or `ip6`.
-pub(super) fn ip(v4: bool) -> &'static str {
+pub(crate) fn ip(v4: bool) -> &'static str {
     if v4 { "ip" } else { "ip6" }
 }
 
 /// End of names.
-pub(super) fn family(v4: bool) -> &'static str {
+pub(crate) fn family(v4: bool) -> &'static str {
     if v4 { "v4" } else { "v6" }
 }
 
 /// nft's name of the type of addresses.
-pub(super) fn address_type(v4: bool) -> &'static str {
+pub(crate) fn address_type(v4: bool) -> &'static str {
     if v4 { "ipv4_addr" } else { "ipv6_addr" }
 }

@@ -12,19 +12,29 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use ovenbird_api::Protocol;
-use ovenbird_api::service::Scheduler;
+use ovenbird_api::service::{DEFAULT_WEIGHT, Scheduler};
 use ovenbird_nft::Table;
 use ovenbird_topology::endpoints::{Backend, Port, Viewpoint};
 use ovenbird_topology::{EndpointSliceFact, ServiceFact};
 
-use super::Settings;
 use super::affinity::Session;
 use super::base::Kind;
 use super::entry::{Choice, Entered, Way};
 use super::udp::Answers;
+use super::{Settings, Weights};
+
+/// True when pods' weights matter to a Service.
+pub(super) fn is_weighted(service: &ServiceFact) -> bool {
+    matches!(service.scheduler, Some(Ok(Scheduler::Weighted)))
+}
 
 /// The part, and who answers for its ports of UDP. `slices` are the Service's.
-pub(super) fn of(settings: &Settings, service: &ServiceFact, slices: &[&EndpointSliceFact]) -> (Table, Answers) {
+pub(super) fn of(
+    settings: &Settings,
+    weights: &Weights,
+    service: &ServiceFact,
+    slices: &[&EndpointSliceFact],
+) -> (Table, Answers) {
     let (mut table, mut udp) = (Table::default(), Answers::new());
     for v4 in [true, false].into_iter().filter(|v4| settings.pods(*v4).is_some()) {
         let cluster_ips: Vec<IpAddr> = service.cluster_ips.iter().filter(|ip| ip.is_ipv4() == v4).copied().collect();
@@ -36,7 +46,7 @@ pub(super) fn of(settings: &Settings, service: &ServiceFact, slices: &[&Endpoint
         }
         for port in &service.ports {
             let port = Port::new(port, v4, slices);
-            Part { settings, service, port: &port, table: &mut table, udp: &mut udp }.add(&cluster_ips);
+            Part { settings, weights, service, port: &port, table: &mut table, udp: &mut udp }.add(&cluster_ips);
         }
     }
     (table, udp)
@@ -45,6 +55,7 @@ pub(super) fn of(settings: &Settings, service: &ServiceFact, slices: &[&Endpoint
 /// One port in one family.
 struct Part<'a> {
     settings: &'a Settings,
+    weights: &'a Weights,
     service: &'a ServiceFact,
     port: &'a Port<'a>,
     table: &'a mut Table,
@@ -80,8 +91,16 @@ impl Part<'_> {
         }
     }
 
+    /// Each endpoint as often as it has lots: once, or where weights matter by its share in them.
     fn targets(&self, backends: &[Backend<'_>]) -> Vec<SocketAddr> {
-        backends.iter().map(|b| SocketAddr::new(b.address(), b.port)).collect()
+        let own = |b: &Backend<'_>| self.weights.get(&b.address()).copied().unwrap_or(DEFAULT_WEIGHT).max(1);
+        let weight = |b: &Backend<'_>| if is_weighted(self.service) { own(b) } else { 1 };
+        let divisor = backends.iter().map(weight).fold(0, greatest_common_divisor).max(1);
+        let lots = |b: &Backend<'_>| {
+            let target = SocketAddr::new(b.address(), b.port);
+            std::iter::repeat_n(target, usize::from(weight(b) / divisor))
+        };
+        backends.iter().flat_map(lots).collect()
     }
 
     /// Makes an address and a port lead to these endpoints. `role` names them.
@@ -145,4 +164,8 @@ impl Part<'_> {
             }
         }
     }
+}
+
+fn greatest_common_divisor(a: u8, b: u8) -> u8 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }

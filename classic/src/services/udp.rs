@@ -19,7 +19,7 @@ pub struct Connection {
 }
 
 /// By address (`None` for the node's own) and port of Services: who may answer.
-pub(super) type Answers = BTreeMap<(Option<IpAddr>, u16), BTreeSet<SocketAddr>>;
+pub(crate) type Answers = BTreeMap<(Option<IpAddr>, u16), BTreeSet<SocketAddr>>;
 
 /// Addresses and ports of Services whose endpoints have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Changed {
 }
 
 impl Changed {
-    pub(super) fn new(answers: Answers, own: &[IpAddr]) -> Changed {
+    pub(crate) fn new(answers: Answers, own: &[IpAddr]) -> Changed {
         Changed { answers, own: own.to_vec() }
     }
 

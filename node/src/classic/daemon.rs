@@ -14,7 +14,8 @@ use tracing::info;
 
 use super::ports::Ports;
 use super::task::{Task, ports_folder};
-use super::{nodes, policy, services};
+use super::weights::Weighing;
+use super::{host_ports, nodes, policy, services};
 use crate::annotations::{self, Annotations};
 use crate::base::{Base, follow_vswitch};
 use crate::cluster::NodeFact;
@@ -32,14 +33,17 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
     let client = access::connect(config.kubeconfig.as_deref()).await?;
     let own = if settings.services { &[Part::Fabric, Part::Services][..] } else { &[Part::Fabric] };
     let base = Base::new(config, client, own, stop)?;
-    let Base { config, client, net, host_changes, vswitch, node, readiness, .. } = &base;
+    let Base { config, client, net, host_changes, vswitch, node, pods, readiness, .. } = &base;
     let mtu = pod_mtu(config, &settings, net).await?;
     info!(node = config.node, mtu, ?settings, "starting");
     capability::spawn(client, &config.node, (settings.tunnel.as_str(), "--classic-tunnel"), node, vswitch);
 
     let folder = ports_folder(config);
     let (covered, covers) = watch::channel(policy::Covered::default());
-    let policies = policy::Task { config: config.clone(), client: client.clone(), covered };
+    let (weights, weighed) = watch::channel(None);
+    let weights = Weighing::new(weights);
+    let policies = policy::Task { config: config.clone(), client: client.clone(), covered, weights };
+    let host_ports = host_ports::Task { net: net.clone(), pods: pods.clone(), audit: config.audit_interval };
     let ports = Ports::new(net.clone(), vswitch.clone(), &settings.bridge, folder.clone(), covers)
         .with_context(|| format!("making {}", folder.display()))?;
     let ports = Arc::new(ports);
@@ -51,6 +55,7 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
         node: node.clone(),
         host_changes: host_changes.clone(),
         service_cidrs: service_cidrs::watch_all(client.clone(), config),
+        weights: weighed,
         readiness: readiness.clone(),
     });
     let task = Task {
@@ -76,6 +81,7 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
             async { task.run().await.context("keeping bridges and tunnels") },
             async { policies.run().await.context("keeping policies") },
             serve_services(services),
+            async { host_ports.run().await.context("keeping ports of the node") },
             async { told.await.context("annotating the Node") },
             follow_vswitch(&vswitch, &readiness, |state| state.synced),
         )

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! watch Pods, Nodes, Namespaces, policies --> Policies --> table --> nft, one transaction --> Covered --> [ports]
+//!       Pods --> [weights] --> [services]
 //! ```
 //!
 //! Must not: write before everything has been listed: a start changes nothing.
@@ -27,6 +28,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use super::weights::Weighing;
 use crate::config::Config;
 use crate::net::causes;
 use crate::nft;
@@ -38,6 +40,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const AHEAD: usize = 16;
 /// Kinds that are watched.
 const KINDS: usize = 7;
+/// The first of them.
+const PODS: usize = 0;
 
 /// Which pods may have a port.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +63,8 @@ pub struct Task {
     pub client: Client,
     /// Told what the table covers, after each write.
     pub covered: watch::Sender<Covered>,
+    /// Told which weights pods ask for.
+    pub weights: Weighing,
 }
 
 /// A batch of changes of a kind.
@@ -76,6 +82,7 @@ struct Keeper {
     /// Kinds that are listed.
     listed: [bool; KINDS],
     covered: watch::Sender<Covered>,
+    weights: Weighing,
 }
 
 impl Covered {
@@ -98,23 +105,27 @@ impl Task {
     ///
     /// # Errors
     /// When the networks of pods cannot be used.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub async fn run(mut self) -> anyhow::Result<()> {
         let Config { node, cluster_subnets, network_policy, acl_logging_rate, audit_interval, .. } = &self.config;
+        // As long as it lives the watches run.
+        let (_generation, current) = watch::channel(0);
+        let mut news = spawn_watches(&self.client, &current, *network_policy);
         if !network_policy {
             self.remove().await;
             self.covered.send_replace(Covered::Everybody);
-            return std::future::pending().await;
+            loop {
+                let news = news.recv().await.context("the watches have ended")?;
+                self.weights.take(&news.changes, news.complete);
+            }
         }
         let networks: Vec<_> = cluster_subnets.iter().map(ipnet::IpNet::trunc).collect();
         let config = Topology::of_pods(&networks, true, *acl_logging_rate).context("networks of pods")?;
-        // As long as it lives the watches run.
-        let (_generation, current) = watch::channel(0);
-        let mut news = spawn_watches(&self.client, &current);
         let mut keeper = Keeper {
             policies: Policies::new(node, config),
             stored: None,
             listed: [false; KINDS],
-            covered: self.covered.clone(),
+            covered: self.covered,
+            weights: self.weights,
         };
         let mut wait = *audit_interval;
         loop {
@@ -153,6 +164,9 @@ impl Task {
 
 impl Keeper {
     fn take(&mut self, news: News) {
+        if news.kind == PODS {
+            self.weights.take(&news.changes, news.complete);
+        }
         news.changes.into_iter().for_each(|change| self.policies.apply(change));
         self.listed[news.kind] |= news.complete;
     }
@@ -183,13 +197,16 @@ impl Keeper {
     }
 }
 
-/// One watch for each kind, until the reader is gone.
-fn spawn_watches(client: &Client, current: &watch::Receiver<u64>) -> mpsc::Receiver<News> {
+/// One watch for each kind, until the reader is gone; where there are no policies, for pods alone.
+fn spawn_watches(client: &Client, current: &watch::Receiver<u64>, policies: bool) -> mpsc::Receiver<News> {
     let (tx, news) = mpsc::channel(AHEAD);
     let watches = Watches { client, current, tx };
     let pod = |told: Told<PodFact>| Fact::Pod(told.fact);
     let node = |told: Told<NodeFact>| Fact::Node(told.fact);
-    watches.spawn(0, false, Slim::<PodKind>::tell, pod, FactKey::Pod);
+    watches.spawn(PODS, false, Slim::<PodKind>::tell, pod, FactKey::Pod);
+    if !policies {
+        return news;
+    }
     watches.spawn(1, false, |object: Slim<NodeKind>, _: &mut Interner| object.tell(), node, FactKey::Node);
     watches.spawn::<_, NamespaceFact>(2, false, Slim::<NamespaceKind>::tell, Fact::Namespace, FactKey::Namespace);
     let policy = |policy: NetworkPolicy, texts: &mut Interner| NetworkPolicyFact::from_k8s(&policy, texts);

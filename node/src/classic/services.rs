@@ -4,7 +4,7 @@
 //! ```text
 //! watch Services, EndpointSlices --+--> [gateway::services, gateway::endpoints] --> [gateway::health]
 //!                                  +--> Services --> what has changed --> nft, one transaction --> [conntrack]
-//! Node, kernel, ServiceCIDRs, settings --^
+//! Node, kernel, ServiceCIDRs, settings, weights of pods --^
 //! ```
 //!
 //! Must not: write before everything has been listed: a start changes nothing.
@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
-use ovenbird_classic::services::{Changed, Services, Settings, TABLE};
+use ovenbird_classic::services::{Changed, Services, Settings, TABLE, Weights};
 use ovenbird_daemon::rights;
 use ovenbird_topology::{EndpointSliceFact, Interner, ServiceFact};
 use ovenbird_watch::{Keys, key};
@@ -60,6 +60,8 @@ pub struct Task<N> {
     pub host_changes: watch::Receiver<u64>,
     /// Networks of Services, once they are known.
     pub service_cidrs: watch::Receiver<Option<Vec<IpNet>>>,
+    /// Weights of pods, once all pods are listed.
+    pub weights: watch::Receiver<Option<Weights>>,
     /// Told when the table stands.
     pub readiness: Arc<Readiness>,
 }
@@ -84,7 +86,13 @@ impl<N: NetOps> Task<N> {
         let slices = shared(self.client.clone(), tx, Told::Slice);
         let local = endpoints::follow_endpoints(slices, self.config.node.clone(), all.clone()).local;
         let (settings_tx, settings) = watch::channel(None);
-        let keeper = Keeper { told, settings, audit: self.config.audit_interval, readiness: self.readiness.clone() };
+        let keeper = Keeper {
+            told,
+            settings,
+            weights: self.weights.clone(),
+            audit: self.config.audit_interval,
+            readiness: self.readiness.clone(),
+        };
         tokio::try_join!(
             async { health::serve(all, local).await.context("answering health checks") },
             async { self.follow_settings(settings_tx).await.context("following the node") },
@@ -171,6 +179,8 @@ pub struct Keeper {
     pub told: mpsc::Receiver<Told>,
     /// What Services depend on beside themselves, once it is known.
     pub settings: watch::Receiver<Option<Settings>>,
+    /// Weights of pods, once all pods are listed.
+    pub weights: watch::Receiver<Option<Weights>>,
     /// Time after which the table is compared with the kernel's, when nothing happens.
     pub audit: Duration,
     /// Told when the table stands.
@@ -204,6 +214,8 @@ impl Keeper {
         let mut state = State::default();
         let first = self.settings.wait_for(Option::is_some).await?.clone();
         state.services = first.map(Services::new);
+        self.weights.wait_for(Option::is_some).await?;
+        self.weigh(&mut state);
         let mut batch = Vec::new();
         let mut again = self.audit;
         loop {
@@ -218,6 +230,10 @@ impl Keeper {
                     if let (Some(services), Some(new)) = (&mut state.services, new) {
                         services.set_settings(new);
                     }
+                }
+                changed = self.weights.changed() => {
+                    changed?;
+                    self.weigh(&mut state);
                 }
                 // Somebody else may have changed something: all is compared again.
                 () = tokio::time::sleep(again) => state.written = false,
@@ -235,6 +251,15 @@ impl Keeper {
                     }
                 };
             }
+        }
+    }
+}
+
+impl Keeper {
+    fn weigh(&mut self, state: &mut State) {
+        let weights = self.weights.borrow_and_update().clone().unwrap_or_default();
+        if let Some(services) = &mut state.services {
+            services.set_weights(weights);
         }
     }
 }

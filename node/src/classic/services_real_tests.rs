@@ -144,6 +144,7 @@ async fn names(from: Option<&Sandbox>, to: &str, times: usize) -> String {
 struct Kept {
     tx: mpsc::Sender<Told>,
     _settings: watch::Sender<Option<Settings>>,
+    _weights: watch::Sender<Option<Weights>>,
     book: Services,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
@@ -165,10 +166,11 @@ impl Kept {
         let (tx, told) = mpsc::channel(100);
         let (settings_tx, settings_rx) = watch::channel(Some(settings()));
         let readiness = Arc::new(Readiness::with(&[Part::Services]));
-        let keeper =
-            Keeper { told, settings: settings_rx, audit: Duration::from_secs(3600), readiness: readiness.clone() };
+        let (weights_tx, weights) = watch::channel(Some(Weights::new()));
+        let audit = Duration::from_secs(3600);
+        let keeper = Keeper { told, settings: settings_rx, weights, audit, readiness: readiness.clone() };
         let task = tokio::spawn(keeper.run());
-        let mut kept = Kept { tx, _settings: settings_tx, book: Services::new(settings()), task };
+        let mut kept = Kept { tx, _settings: settings_tx, _weights: weights_tx, book: Services::new(settings()), task };
         for event in [Told::Service(Box::new(Event::Init)), Told::Slice(Box::new(Event::Init))] {
             kept.tx.send(event).await.unwrap();
         }

@@ -1,11 +1,10 @@
 //! Golden tables, which the real nft must accept.
 
-use ovenbird_api::HostPort;
+use ovenbird_api::{HostPort, HostPorts};
 
 use super::super::flows::tests::{check, served};
 use super::*;
 use crate::nft::apply;
-use crate::pods::HostPorts;
 
 fn facts(served: &Served) -> Facts<'_> {
     Facts { served, node_port: true, node_port_addresses: &[], local_pods: &[], unmasked: &[], link: None }

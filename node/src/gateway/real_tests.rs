@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use ovenbird_api::HostPorts;
 use tokio::sync::watch;
 
 use super::cleanup;
@@ -18,7 +19,6 @@ use super::task::Task;
 use crate::cluster::NodeFact;
 use crate::config::{Config, Settings};
 use crate::net::netns;
-use crate::pods::HostPorts;
 use crate::real_ovn_tests::{Host, Node, Sandbox, TURN, ping};
 
 const MAC: &str = "02:00:ac:1e:00:0b";

@@ -14,13 +14,12 @@ use futures::Stream;
 use k8s_openapi::api::core::v1::{Service as KubeService, ServiceSpec, ServiceStatus};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
-use ovenbird_api::Masquerade;
 pub use ovenbird_api::Protocol;
+use ovenbird_api::{HostPorts, Masquerade};
 use tokio::sync::watch;
 
 use super::endpoints::Hosts;
 use crate::known::{self, Absence};
-use crate::pods::HostPorts;
 
 /// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

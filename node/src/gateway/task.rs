@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use ovenbird_api::GatewayMode;
+use ovenbird_api::{GatewayMode, HostPorts};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -30,7 +30,6 @@ use crate::cluster::NodeFact;
 use crate::config::Config;
 use crate::net::{NetOps, causes};
 use crate::nft::apply;
-use crate::pods::HostPorts;
 use crate::vswitch::Vswitch;
 
 /// Pause after a failure.

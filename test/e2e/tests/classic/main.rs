@@ -3,6 +3,8 @@
 //! What is asserted: who reaches whom, what travels between nodes, how many flows there are and which change, that neither a daemon's
 //! restart nor a node that comes or goes is felt by streams, that a tree of tunnels heals, and that bridges made by hand are taken over.
 
+mod features;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
