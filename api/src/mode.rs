@@ -47,12 +47,12 @@ impl Mode {
 
     /// What has no effect in this mode.
     pub const fn lacks(self) -> &'static [Feature] {
-        use Feature::{CheckLive, ExternalLocal, HostPort, NearEndpoints, Networks, NodePort, WayOut};
+        use Feature::{CheckLive, ExternalLocal, HostPort, NearEndpoints, Networks};
         match self {
             Mode::Overlay => &[],
             Mode::Classic => &[CheckLive, Networks],
             Mode::Underlay => &[HostPort, NearEndpoints, ExternalLocal],
-            Mode::Nested => &[NodePort, WayOut],
+            Mode::Nested => &[],
         }
     }
 }

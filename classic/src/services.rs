@@ -51,6 +51,18 @@ pub struct Settings {
     pub service_cidrs: Vec<IpNet>,
     /// Networks of all pods. External addresses are outside of them.
     pub cluster: Vec<IpNet>,
+    /// How pods are reached, where not by the node's own bridge.
+    pub behind: Option<Behind>,
+}
+
+/// A network of pods that the node has a port on. It leads from pod to pod past the node, so that no pod's answer comes back to one that the node has led
+/// there with its own address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// The node's interface there.
+    pub interface: String,
+    /// The addresses with which the node speaks for others there, one of each family. For itself it has the interface's.
+    pub for_others: Vec<IpAddr>,
 }
 
 impl Settings {

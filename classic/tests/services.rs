@@ -1,5 +1,5 @@
 //! Golden tables: `golden/services/CASE.yaml` is a node's settings and a cluster, `CASE.nft` the table, which the real nft must take. All cases
-//! but `none` show only what a node without Services does not have. `UPDATE_GOLDEN=1` rewrites them.
+//! but `none` and `behind` show only what a node without Services does not have. `UPDATE_GOLDEN=1` rewrites them.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use ovenbird_classic::services::{Connection, Services, Settings, TABLE, Weights};
+use ovenbird_classic::services::{Behind, Connection, Services, Settings, TABLE, Weights};
 use ovenbird_nft::{Table, delete, script};
 use ovenbird_topology::{EndpointSliceFact, Interner, ServiceFact};
 use proptest::prelude::*;
@@ -32,6 +32,9 @@ fn settings(value: &Value) -> Settings {
         node_port_addresses: list(&text("nodePortAddresses", "")),
         service_cidrs: list(&text("serviceCIDRs", "10.96.0.0/16")),
         cluster: list(&text("cluster", "10.244.0.0/16")),
+        behind: value["behind"]
+            .as_str()
+            .map(|interface| Behind { interface: interface.to_owned(), for_others: list(&text("forOthers", "")) }),
     }
 }
 
@@ -64,7 +67,7 @@ fn apply(services: &mut Services, object: Value, interner: &mut Interner) {
 fn own(case: &Path, mut table: Table) -> Table {
     let settings = serde_saphyr::from_multiple::<Value>(&std::fs::read_to_string(case).unwrap()).unwrap().remove(0);
     let base = Services::new(crate::settings(&settings)).table();
-    if !case.ends_with("none.yaml") {
+    if !case.ends_with("none.yaml") && !case.ends_with("behind.yaml") {
         table.sets.retain(|name, set| base.sets.get(name) != Some(set));
         table.chains.retain(|name, chain| base.chains.get(name) != Some(chain));
     }

@@ -127,6 +127,14 @@ pub struct Settings {
     #[arg(long, env = "OVENBIRD_NESTED_BRIDGE", value_name = "NAME")]
     pub nested_bridge: Option<String>,
 
+    /// Of mode nested: IPv4 network of the join switch, as the master has it [default: 100.64.0.0/16].
+    #[arg(long, env = "OVENBIRD_GATEWAY_V4_JOIN_SUBNET", value_name = "CIDR")]
+    pub gateway_v4_join_subnet: Option<String>,
+
+    /// Of mode nested: its IPv6 network [default: fd98::/64].
+    #[arg(long, env = "OVENBIRD_GATEWAY_V6_JOIN_SUBNET", value_name = "CIDR")]
+    pub gateway_v6_join_subnet: Option<String>,
+
     /// Open_vSwitch database of this host [default: unix:/run/openvswitch/db.sock].
     #[arg(long, env = "OVENBIRD_OVS_ADDRESS", value_name = "ADDRESS")]
     pub ovs_address: Option<String>,
@@ -194,12 +202,12 @@ pub struct Settings {
     #[arg(long, env = "OVENBIRD_GATEWAY_V6_MASQUERADE_SUBNET", value_name = "CIDR")]
     pub gateway_v6_masquerade_subnet: Option<String>,
 
-    /// Pods keep their own address outside the cluster; as for the master, and of use in mode local.
+    /// Pods keep their own address outside the cluster; as for the master, and of use in gateway mode local and in mode nested.
     #[arg(long, env = "OVENBIRD_DISABLE_SNAT", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub disable_snat: Option<bool>,
 
-    /// Networks outside the cluster to which pods keep their own address, separated by commas; as for the master, and of use in mode
-    /// local [default: none].
+    /// Networks outside the cluster to which pods keep their own address, separated by commas; as for the master, and of use in
+    /// gateway mode local and in mode nested [default: none].
     #[arg(long, env = "OVENBIRD_NON_MASQUERADE_CIDRS", value_name = "CIDR,...")]
     pub non_masquerade_cidrs: Option<String>,
 
@@ -356,7 +364,7 @@ impl Settings {
         merge! {
             Settings, self, under,
             kubeconfig node_name network_mode classic_variant classic_tunnel classic_key classic_mesh classic_attach classic_bridge
-            classic_ovs_bridge classic_services classic_forward_delay nested_bridge enable_network_policy acl_logging_rate_limit
+            classic_ovs_bridge classic_services classic_forward_delay nested_bridge gateway_v4_join_subnet gateway_v6_join_subnet enable_network_policy acl_logging_rate_limit
             ovs_address sb_address encap_type encap_ip mtu cluster_subnets k8s_service_cidrs bridge_mappings
             gateway_mode gateway_interface takeover_timeout state_dir gateway_nexthop gateway_vlanid gateway_v4_masquerade_subnet gateway_v6_masquerade_subnet
             disable_snat non_masquerade_cidrs nodeport nodeport_addresses answer_external_addresses monitor_all cni_socket cni_conf_dir cni_conf_name cni_timeout metrics_bind_address audit_interval loglevel

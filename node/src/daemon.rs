@@ -30,7 +30,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     match config.network.clone() {
         NetworkMode::Overlay => overlay(config, stop).await,
         NetworkMode::Classic(settings) => classic::daemon::run(config, settings, stop).await,
-        NetworkMode::Nested(bridge) => nested::daemon::run(config, bridge, stop).await,
+        NetworkMode::Nested(nested) => nested::daemon::run(config, nested.bridge, stop).await,
     }
 }
 

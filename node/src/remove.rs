@@ -18,6 +18,7 @@ use crate::classic::task;
 use crate::config::Config;
 use crate::gateway::cleanup::{self, Steps};
 use crate::mode::NetworkMode;
+use crate::nested;
 use crate::net::NetOps;
 use crate::net::linux::Linux;
 use crate::nft::apply;
@@ -25,7 +26,8 @@ use crate::rows::{BRIDGE_MAPPINGS, MADE_FOR, PROVIDER_MAPPINGS};
 use crate::tool::Vsctl;
 
 /// Tables of nftables beside the gateway's.
-const TABLES: [&str; 5] = [masquerade::TABLE, services::TABLE, host_ports::TABLE, policy::TABLE, guard::TABLE];
+const TABLES: [&str; 6] =
+    [masquerade::TABLE, services::TABLE, host_ports::TABLE, policy::TABLE, guard::TABLE, nested::table::TABLE];
 /// What we set for ovn-controller. `system-id` and `hostname` are the host's.
 const SETTINGS: [&str; 7] = [
     "ovn-encap-ip",

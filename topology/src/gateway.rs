@@ -27,7 +27,7 @@ use ovenbird_reconcile::{DesiredRow, Output, Owner, Severity};
 use ovenbird_schema::northbound::{logical_router as lr, static_mac_binding};
 use ovsdb::{ColumnId, Str, TableDesc, Uuid};
 
-pub(crate) use claims::{GatewayError, judge};
+pub(crate) use claims::{GatewayError, host_addresses, judge};
 pub(crate) use nat::exclusions;
 pub(crate) use way_back::{Answering, answers};
 
@@ -107,7 +107,7 @@ pub(crate) fn translate(
     if families.is_empty() {
         return;
     }
-    let host = claims::host_addresses(view.config(), l3, host_cidrs.map_or(&[][..], Vec::as_slice));
+    let host = claims::host_addresses(view.config(), &l3.addresses, host_cidrs.map_or(&[][..], Vec::as_slice));
     let gateway = Gateway { view, owner, node, l3, chassis, mtu, families, host };
     router::add(&gateway, output);
     external::add(&gateway, output);
@@ -118,7 +118,7 @@ pub(crate) fn translate(
     }
 }
 
-/// How others reach a node that has a gateway router.
+/// How others reach a node that has a gateway router, or is a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Host {
     /// Its addresses, those on the bridge first.
@@ -127,6 +127,8 @@ pub(crate) struct Host {
     pub way_back: Vec<IpAddr>,
     /// Next hops of the cluster's router for what leaves the cluster here, one of each family: the gateway router, in mode local the host.
     pub ways_out: Vec<IpAddr>,
+    /// It has a gateway router.
+    pub router: bool,
 }
 
 /// How others reach a node, `None` when it has no gateway router. `subnets` are those that the node may use, `refused` is what is wrong
@@ -142,9 +144,10 @@ pub(crate) fn host(config: &Config, node: &NodeFact, subnets: &[IpNet], refused:
     let host_cidrs = node.host_cidrs.as_ref().and_then(|cidrs| cidrs.as_ref().ok());
     let local = families.iter().filter(|_| l3.mode == GatewayMode::Local);
     Some(Host {
-        addresses: claims::host_addresses(config, l3, host_cidrs.map_or(&[][..], Vec::as_slice)),
+        addresses: claims::host_addresses(config, &l3.addresses, host_cidrs.map_or(&[][..], Vec::as_slice)),
         way_back: local.map(|family| family.join.addr()).collect(),
         ways_out: families.iter().filter_map(|family| family.way_out(l3.mode)).collect(),
+        router: true,
     })
 }
 

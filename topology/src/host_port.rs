@@ -1,7 +1,7 @@
 //! Feature: ports of the node that lead to a pod (`hostPort`), as load balancers of that node alone.
 //!
 //! Inputs: the Pod with its addresses, the addresses of its node's gateway, who else asks for the ports. Outputs: one row of
-//! Load_Balancer for each protocol, used by the node's gateway router, which leaves the client's address in place, and by its
+//! Load_Balancer for each protocol, used by the node's gateway router (if it has one), which leaves the client's address in place, and by its
 //! switch. Of two pods that ask for one port the older has it; the other gets a complaint. Must not: serve loopback addresses,
 //! which never leave the host.
 
@@ -59,7 +59,10 @@ pub(crate) fn add(
         if !vips.is_empty() {
             let row = row(view, owner, pod, protocol, vips);
             let member = row.id.uuid();
-            output.contributions.push(contribution(&lr::TABLE, gateway::router(on), lr::LOAD_BALANCER, member));
+            // A VM has none: its kernel lets others in.
+            if view.has_router(on) {
+                output.contributions.push(contribution(&lr::TABLE, gateway::router(on), lr::LOAD_BALANCER, member));
+            }
             output.contributions.push(contribution(&ls::TABLE, node::switch(on), ls::LOAD_BALANCER, member));
             output.rows.push(row);
             for v4 in [true, false] {

@@ -1,12 +1,14 @@
 //! Feature: nodes that are VMs on OVN hypervisors. Ports of such a node are children of the VM's port.
 //!
 //! ```text
-//! Node, annotation parent-port --> parent_name        Pod, tag in pod-networks --> tag_request
+//! Node, annotation parent-port --> parent_name        Pod, tag in pod-networks --> tag_request        [way_out]: by the VM
 //! ```
 //!
 //! Two nodes may name one parent, two pods one tag: the older has it. The parent itself is of whoever made the VM: its row is neither
 //! read nor written; without it, OVN binds no child. A child port names no chassis: it is where its parent is. A Node that
 //! was a VM and is none must be made anew.
+
+mod way_out;
 
 use std::collections::BTreeSet;
 
@@ -14,6 +16,7 @@ use ovenbird_api::annotation::{PARENT_PORT, POD_NETWORKS};
 use ovenbird_reconcile::{Diagnostic, Output, Severity};
 use ovsdb::Str;
 use rustc_hash::FxHashMap;
+pub(crate) use way_out::{add as add_way_out, host};
 
 use crate::build::{complaint, refused};
 use crate::facts::{NodeFact, PodAddresses, PodFact};

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Inputs: the Node, and which subnets it may use. Outputs: rows of the owner Node; nothing before it has a subnet. The
-//! router port is pinned to the node's chassis once that is known. The node's way out is a feature of its own, `gateway`.
+//! router port is pinned to the node's chassis once that is known. The node's way out is a feature of its own, `gateway` or `nested`.
 
 use ipnet::IpNet;
 use ovenbird_api::annotation::{NODE_CHASSIS_ID, NODE_MGMT_PORT_MACS, NODE_SUBNETS};
@@ -68,6 +68,7 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
     output.rows.extend(pin);
     policy::add_to_node(view, owner, &subnets.usable, port, &mut output);
     gateway::translate(view, owner, node, &subnets.usable, chassis, &mut output);
+    nested::add_way_out(view, owner, node, &subnets.usable, &mut output);
     output
 }
 

@@ -173,7 +173,7 @@ impl Snapshot {
         asking.min_by_key(|pod| (pod.created, &pod.key)).map(|pod| &pod.key)
     }
 
-    /// The addresses by which others reach a node that has a gateway router.
+    /// The addresses by which others reach a node that has a gateway router, or is a VM.
     pub fn host_addresses(&self, node: &str) -> &[IpAddr] {
         self.hosts.get(node).map_or(&[], |host| &host.addresses)
     }
@@ -201,6 +201,11 @@ impl Snapshot {
     /// All Networks.
     pub fn networks(&self) -> &Networks {
         &self.networks
+    }
+
+    /// True when a node has a gateway router.
+    pub fn has_router(&self, node: &str) -> bool {
+        self.hosts.get(node).is_some_and(|host| host.router)
     }
 
     /// The chassis of a node.
@@ -286,13 +291,15 @@ impl Snapshot {
             buckets.extend(replace(&mut self.chassis, chassis).iter().map(|n| Bucket::chassis(n)));
             let host = |node: &NodeFact| {
                 let subnets = &self.subnets(&node.name)?.usable;
-                let host = gateway::host(config, node, subnets, self.gateway_errors(&node.name))?;
-                Some((node.name.clone(), host))
+                let by_router = gateway::host(config, node, subnets, self.gateway_errors(&node.name));
+                let vm = || nested::host(config, node, self.parent(&node.name)?);
+                Some((node.name.clone(), by_router.or_else(vm)?))
             };
             let hosts = self.nodes.values().filter_map(host).collect();
             buckets.extend(replace(&mut self.hosts, hosts).iter().map(|n| Bucket::host(n)));
             let with_switch = |node: &&NodeFact| self.subnets(&node.name).is_some_and(|s| !s.usable.is_empty());
-            let place = |node: &NodeFact| Place::of(node, self.hosts.get(&node.name).map(|host| &host.addresses[..]));
+            let by_router = |node: &NodeFact| self.hosts.get(&node.name).filter(|host| host.router);
+            let place = |node: &NodeFact| Place::of(node, by_router(node).map(|host| &host.addresses[..]));
             buckets.push(Bucket::node_addresses());
             let places: Vec<Place> = self.nodes.values().filter(with_switch).map(place).collect();
             let common = Common::of(self.nodes.values(), &places);

@@ -251,7 +251,13 @@ impl<'a> View<'a> {
         self.snapshot.ways_out(node)
     }
 
-    /// The addresses by which others reach a node that has a gateway router; else none.
+    /// True when a node has a gateway router.
+    pub(crate) fn has_router(&self, node: &str) -> bool {
+        self.read(Bucket::host(node));
+        self.snapshot.has_router(node)
+    }
+
+    /// The addresses by which others reach a node that has a gateway router, or is a VM; else none.
     pub fn host_addresses(&self, node: &str) -> &'a [IpAddr] {
         self.read(Bucket::host(node));
         self.snapshot.host_addresses(node)

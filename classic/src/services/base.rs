@@ -70,7 +70,7 @@ impl Kind {
 pub(super) fn table(settings: &Settings) -> Table {
     let mut table = Table::default();
     let families: Vec<bool> = [true, false].into_iter().filter(|v4| settings.pods(*v4).is_some()).collect();
-    hooks(&mut table);
+    hooks(&mut table, settings);
     for v4 in families {
         for way in Way::all(v4) {
             table.sets.insert(way.entrance(), Set::map(way.entrance_spec()));
@@ -88,7 +88,7 @@ pub(super) fn table(settings: &Settings) -> Table {
     table
 }
 
-fn hooks(table: &mut Table) {
+fn hooks(table: &mut Table, settings: &Settings) {
     // Only the first packet of a connection comes here, and only it has to pass the others.
     for (name, kind, hook, priority, rule) in [
         ("prerouting", "nat", "prerouting", -100, "jump services"),
@@ -107,11 +107,15 @@ fn hooks(table: &mut Table) {
     postrouting.rule(format!("meta mark & {MASQUERADE} == {MASQUERADE} jump as_node"));
     table.chains.insert("postrouting".to_owned(), postrouting);
     // What the host sends to itself has the right address.
-    table
-        .chain("as_node")
-        .rule("meta mark set meta mark & 0xffffbfff")
-        .rule("oifname \"lo\" return")
-        .rule("masquerade fully-random");
+    let as_node = table.chain("as_node");
+    as_node.rule("meta mark set meta mark & 0xffffbfff").rule("oifname \"lo\" return");
+    for address in settings.behind.iter().flat_map(|behind| &behind.for_others) {
+        let (interface, ip) = (settings.behind.as_ref().map_or("", |behind| &behind.interface), ip(address.is_ipv4()));
+        let family = family(address.is_ipv4());
+        let rule = format!("meta nfproto ip{family} oifname \"{interface}\" fib saddr type != local");
+        as_node.rule(format!("{rule} snat {ip} to {address} fully-random"));
+    }
+    as_node.rule("masquerade fully-random");
     // A reset is not held back as many ICMP messages are.
     table
         .chain("refuse")

@@ -173,7 +173,8 @@ pub(super) fn choose(choice: Choice, v4: bool, n: usize, mut targets: impl Itera
 /// A rule that marks whoever is no pod of this node: an endpoint elsewhere would answer past this node, and the client would not know it.
 pub(super) fn masquerade_others(settings: &Settings, v4: bool) -> Option<String> {
     let pods = settings.pods(v4)?;
-    Some(format!("{} saddr != {pods} meta mark set meta mark | {MASQUERADE}", ip(v4)))
+    let others = if settings.behind.is_none() { format!("{} saddr != {pods} ", ip(v4)) } else { String::new() };
+    Some(format!("{others}meta mark set meta mark | {MASQUERADE}"))
 }
 
 /// `ip` or `ip6`.

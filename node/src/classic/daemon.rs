@@ -55,6 +55,7 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
         node: node.clone(),
         host_changes: host_changes.clone(),
         service_cidrs: service_cidrs::watch_all(client.clone(), config),
+        behind: |_, _| Some(None),
         weights: weighed,
         readiness: readiness.clone(),
     });

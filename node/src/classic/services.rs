@@ -1,4 +1,4 @@
-//! Keeps Services of the classic network: the table that the crate `ovenbird-classic` makes of them, health checks, and connections of UDP that
+//! Keeps Services of the classic network, and of the host in a VM: the table that the crate `ovenbird-classic` makes of them, health checks, and connections of UDP that
 //! endpoints have left behind.
 //!
 //! ```text
@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
-use ovenbird_classic::services::{Changed, Services, Settings, TABLE, Weights};
+use ovenbird_classic::services::{Behind, Changed, Services, Settings, TABLE, Weights};
 use ovenbird_daemon::rights;
 use ovenbird_topology::{EndpointSliceFact, Interner, ServiceFact};
 use ovenbird_watch::{Keys, key};
@@ -62,6 +62,8 @@ pub struct Task<N> {
     pub service_cidrs: watch::Receiver<Option<Vec<IpNet>>>,
     /// Weights of pods, once all pods are listed.
     pub weights: watch::Receiver<Option<Weights>>,
+    /// What pods are behind; `None` while it is not known.
+    pub behind: fn(&Config, &NodeFact) -> Option<Option<Behind>>,
     /// Told when the table stands.
     pub readiness: Arc<Readiness>,
 }
@@ -109,11 +111,12 @@ impl<N: NetOps> Task<N> {
             let node = self.node.borrow_and_update().clone();
             let cidrs = self.service_cidrs.borrow_and_update().clone().unwrap_or_default();
             let mut failed = false;
-            if !node.subnets.is_empty() {
+            let behind = (self.behind)(&self.config, &node).filter(|_| !node.subnets.is_empty());
+            if let Some(behind) = behind {
                 match self.net.host_network().await {
                     Ok(host) => {
                         let addresses = chassis::host_cidrs(&host).iter().map(IpNet::addr).collect();
-                        let new = Some(settings(&self.config, node, addresses, cidrs));
+                        let new = Some(Settings { behind, ..settings(&self.config, node, addresses, cidrs) });
                         tx.send_if_modified(|old| std::mem::replace(old, new.clone()) != new);
                     }
                     Err(e) => {
@@ -142,6 +145,7 @@ fn settings(config: &Config, node: NodeFact, addresses: Vec<IpAddr>, service_cid
         node_port_addresses: config.gateway.node_port_addresses.clone(),
         service_cidrs,
         cluster: config.cluster_subnets.clone(),
+        behind: None,
     }
 }
 

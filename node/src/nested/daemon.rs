@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use ovenbird_api::{Mac, annotation, node as text};
+use ovenbird_classic::services::Weights;
 use ovenbird_daemon::access;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::trunk::Trunk;
+use super::way_out;
 use crate::annotations::{self, Annotations};
 use crate::base::Base;
+use crate::classic::{host_ports, services};
 use crate::cluster::NodeFact;
 use crate::config::Config;
 use crate::management::Management;
@@ -27,7 +30,7 @@ use crate::{chassis, service_cidrs};
 /// When the host cannot be a node as configured, or a part fails for good.
 pub async fn run(config: Config, bridge: String, stop: CancellationToken) -> anyhow::Result<()> {
     let client = access::connect(config.kubeconfig.as_deref()).await?;
-    let base = Base::new(config, client, &[Part::ManagementPort], stop)?;
+    let base = Base::new(config, client, &[Part::ManagementPort, Part::Services], stop)?;
     let Base { config, client, net, host_changes, vswitch, node, readiness, .. } = &base;
     let host = net.host_network().await.context("reading the host's network")?;
     let mtu = pod_mtu(config, &host)?;
@@ -37,6 +40,7 @@ pub async fn run(config: Config, bridge: String, stop: CancellationToken) -> any
     let declared = CancellationToken::new();
     // Which networks are routed beside the cluster's own is the hypervisor's affair.
     let (none, routed) = watch::channel(Vec::new());
+    let service_cidrs = service_cidrs::watch_all(client.clone(), config);
     let management = Management {
         config: config.clone(),
         mtu,
@@ -44,17 +48,31 @@ pub async fn run(config: Config, bridge: String, stop: CancellationToken) -> any
         vswitch: vswitch.clone(),
         node: node.clone(),
         host_changes: host_changes.clone(),
-        service_cidrs: service_cidrs::watch_all(client.clone(), config),
+        service_cidrs: service_cidrs.clone(),
         routed,
         readiness: readiness.clone(),
         metrics: base.metrics.clone(),
         declared: declared.clone(),
     };
+    // Weights are known where all pods are watched; here endpoints are chosen for few.
+    let (even, weights) = watch::channel(Some(Weights::new()));
+    let host_ports = host_ports::Task { net: net.clone(), pods: base.pods.clone(), audit: config.audit_interval };
+    let services = services::Task {
+        config: config.clone(),
+        client: client.clone(),
+        net: net.clone(),
+        node: node.clone(),
+        host_changes: host_changes.clone(),
+        service_cidrs,
+        weights,
+        behind: |config, node| way_out::behind(config, node).map(Some),
+        readiness: readiness.clone(),
+    };
     let (config, client, net, readiness) = (config.clone(), client.clone(), net.clone(), readiness.clone());
     let (node, host_changes, state) = (node.clone(), host_changes.clone(), vswitch.state());
     let cable = trunk.clone();
     let parts = async move {
-        let _none = none;
+        let (_none, _even) = (none, even);
         let is_userspace = || state.borrow().bridges.get(&bridge).is_some_and(|bridge| bridge.userspace);
         let want = |host: &HostNetwork, node: &NodeFact| annotations(&config, host, node, is_userspace());
         tokio::try_join!(
@@ -63,9 +81,12 @@ pub async fn run(config: Config, bridge: String, stop: CancellationToken) -> any
                 trunk.until_stands().await;
                 management.run().await.context("keeping the management port")
             },
+            async { way_out::run(config.clone(), node.clone()).await.context("keeping the way out") },
+            async { services.run().await.context("keeping Services") },
+            async { host_ports.run().await.context("keeping ports of the node") },
             async {
                 trunk.until_stands().await;
-                let told = annotations::keep(&config.node, &*net, &client, node, host_changes, want);
+                let told = annotations::keep(&config.node, &*net, &client, node.clone(), host_changes, want);
                 told.await.context("annotating the Node")
             },
         )

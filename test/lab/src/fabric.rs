@@ -84,13 +84,13 @@ pub fn disconnect(layout: &Layout, name: &str) -> Result<()> {
     layout.place("fabric").output(&["ip", "link", "delete", name]).map(drop)
 }
 
-/// Gives a node its addresses on `br-ex`, which OVS has just made, and a default route to the central namespace.
+/// Gives a host its addresses on a bridge, which OVS has just made, and a default route to the central namespace.
 ///
 /// # Errors
 /// Names the `ip` command that failed.
-pub fn address_node(layout: &Layout, node: &str, addresses: &[IpAddr]) -> Result<()> {
-    let addresses = add_addresses("br-ex", addresses);
-    ip_batch(&layout.place(node), &format!("link set br-ex up\n{addresses}{}", default_routes(layout, "br-ex")))
+pub fn address(layout: &Layout, host: &str, bridge: &str, addresses: &[IpAddr]) -> Result<()> {
+    let addresses = add_addresses(bridge, addresses);
+    ip_batch(&layout.place(host), &format!("link set {bridge} up\n{addresses}{}", default_routes(layout, bridge)))
 }
 
 /// Gives a node its addresses on its NIC and a default route to the central namespace.

@@ -5,7 +5,7 @@
 //!   br-ex, ovn-controller, br-int --- vif ========= eth0 --- breth0 (the node's addresses, 172.30.0.11)
 //!             iface-id vif-node1 ---^                        pods and ovn-k8s-mp0, each with a tag
 //! ```
-//! VMs have a logical switch `vms` of their own, as a cloud gives it to them: their addresses are reached by each other, not from the fabric.
+//! VMs have a logical switch `vms` of their own, as a cloud gives it to them, with a localnet port: their addresses are on the fabric.
 //! In: a layout. Out: hypervisors and VMs that a cluster can be made of. It must not make what the master makes.
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::fabric::{self, ip_batch};
 use crate::layout::Layout;
-use crate::options::{Api, Options, Uplink, fabric_prefix};
+use crate::options::{Api, Options, Uplink};
 use crate::{cluster, ovn};
 
 /// The VM's port in its hypervisor.
@@ -24,6 +24,8 @@ pub const BRIDGE: &str = "breth0";
 const MTU: u16 = 1400;
 /// Annotation of a Node.
 const PARENT_PORT: &str = "ovenbird.io/parent-port";
+/// The physical network that VMs are on, and its port on their switch.
+const FABRIC: &str = "vms-fabric";
 /// A hypervisor's number, less its VM's: as if it were a node, for its addresses.
 const FIRST: u16 = 40;
 
@@ -67,16 +69,13 @@ pub fn start(layout: &Layout, node: &str, index: u16) -> Result<()> {
     let nic = ["datapath_type=netdev", &mac, "--", "--may-exist", "add-port", BRIDGE, "eth0"];
     let set = ["--", "set", "interface", BRIDGE, &mtu];
     ovn::vsctl(layout, node, &[&bridge[..], &nic[..], &set[..]].concat())?;
-    let addresses = layout.options.node_addresses(index);
-    let line = |address| format!("address replace {address}/{} dev {BRIDGE}\n", fabric_prefix(&address));
-    let script = addresses.into_iter().map(line).collect::<String>();
-    ip_batch(&layout.place(node), &format!("link set {BRIDGE} up\n{script}"))
+    fabric::address(layout, node, BRIDGE, &layout.options.node_addresses(index))
 }
 
 fn start_hypervisor(layout: &Layout, node: &str, host: &str, number: u16) -> Result<()> {
     let addresses = layout.options.node_addresses(number);
     ovn::start_bridge(layout, host, number)?;
-    fabric::address_node(layout, host, &addresses)?;
+    fabric::address(layout, host, "br-ex", &addresses)?;
     ovn::start_controller(layout, host)?;
     fabric::bare_wire_of(&layout.place(host), VIF)?;
     let id = format!("external_ids:iface-id={}", parent_port(node));
@@ -104,8 +103,13 @@ pub async fn define(layout: &Layout) -> Result<()> {
     // Not before there is a Southbound, like everybody (see `ovn::start_central`).
     for (node, number) in nodes.iter().zip(FIRST + 1..) {
         ovn::set_chassis(layout, &hypervisor(node), number)?;
+        let mapping = format!("external_ids:ovn-bridge-mappings={FABRIC}:br-ex");
+        ovn::vsctl(layout, &hypervisor(node), &["set", "open_vswitch", ".", &mapping])?;
     }
-    let mut command = "-- --may-exist ls-add vms".to_owned();
+    let mut command = format!(
+        "-- --may-exist ls-add vms -- --may-exist lsp-add vms {FABRIC} -- lsp-set-type {FABRIC} localnet \
+         -- lsp-set-addresses {FABRIC} unknown -- lsp-set-options {FABRIC} network_name={FABRIC}"
+    );
     for port in nodes.iter().map(|node| parent_port(node)) {
         command += &format!(" -- --may-exist lsp-add vms {port} -- lsp-set-addresses {port} unknown");
     }

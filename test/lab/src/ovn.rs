@@ -117,7 +117,7 @@ pub fn address(layout: &Layout, node: &str) -> Result<()> {
     let place = layout.place(node);
     wait_for("vswitchd to make br-ex", START_LIMIT, || place.output(&["ip", "link", "show", "br-ex"]).is_ok())
         .with_context(|| layout.processes().log_tail(&format!("{node}/vswitchd")))?;
-    fabric::address_node(layout, node, &layout.options.node_addresses(layout.options.index_of(node)?))
+    fabric::address(layout, node, "br-ex", &layout.options.node_addresses(layout.options.index_of(node)?))
 }
 
 /// Starts ovn-controller. What it should do it reads from Open_vSwitch, as the node daemon writes it.

@@ -30,21 +30,22 @@ pub(crate) enum GatewayError {
     Inside { address: IpAddr, setting: &'static str, net: IpNet },
 }
 
-/// What is wrong with the nodes' gateways, by node; sound ones are left out. Of two nodes that claim one thing the older,
+/// What is wrong with the nodes' gateways, by node; sound ones are left out. A node that is a VM has the gateway's id without a gateway. Of two nodes that claim one thing the older,
 /// then the first by name, has it.
 pub(crate) fn judge<'a>(
     config: &Config,
     nodes: impl Iterator<Item = &'a NodeFact>,
 ) -> FxHashMap<Str, Vec<GatewayError>> {
-    let told = |node: &'a NodeFact| Some((node, node.gateway.as_ref()?.as_ref().ok()?));
-    let mut nodes: Vec<(&NodeFact, &Box<L3Gateway>)> = nodes.filter_map(told).collect();
+    let told = |node: &'a NodeFact| (node, node.gateway.as_ref().and_then(|gateway| gateway.as_ref().ok()));
+    let concerned = |(node, gateway): &(&NodeFact, Option<_>)| gateway.is_some() || node.parent.is_some();
+    let mut nodes: Vec<(&NodeFact, Option<&Box<L3Gateway>>)> = nodes.map(told).filter(concerned).collect();
     nodes.sort_by_key(|(node, _)| (node.created, node.name.clone()));
     let mut addresses: FxHashMap<IpAddr, &Str> = FxHashMap::default();
     let mut ids: FxHashMap<u16, &Str> = FxHashMap::default();
     let mut judged = FxHashMap::default();
     for (node, gateway) in nodes {
         let mut errors = Vec::new();
-        for address in gateway.addresses.iter().map(IpNet::addr) {
+        for address in gateway.iter().flat_map(|gateway| &gateway.addresses).map(IpNet::addr) {
             if let Some((setting, net)) = config.networks().find(|(_, net)| net.contains(&address)) {
                 errors.push(GatewayError::Inside { address, setting, net });
             } else if let Some(holder) = addresses.get(&address).filter(|holder| ***holder != node.name) {
@@ -56,7 +57,7 @@ pub(crate) fn judge<'a>(
             errors.push(GatewayError::IdTaken { id, holder: holder.clone() });
         }
         if errors.is_empty() {
-            addresses.extend(gateway.addresses.iter().map(|net| (net.addr(), &node.name)));
+            addresses.extend(gateway.iter().flat_map(|g| &g.addresses).map(|net| (net.addr(), &node.name)));
             ids.extend(id.map(|id| (id, &node.name)));
         } else {
             judged.insert(node.name.clone(), errors);
@@ -65,13 +66,13 @@ pub(crate) fn judge<'a>(
     judged
 }
 
-/// The addresses by which others reach the host: those of the bridge in their order, then the rest, sorted. Left out are
+/// The addresses by which others reach the host: those of the `bridge` in their order, then the rest, sorted. Left out are
 /// link-local ones and those inside the cluster's networks, which are not the host's alone.
-pub(super) fn host_addresses(config: &Config, gateway: &L3Gateway, host_cidrs: &[IpNet]) -> Vec<IpAddr> {
+pub(crate) fn host_addresses(config: &Config, bridge: &[IpNet], host_cidrs: &[IpNet]) -> Vec<IpAddr> {
     let mut rest: Vec<IpAddr> = host_cidrs.iter().map(IpNet::addr).collect();
     rest.sort_unstable();
     let mut all: Vec<IpAddr> = Vec::new();
-    for address in gateway.addresses.iter().map(IpNet::addr).chain(rest) {
+    for address in bridge.iter().map(IpNet::addr).chain(rest) {
         let link_local = match address {
             IpAddr::V4(a) => a.is_link_local(),
             IpAddr::V6(a) => a.is_unicast_link_local(),

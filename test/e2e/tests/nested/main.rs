@@ -15,6 +15,8 @@ use ovenbird_lab::{Lab, Mode, Options, Place, Status, nested, testing, wait_for}
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+mod way_out;
+
 const NAMESPACE: &str = "nested";
 /// Ping is given up after.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
@@ -44,6 +46,7 @@ async fn pods_of_two_vms() -> Result<()> {
     a_host_reaches_the_other(&lab)?;
     a_daemon_restarts(&lab).await?;
     a_policy(&lab).await?;
+    way_out::by_the_vm(&lab).await?;
     what_is_gone_is_cut_off(&lab).await
 }
 
