@@ -24,7 +24,7 @@ use crate::cluster::NodeFact;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::net::linux::Linux;
-use crate::plug::{Parts, Plug};
+use crate::plug::{Entered, Parts, Plug};
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
 use crate::vswitch::{State, Vswitch};
@@ -53,6 +53,8 @@ pub struct Base {
     pub readiness: Arc<Readiness>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Networks that have pods here.
+    pub entered: Arc<watch::Sender<Entered>>,
     /// Ends the daemon.
     pub stop: CancellationToken,
 }
@@ -70,7 +72,8 @@ impl Base {
         let node = cluster::watch_node(client.clone(), &config.node);
         cluster::watch_pods(client.clone(), &config.node, pods.clone());
         let (readiness, metrics) = (Arc::new(Readiness::with(parts)), Arc::new(Metrics::default()));
-        Ok(Base { config, client, net, host_changes, vswitch, node, pods, readiness, metrics, stop })
+        let entered = Arc::default();
+        Ok(Base { config, client, net, host_changes, vswitch, node, pods, readiness, metrics, entered, stop })
     }
 
     /// Serves until the daemon is told to stop. Pods' ports of this `mtu` are plugged into `cable`; nothing is removed before `declared` is
@@ -85,7 +88,7 @@ impl Base {
         declared: CancellationToken,
         parts: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<()> {
-        let Base { config, client, net, vswitch, pods, readiness, metrics, stop, .. } = self;
+        let Base { config, client, net, vswitch, pods, readiness, metrics, entered, stop, .. } = self;
         let plug = Arc::new(Plug::new(Parts {
             net: net.clone(),
             cable,
@@ -93,6 +96,7 @@ impl Base {
             readiness: readiness.clone(),
             metrics: metrics.clone(),
             tell: cluster::events(client, &config.node),
+            entered,
             mtu,
         }));
         let server = Server::bind(ServerConfig { socket: config.cni_socket.clone(), deadline: config.cni_timeout })?;

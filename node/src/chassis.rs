@@ -23,6 +23,7 @@ use crate::cluster::NodeFact;
 use crate::config::Config;
 use crate::gateway::discover::{Gateway, Unusable, discover, own_addresses};
 use crate::net::{HostNetwork, Link, NetOps};
+use crate::plug::Entered;
 use crate::rows::Chassis;
 use crate::underlay::Mapped;
 use crate::vswitch::Vswitch;
@@ -142,16 +143,27 @@ pub(crate) fn host_cidrs(host: &HostNetwork) -> Vec<IpNet> {
     all
 }
 
-/// Keeps chassis rows and annotations as they should be, until the daemon stops. `told` are the Node, news of the kernel, and bridges of
-/// ProviderNetworks.
+/// What the chassis follows.
+pub struct Told {
+    /// The Node.
+    pub node: watch::Receiver<NodeFact>,
+    /// News of the kernel.
+    pub host_changes: watch::Receiver<u64>,
+    /// Bridges of ProviderNetworks.
+    pub providers: watch::Receiver<Mapped>,
+    /// Networks that have pods here.
+    pub entered: watch::Receiver<Entered>,
+}
+
+/// Keeps chassis rows and annotations as they should be, until the daemon stops.
 pub async fn run<N: NetOps>(
     config: Config,
     net: Arc<N>,
     vswitch: Vswitch,
     client: Client,
-    told: (watch::Receiver<NodeFact>, watch::Receiver<u64>, watch::Receiver<Mapped>),
+    told: Told,
 ) -> anyhow::Result<()> {
-    let (mut node, mut host_changes, mut providers) = told;
+    let Told { mut node, mut host_changes, mut providers, mut entered } = told;
     let mut state = vswitch.state();
     let mut said = None;
     // Kept when the host has one already, here or from an earlier run.
@@ -171,6 +183,7 @@ pub async fn run<N: NetOps>(
                 let mut chassis = chassis(&config, &system_id, endpoint, now.userspace);
                 chassis.external_bridge = external_bridge(&config, &found);
                 chassis.providers = providers.borrow_and_update().clone();
+                chassis.entered = entered.borrow_and_update().clone();
                 vswitch.set_chassis(chassis);
                 let mut want = annotations(&system_id, endpoint, &host, &fact.subnets, now.userspace);
                 want.extend(gateway_text(&found).map(|text| (annotation::L3_GATEWAY_CONFIG, text)));
@@ -182,6 +195,7 @@ pub async fn run<N: NetOps>(
                     changed = node.changed() => { changed?; continue; }
                     changed = host_changes.changed() => { changed?; continue; }
                     changed = providers.changed() => { changed?; continue; }
+                    changed = entered.changed() => { changed?; continue; }
                 }
             }
             // An uplink may lose its address for a while: what was said before stays.
@@ -192,6 +206,7 @@ pub async fn run<N: NetOps>(
             changed = host_changes.changed() => changed?,
             changed = state.changed() => changed?,
             changed = providers.changed() => changed?,
+            changed = entered.changed() => changed?,
         }
     }
 }
@@ -242,6 +257,7 @@ fn chassis(config: &Config, system_id: &str, endpoint: IpAddr, userspace: bool) 
         bridge_mappings: config.bridge_mappings.clone(),
         external_bridge: None,
         providers: None,
+        entered: Entered::new(),
         monitor_all: config.monitor_all,
         userspace,
     }

@@ -113,6 +113,7 @@ fn slim(pod: &KubePod) -> Pod {
         static_uid: text(annotation::STATIC_POD_UID),
         node: pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default(),
         network: text(annotation::POD_NETWORKS),
+        on: text(annotation::NETWORK),
         limits: [text(annotation::INGRESS_BANDWIDTH), text(annotation::EGRESS_BANDWIDTH)],
         host_ports: host_ports(pod),
         created: pod.creation_timestamp().map_or(0, |time| time.0.as_second()),

@@ -40,18 +40,19 @@ pub struct Args {
     /// YAML file with settings; its keys are the names of the flags.
     #[arg(long, env = "OVENBIRD_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Remove flows, routes, addresses, nftables rules and bridge mapping of the gateway, give an uplink that was taken over back, and
-    /// end. Stop the daemon first.
+    /// Remove flows, routes, addresses, nftables rules and bridge mappings of gateway and physical networks, give back NICs that were taken
+    /// over, and end. Stop the daemon first.
     #[arg(long)]
     pub cleanup: bool,
     /// Remove everything of a node from this host, of any network mode: what --cleanup removes, ports of pods, bridges, tunnels, nftables,
     /// settings for ovn-controller, the CNI configuration; and end. Stop the daemon and ovn-controller first.
     #[arg(long, conflicts_with_all = ["cleanup", "dry_run", "restore_uplink"])]
     pub remove_network: bool,
-    /// Print the steps by which the NIC of --gateway-interface would be taken over (with --cleanup: given back), and end.
+    /// Print the steps by which the NIC of --gateway-interface would be taken over (with --cleanup: all that were taken over would be given
+    /// back), and end.
     #[arg(long)]
     pub dry_run: bool,
-    /// At boot: put addresses and routes of an uplink that was taken over onto its bridge again, and end.
+    /// At boot: put addresses and routes of NICs that were taken over onto their bridges again, and end.
     #[arg(long, conflicts_with_all = ["cleanup", "dry_run"])]
     pub restore_uplink: bool,
     /// All other settings.
@@ -299,7 +300,7 @@ pub struct Config {
     pub gateway: GatewaySettings,
     /// Time in which the API server must answer after a take-over.
     pub takeover_timeout: Duration,
-    /// Folder of the journal of take-overs.
+    /// Folder of the journals of take-overs.
     pub state_dir: PathBuf,
     /// `ovn-monitor-all`.
     pub monitor_all: bool,

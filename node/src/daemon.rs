@@ -20,6 +20,7 @@ use crate::mode::NetworkMode;
 use crate::net::NetOps;
 use crate::net::linux::Linux;
 use crate::readiness::Part;
+use crate::uplink::Purpose;
 use crate::{capability, chassis, classic, gateway, nested, service_cidrs, underlay, uplink};
 
 /// Runs the daemon.
@@ -36,14 +37,16 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 
 async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let client = connect(&mut config, &stop).await?;
-    let base = Base::new(config, client, &[Part::ManagementPort], stop)?;
+    let base = Base::new(config, client, &[Part::ManagementPort], stop.clone())?;
     let Base { config, client, net, host_changes, vswitch, node, readiness, .. } = &base;
     let mtu = pod_mtu(config, net).await?;
     info!(node = config.node, mtu, "starting");
     capability::spawn(client, &config.node, (config.encap.as_str(), "--encap-type"), node, vswitch);
 
     let declared = CancellationToken::new();
-    let networks = underlay::Parts::new(config, client, net, vswitch, (node, host_changes), &declared);
+    let moving = stop.child_token();
+    let networks = underlay::Parts::new(config, client, net, vswitch, (node, host_changes), (&declared, &moving));
+    let turn = networks.task.moves.turn();
     let all_declared = networks.task.all_declared.clone();
     let service_cidrs = service_cidrs::watch_all(client.clone(), config);
     let management = Management {
@@ -72,8 +75,14 @@ async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         local,
         service_cidrs,
         host_ports: base.pods.host_ports(),
+        shared: networks.shared,
     };
-    let told = (node.clone(), host_changes.clone(), networks.mapped);
+    let told = chassis::Told {
+        node: node.clone(),
+        host_changes: host_changes.clone(),
+        providers: networks.mapped,
+        entered: base.entered.subscribe(),
+    };
     let chassis = chassis::run(config.clone(), net.clone(), vswitch.clone(), client.clone(), told);
     let (vswitch, readiness) = (vswitch.clone(), readiness.clone());
     let cable = vswitch.clone().into();
@@ -88,7 +97,11 @@ async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         )
         .map(|_| ())
     };
-    base.run(cable, mtu, all_declared, parts).await
+    let ended = base.run(cable, mtu, all_declared, parts).await;
+    // A NIC that is on its way arrives, on either side.
+    moving.cancel();
+    drop(turn.lock().await);
+    ended
 }
 
 /// MTU of pods: what the host's way to other nodes leaves.
@@ -101,8 +114,8 @@ async fn pod_mtu(config: &Config, net: &Linux) -> anyhow::Result<u32> {
 async fn connect(config: &mut Config, stop: &CancellationToken) -> anyhow::Result<kube::Client> {
     let client = access::connect(config.kubeconfig.as_deref()).await?;
     if config.gateway.named && config.gateway.mode.is_some() {
-        let answers = || uplink::task::answers(client.clone());
-        let bridge = uplink::Task::new(config).start(&config.gateway.bridge, answers, stop).await;
+        let answers = || uplink::ask::answers(client.clone());
+        let bridge = uplink::Task::new(config, Purpose::Gateway).start(&config.gateway.bridge, answers, stop).await;
         config.gateway.bridge = bridge.context("taking over the uplink")?;
     }
     Ok(client)

@@ -7,7 +7,8 @@ use ovenbird_daemon::process;
 use ovenbird_node::config::Args;
 use ovenbird_node::daemon;
 use ovenbird_node::gateway::cleanup;
-use ovenbird_node::{remove, uplink};
+use ovenbird_node::remove;
+use ovenbird_node::uplink::{Purpose, Task};
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
@@ -17,12 +18,12 @@ fn main() -> anyhow::Result<()> {
     let loglevel = config.loglevel.clone();
     if dry_run {
         return process::run(&loglevel, |_| async move {
-            let steps = uplink::Task::new(&config).show(&config.gateway.bridge, cleanup).await?;
+            let steps = Task::new(&config, Purpose::Gateway).show(&config.gateway.bridge, cleanup).await?;
             Ok(std::io::stdout().write_all(steps.as_bytes())?)
         });
     }
     if restore {
-        return process::run(&loglevel, |_| async move { uplink::Task::new(&config).restore().await });
+        return process::run(&loglevel, |_| async move { Task::new(&config, Purpose::Gateway).restore().await });
     }
     if remove {
         return process::run(&loglevel, |_| async move { remove::run(&config).await });

@@ -9,12 +9,13 @@
 //! Each attachment has a slot: one request at a time, and DEL ends an ADD under way. What is attached is known from the rows
 //! (see `restore`), not from files. Must not: poll, or start a process.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ovenbird_cni_server::{Add, Attach, Attached, Attachment, Check, CniError, Code, Del, Interface, Ip, Route};
 use ovenbird_reconcile::{Diagnostic, Severity};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,9 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// Tells a pod's owner something: (namespace, name, UID, what).
 pub type Tell = Box<dyn Fn(&str, &str, &str, Diagnostic) + Send + Sync>;
 
+/// By Network that has had pods here: the host end of the pod that was the first of those that are there, or were there last.
+pub type Entered = BTreeMap<String, String>;
+
 /// See the file header.
 pub struct Plug<N, C = Vswitch> {
     net: Arc<N>,
@@ -41,6 +45,7 @@ pub struct Plug<N, C = Vswitch> {
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     tell: Tell,
+    entered: Arc<watch::Sender<Entered>>,
     mtu: u32,
     known: Mutex<Known>,
     slots: Mutex<HashMap<Attachment, Arc<Slot>>>,
@@ -50,6 +55,8 @@ pub struct Plug<N, C = Vswitch> {
 #[derive(Default)]
 struct Known {
     ports: HashMap<Attachment, PodPort>,
+    /// The Networks that they are on, of those that are.
+    on: HashMap<Attachment, String>,
     /// Attachments whose DEL came before the ports of the previous run were taken over: these are not.
     dropped: HashSet<Attachment>,
 }
@@ -76,6 +83,8 @@ pub struct Parts<N, C = Vswitch> {
     pub metrics: Arc<Metrics>,
     /// Diagnostics go there.
     pub tell: Tell,
+    /// Told which Networks have pods here.
+    pub entered: Arc<watch::Sender<Entered>>,
     /// MTU of pods.
     pub mtu: u32,
 }
@@ -83,8 +92,9 @@ pub struct Parts<N, C = Vswitch> {
 impl<N: NetOps, C: Cable> Plug<N, C> {
     /// A plug that knows of no attachment yet.
     pub fn new(parts: Parts<N, C>) -> Plug<N, C> {
-        let Parts { net, cable, pods, readiness, metrics, tell, mtu } = parts;
-        Plug { net, cable, pods, readiness, metrics, tell, mtu, known: Mutex::default(), slots: Mutex::default() }
+        let Parts { net, cable, pods, readiness, metrics, tell, entered, mtu } = parts;
+        let (known, slots) = (Mutex::default(), Mutex::default());
+        Plug { net, cable, pods, readiness, metrics, tell, entered, mtu, known, slots }
     }
 
     /// What the host ends are plugged into.
@@ -125,11 +135,22 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
                 known.dropped.insert(attachment.clone());
             }
             known.ports.remove(attachment);
+            known.on.remove(attachment);
             self.count(&known);
             self.cable.withdraw(attachment)
         };
         gone.await;
         self.net.delete_link(&PodPort::host_name(attachment)).await.map_err(|e| internal(&e))
+    }
+
+    /// A port of a Network is connected. Of the first one on this node everybody is told.
+    fn enter(&self, attachment: &Attachment, network: &str) {
+        let mut known = self.known();
+        let first = known.on.values().all(|other| other != network);
+        known.on.insert(attachment.clone(), network.to_owned());
+        if first {
+            self.entered.send_modify(|all| drop(all.insert(network.to_owned(), PodPort::host_name(attachment))));
+        }
     }
 
     /// A pod has one living sandbox: the runtime makes another one only when the earlier is lost, and two ports of one name would
@@ -192,6 +213,9 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
         tokio::try_join!(async { self.net.configure_veth(&veth).await.map_err(|e| link_error(&e)) }, async {
             self.cable.until_connected(&port).await
         },)?;
+        if let Some(network) = &pod.on {
+            self.enter(&port.attachment, network);
+        }
         Ok(attached(&veth, &pod, host_mac))
     }
 

@@ -21,6 +21,7 @@ struct Lab {
     pods: Arc<PodBook>,
     plug: Arc<Plug<Fake>>,
     told: Arc<Mutex<Vec<Diagnostic>>>,
+    entered: Arc<watch::Sender<Entered>>,
 }
 
 fn pod(uid: &str) -> Pod {
@@ -37,6 +38,7 @@ fn chassis() -> Chassis {
         bridge_mappings: None,
         external_bridge: None,
         providers: None,
+        entered: Entered::default(),
         monitor_all: true,
         userspace: true,
     }
@@ -63,6 +65,7 @@ async fn lab_on(ovsdb: Ovsdb) -> Lab {
     readiness.set(Part::Restored, true);
     vswitch.until(|s| s.synced).await.unwrap();
     vswitch.allow_deletes();
+    let entered: Arc<watch::Sender<Entered>> = Arc::default();
     let parts = Parts {
         net: net.clone(),
         cable: vswitch.into(),
@@ -70,9 +73,10 @@ async fn lab_on(ovsdb: Ovsdb) -> Lab {
         readiness,
         metrics: Arc::default(),
         tell,
+        entered: entered.clone(),
         mtu: 1400,
     };
-    Lab { ovsdb, net, pods, plug: Arc::new(Plug::new(parts)), told }
+    Lab { ovsdb, net, pods, plug: Arc::new(Plug::new(parts)), told, entered }
 }
 
 fn attachment(id: &str) -> Attachment {
@@ -108,9 +112,13 @@ impl Lab {
 
     /// A pod of its own, named as its sandbox, attached.
     async fn add_pod(&self, id: &str) {
+        self.add(id, pod(id)).await;
+    }
+
+    async fn add(&self, id: &str, what: Pod) {
         let netns = format!("/ns/{id}");
         self.net.add_netns(&netns);
-        self.pods.apply(format!("default/{id}"), pod(id));
+        self.pods.apply(format!("default/{id}"), what);
         let pod = PodRef { namespace: "default".into(), name: id.into(), uid: None };
         self.add_installed(Add { attachment: attachment(id), netns: netns.into(), pod }).await;
     }
@@ -124,6 +132,24 @@ impl Lab {
 
 fn check(id: &str, previous: Attached) -> Check {
     Check { attachment: attachment(id), netns: "/ns/a".into(), previous }
+}
+
+#[tokio::test]
+async fn the_first_pod_of_a_network_is_told() {
+    let Some(lab) = lab().await else { return };
+    let told = || lab.entered.borrow().get("v100").cloned();
+    let on = |id: &str| Pod { on: Some("v100".into()), ..pod(id) };
+    for (id, want) in [("c1", "c1"), ("c2", "c1")] {
+        lab.add(id, on(id)).await;
+        assert_eq!(told(), Some(PodPort::host_name(&attachment(want))));
+    }
+    lab.add("c3", pod("c3")).await;
+    assert_eq!(lab.entered.borrow().len(), 1, "a pod of the node's own network");
+    for id in ["c1", "c2"] {
+        lab.plug.unplug(&attachment(id)).await.unwrap();
+    }
+    lab.add("c4", on("c4")).await;
+    assert_eq!(told(), Some(PodPort::host_name(&attachment("c4"))), "the first one after all have gone");
 }
 
 #[tokio::test]

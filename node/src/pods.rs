@@ -25,6 +25,8 @@ pub struct Pod {
     pub node: String,
     /// Annotation `k8s.ovn.org/pod-networks`.
     pub network: Option<String>,
+    /// Annotation `ovenbird.io/network`: the Network that it is on.
+    pub on: Option<String>,
     /// Annotations of bandwidth: ingress, egress.
     pub limits: [Option<String>; 2],
     /// Ports of the node that it asks for; none on the host's network, and when it is done.
@@ -40,6 +42,8 @@ pub struct ReadyPod {
     pub uid: String,
     /// Addresses, gateways, routes.
     pub network: PodNetwork,
+    /// The Network that it is on, unless that is the node's.
+    pub on: Option<String>,
     /// Limits, or why they cannot be read.
     pub bandwidth: Result<Bandwidth, AnnotationError>,
 }
@@ -80,7 +84,7 @@ impl Pod {
             _ => egress.as_deref(),
         });
         let uid = self.static_uid.as_ref().unwrap_or(&self.uid).clone();
-        Some(Ok(ReadyPod { uid, network, bandwidth }))
+        Some(Ok(ReadyPod { uid, network, on: self.on.clone(), bandwidth }))
     }
 }
 

@@ -235,6 +235,7 @@ impl Node {
             bridge_mappings: None,
             external_bridge: Some("br-ex".into()),
             providers: None,
+            entered: Default::default(),
             monitor_all: true,
             userspace: true,
         };
@@ -249,6 +250,7 @@ impl Node {
             readiness: readiness.clone(),
             metrics: Arc::default(),
             tell: Box::new(|_, _, _, _| {}),
+            entered: Arc::default(),
             mtu: 1400,
         }));
         Node { net, vswitch, plug, pods, readiness }

@@ -2,7 +2,7 @@
 //! ovn-controller must not run, or they put it there again.
 //!
 //! ```text
-//! gateway (cleanup) -> pods' links, kbr0 -> obr0, br-int, bridges of physical networks, OVN's patch ports and settings -> nftables -> files
+//! gateway, physical networks (cleanup) -> pods' links, kbr0 -> obr0, br-int, OVN's patch ports and settings -> nftables -> files
 //! ```
 //!
 //! Every step is tried, whatever became of the others. Must not: touch what others put there, or settings of the kernel.
@@ -22,7 +22,7 @@ use crate::nested;
 use crate::net::NetOps;
 use crate::net::linux::Linux;
 use crate::nft::apply;
-use crate::rows::{BRIDGE_MAPPINGS, MADE_FOR, PROVIDER_MAPPINGS};
+use crate::rows::ENTERED;
 use crate::tool::Vsctl;
 
 /// Tables of nftables beside the gateway's.
@@ -36,7 +36,7 @@ const SETTINGS: [&str; 7] = [
     "ovn-openflow-probe-interval",
     "ovn-remote",
     "ovn-remote-probe-interval",
-    PROVIDER_MAPPINGS,
+    ENTERED,
 ];
 
 /// Takes everything off.
@@ -45,7 +45,7 @@ const SETTINGS: [&str; 7] = [
 /// When a step failed; the log says which.
 pub async fn run(config: &Config) -> anyhow::Result<()> {
     let mut steps = Steps::default();
-    steps.took("gateway", cleanup::run(config).await);
+    steps.took("gateway and physical networks", cleanup::run(config).await);
     let classic = match &config.network {
         NetworkMode::Classic(settings) => settings.clone(),
         NetworkMode::Overlay | NetworkMode::Nested(_) => ovenbird_classic::Settings::default(),
@@ -80,33 +80,13 @@ async fn switch(config: &Config, classic: &str) -> anyhow::Result<()> {
     for port in ports {
         vsctl.run(&["--if-exists", "del-port", &port]).await?;
     }
-    let mut bridges = vsctl.find("Bridge", "name", &format!("external_ids:\"{MADE_FOR}\"!=\"\"")).await?;
-    bridges.extend([INTEGRATION_BRIDGE, classic].map(str::to_owned));
-    for bridge in bridges {
-        vsctl.run(&["--if-exists", "del-br", &bridge]).await?;
+    for bridge in [INTEGRATION_BRIDGE, classic] {
+        vsctl.run(&["--if-exists", "del-br", bridge]).await?;
     }
     for qos in vsctl.find("QoS", "_uuid", "external_ids:sandbox!=\"\"").await? {
         vsctl.run(&["destroy", "QoS", &qos]).await?;
     }
-    unmap(&vsctl).await?;
     vsctl.run(&[&["remove", "Open_vSwitch", ".", "external_ids"], &SETTINGS[..]].concat()).await?;
-    Ok(())
-}
-
-/// Takes the mappings of ProviderNetworks out of the text that others write to as well.
-async fn unmap(vsctl: &Vsctl) -> anyhow::Result<()> {
-    let keys = [BRIDGE_MAPPINGS, PROVIDER_MAPPINGS].map(|key| format!("external_ids:{key}"));
-    let all = vsctl.run(&["--if-exists", "get", "Open_vSwitch", ".", &keys[0]]).await?;
-    let ours = vsctl.run(&["--if-exists", "get", "Open_vSwitch", ".", &keys[1]]).await?;
-    let [all, ours] = [&all, &ours].map(|text| text.trim_matches('"'));
-    let others: Vec<&str> = all.split(',').filter(|mapping| !ours.split(',').any(|own| own == *mapping)).collect();
-    let others = others.join(",");
-    if others.is_empty() {
-        vsctl.run(&["remove", "Open_vSwitch", ".", "external_ids", BRIDGE_MAPPINGS]).await?;
-    } else if others != all {
-        let value = format!("external_ids:{BRIDGE_MAPPINGS}=\"{others}\"");
-        vsctl.run(&["set", "Open_vSwitch", ".", &value]).await?;
-    }
     Ok(())
 }
 

@@ -24,6 +24,7 @@ use ovsdb::{Atom, ColumnId, Datum, TableDesc, Uuid};
 
 use crate::gateway::discover;
 use crate::net::NetnsId;
+use crate::plug::Entered;
 use crate::underlay::Mapped;
 
 /// Owner of the chassis settings and of br-int.
@@ -42,6 +43,11 @@ pub const BRIDGE_MAPPINGS: &str = "ovn-bridge-mappings";
 
 /// Key of Open_vSwitch:external_ids: those of the mappings that are ProviderNetworks', so that they can be taken out again.
 pub const PROVIDER_MAPPINGS: &str = "ovenbird.io/provider-networks";
+
+/// Key of Open_vSwitch:external_ids: Networks that have pods here, with the first one's port each. ovn-controller of OVN 23.03 overlooks the
+/// localnet port of a switch that comes to a chassis with a pod, and tunnels the switch's broadcasts, which other chassis put on the wire
+/// again; a change of this row makes it look at everything anew.
+pub const ENTERED: &str = "ovenbird.io/networks";
 
 /// Key of Bridge:external_ids: the NIC for which we made it.
 pub const MADE_FOR: &str = "ovenbird.io/made-for";
@@ -77,6 +83,8 @@ pub struct Chassis {
     pub external_bridge: Option<String>,
     /// Bridges of ProviderNetworks, which are added to the mappings; `None` leaves those that are there.
     pub providers: Mapped,
+    /// Networks that have pods here, each with what changes when one comes anew (see [`ENTERED`]).
+    pub entered: Entered,
     /// `ovn-monitor-all`.
     pub monitor_all: bool,
     /// True when OVS forwards in user space (`ovn-bridge-datapath-type=netdev`).
@@ -195,6 +203,8 @@ impl Chassis {
         let (mappings, ours) = self.mappings(known);
         let mut ids: Vec<_> = ids.drain(..).map(|(key, value)| (key, Some(value))).collect();
         ids.extend(mappings.map(|text| (BRIDGE_MAPPINGS, Some(text).filter(|text| !text.is_empty()))));
+        let entered: Vec<String> = self.entered.iter().map(|(network, port)| format!("{network}={port}")).collect();
+        ids.extend((!entered.is_empty()).then(|| (ENTERED, Some(entered.join(",")))));
         ids.extend(ours.map(|text| (PROVIDER_MAPPINGS, Some(text).filter(|text| !text.is_empty()))));
         let mut ids: Vec<_> = ids.into_iter().map(|(k, v)| (Atom::from(k), v.map(Atom::from))).collect();
         ids.sort_unstable();

@@ -117,6 +117,7 @@ fn mapped(base: Option<&str>, gateway: Option<&str>, providers: Mapped, there: [
         bridge_mappings: base.map(str::to_owned),
         external_bridge: gateway.map(str::to_owned),
         providers,
+        entered: Entered::default(),
         monitor_all: true,
         userspace: false,
     };

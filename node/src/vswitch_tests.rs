@@ -3,6 +3,7 @@
 use ovenbird_api::name::INTEGRATION_BRIDGE;
 
 use super::*;
+use crate::plug::Entered;
 use crate::testing::Ovsdb;
 use crate::vswitch_task::is_fragile;
 
@@ -16,6 +17,7 @@ fn chassis(external_bridge: Option<&str>) -> Chassis {
         bridge_mappings: None,
         external_bridge: external_bridge.map(str::to_owned),
         providers: None,
+        entered: Entered::default(),
         monitor_all: true,
         userspace: true,
     }

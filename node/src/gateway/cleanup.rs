@@ -1,8 +1,8 @@
-//! `ovenbird-node --cleanup`: takes back what the gateway has put on the host. The daemon must not run, or it puts it there again.
+//! `ovenbird-node --cleanup`: takes back what gateway and physical networks have put on the host. The daemon must not run, or it puts it there again.
 //!
 //! ```text
 //! flows of the external bridge -> NORMAL; our routes, masquerade addresses and neighbours; nftables; our bridge mapping;
-//! a NIC that we took over gets back what it had, and its bridge goes (`uplink`)
+//! physical networks (`underlay::cleanup`); NICs that we took over get back what they had, and their bridges go (`uplink`)
 //! ```
 //!
 //! Every step is tried, whatever became of the others. Annotations of the Node are left to the master and whoever deletes the Node,
@@ -19,14 +19,15 @@ use crate::net::linux::Linux;
 use crate::nft::apply;
 use crate::rows::BRIDGE_MAPPINGS;
 use crate::tool::Vsctl;
-use crate::uplink;
+use crate::underlay;
+use crate::uplink::{self, Purpose};
 
 /// Takes everything back.
 ///
 /// # Errors
 /// When a step failed; the log says which.
 pub async fn run(config: &Config) -> anyhow::Result<()> {
-    let (uplink, mut config) = (uplink::Task::new(config), config.clone());
+    let (uplink, mut config) = (uplink::Task::new(config, Purpose::Gateway), config.clone());
     config.gateway.bridge = uplink.bridge(&config.gateway)?;
     let (config, bridge) = (&config, &config.gateway.bridge);
     let mut steps = Steps::default();
@@ -34,8 +35,9 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     steps.took("flows", flows(config).await);
     steps.took("routes, addresses and neighbours", links(config).await);
     steps.took("nftables", apply(&nft::delete()).await.map_err(anyhow::Error::from));
+    steps.took("physical networks", underlay::cleanup::run(&config.ovs).await);
     // Last: what is left on the bridge is the host's own.
-    steps.took("uplink", uplink.give_back().await);
+    steps.took("uplinks", uplink.give_all_back().await);
     info!("annotations of the Node are left to the master; ports of {bridge} and br-int to Open_vSwitch");
     steps.end()
 }

@@ -84,7 +84,6 @@ pub fn discover(
     let interface = localnet_port(name, node);
     let patch = patch_to_integration(&interface);
     let is_other = |(port, of): &(&String, &BridgePort)| **port != *name && **port != uplink_name && of.kind != "patch";
-    let tag = bridge.ports.get(name).and_then(|port| port.vlan);
     let l3 = L3Gateway {
         mode,
         bridge: name.clone(),
@@ -93,7 +92,7 @@ pub fn discover(
         addresses,
         next_hops: if settings.next_hops.is_empty() { host.next_hops(link.index) } else { settings.next_hops.clone() },
         node_port: settings.node_port,
-        vlan: settings.vlan.or(tag).filter(|tag| *tag != 0),
+        vlan: own_vlan(settings, bridge),
     };
     Ok(Some(Gateway {
         l3,
@@ -101,6 +100,12 @@ pub fn discover(
         patch: bridge.ports.get(&patch).and_then(|port| port.ofport),
         others: bridge.ports.iter().filter(is_other).map(|(port, _)| port.clone()).collect(),
     }))
+}
+
+/// The VLAN that the host is in on its external bridge: as configured, else that of the bridge's own port.
+pub fn own_vlan(settings: &GatewaySettings, bridge: &Bridge) -> Option<u16> {
+    let tag = bridge.ports.get(&settings.bridge).and_then(|port| port.vlan);
+    settings.vlan.or(tag).filter(|tag| *tag != 0)
 }
 
 /// Addresses of a link without those for the way between host and OVN, in the kernel's order: its first is the one it uses itself.

@@ -11,6 +11,8 @@
 //!   its replies: OVN -> .2: to LOCAL                             its replies: LOCAL -> unSNAT (64002) -> 4: from .2, to OVN
 //! ```
 //!
+//! Frames of a VLAN that a physical network has (`physical`) are none of this: they are switched as on a bridge without flows.
+//!
 //! Zones, marks and cookie are those of ovn-kubernetes. While there is no patch port, the bridge is a plain switch.
 //! Must not: run anything (`openflow`).
 
@@ -21,6 +23,7 @@ use ipnet::IpNet;
 use ovenbird_api::{GatewayMode, Mac, Masquerade};
 
 use super::discover::Gateway;
+use super::physical::Physical;
 use super::services::{Protocol, Served};
 
 /// Marks our flows.
@@ -51,12 +54,15 @@ pub struct Facts<'a> {
     pub answer_external: bool,
     /// What Services are entered by.
     pub served: &'a Served,
+    /// What physical networks have of the bridge.
+    pub physical: &'a Physical,
 }
 
 /// The flows, one text each as ovs-ofctl(8) reads them, sorted.
 pub fn flows(facts: &Facts<'_>) -> BTreeSet<String> {
     let mut flows = Flows::default();
     flows.add(0, 0, "", "NORMAL");
+    switch_physical(&mut flows, facts.physical);
     if let Some(patch) = facts.gateway.patch {
         let ports = Ports::new(facts.gateway, patch);
         share_wire(&mut flows, &ports, facts);
@@ -70,6 +76,16 @@ pub fn flows(facts: &Facts<'_>) -> BTreeSet<String> {
         services_from_wire(&mut flows, &ports, facts);
     }
     flows.0
+}
+
+/// VLANs of physical networks, before all that is about the shared MAC.
+fn switch_physical(flows: &mut Flows, physical: &Physical) {
+    for vlan in &physical.vlans {
+        flows.add(0, 600, format!("dl_vlan={vlan}"), "NORMAL");
+    }
+    for port in &physical.shut {
+        flows.add(0, 610, format!("in_port={port}"), "drop");
+    }
 }
 
 #[derive(Default)]

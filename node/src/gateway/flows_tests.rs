@@ -35,6 +35,10 @@ pub(in crate::gateway) fn served() -> Served {
 }
 
 fn of(gateway: &Gateway, served: &Served, node_port_addresses: &[IpNet]) -> BTreeSet<String> {
+    beside(gateway, served, node_port_addresses, &Physical::default())
+}
+
+fn beside(gateway: &Gateway, served: &Served, node_port_addresses: &[IpNet], physical: &Physical) -> BTreeSet<String> {
     flows(&Facts {
         gateway,
         masquerade: &Masquerade::default(),
@@ -44,6 +48,7 @@ fn of(gateway: &Gateway, served: &Served, node_port_addresses: &[IpNet]) -> BTre
         node_port_addresses,
         answer_external: true,
         served,
+        physical,
     })
 }
 
@@ -66,6 +71,11 @@ fn golden() {
     check("v4.flows", &lines(of(&v4, &Served::default(), &[])));
     let dual = gateway(&["172.30.0.11/24", "172.30.0.99/24", "fd30::11/64"], None);
     check("dual-services.flows", &lines(of(&dual, &served(), &[])));
+    let physical = Physical { vlans: [100, 200].into(), shut: [7].into() };
+    let [with, without] =
+        [physical.clone(), Physical::default()].map(|physical| beside(&v4, &Served::default(), &[], &physical));
+    check("physical.flows", &lines(&with - &without));
+    assert!(without.is_subset(&with), "nothing else changes");
     check("vlan.flows", &lines(of(&gateway(&["fd30::11/64"], Some(42)), &Served::default(), &[])));
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! Open_vSwitch, kernel, settings --> [discover] --> Gateway --> annotations, ovn-bridge-mappings  (written by `chassis`)
 //!                                                   Gateway, [services] --> [flows] --> [openflow]  (by `task`)
+//!             VLANs of physical networks --> [physical] --^
 //!                                                   --> [host] --> routes of the kernel; [nft] --> nftables
 //!                              [services] --> [health]: answers to health checks     [cleanup] takes everything back
 //! ```
@@ -19,6 +20,7 @@ pub mod health;
 pub mod host;
 pub mod nft;
 pub mod openflow;
+pub mod physical;
 #[cfg(test)]
 mod real_tests;
 pub mod services;

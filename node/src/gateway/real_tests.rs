@@ -20,6 +20,7 @@ use crate::cluster::NodeFact;
 use crate::config::{Config, Settings};
 use crate::net::netns;
 use crate::real_ovn_tests::{Host, Node, Sandbox, TURN, ping};
+use crate::underlay::Shared;
 
 const MAC: &str = "02:00:ac:1e:00:0b";
 
@@ -129,6 +130,7 @@ struct Daemon {
     _host_ports: watch::Sender<Vec<HostPorts>>,
     _local: watch::Sender<Option<Local>>,
     _service_cidrs: watch::Sender<Option<Vec<IpNet>>>,
+    _shared: watch::Sender<Shared>,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
@@ -155,6 +157,7 @@ impl Daemon {
         let (host_ports_tx, host_ports_rx) = watch::channel(Vec::new());
         let (local_tx, local_rx) = watch::channel(Some(Local::new()));
         let (cidrs_tx, cidrs_rx) = watch::channel(Some(config(world).service_cidrs));
+        let (shared_tx, shared_rx) = watch::channel(Some(Default::default()));
         let task = Task {
             config: config(world),
             mtu: 1400,
@@ -166,11 +169,13 @@ impl Daemon {
             local: local_rx,
             service_cidrs: cidrs_rx,
             host_ports: host_ports_rx,
+            shared: shared_rx,
         };
         Daemon {
             services: services_tx,
             _local: local_tx,
             _service_cidrs: cidrs_tx,
+            _shared: shared_tx,
             _node: node_tx,
             _host_ports: host_ports_tx,
             task: tokio::spawn(task.run()),

@@ -9,7 +9,7 @@
 //!
 //! Must not: write before everything that flows depend on has been seen once: a start changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -20,16 +20,19 @@ use ovenbird_api::{GatewayMode, HostPorts};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::bridge::Bridge;
 use super::discover::{Gateway, discover};
 use super::endpoints::{Hosts, Local};
 use super::flows::{Facts, flows};
 use super::openflow::{Kept, socket};
+use super::physical::Physical;
 use super::services::{Served, Services};
 use super::{host, nft};
 use crate::cluster::NodeFact;
 use crate::config::Config;
 use crate::net::{NetOps, causes};
 use crate::nft::apply;
+use crate::underlay::Shared;
 use crate::vswitch::Vswitch;
 
 /// Pause after a failure.
@@ -60,6 +63,8 @@ pub struct Task<N> {
     pub service_cidrs: watch::Receiver<Option<Vec<IpNet>>>,
     /// Ports of the node that pods ask for.
     pub host_ports: watch::Receiver<Vec<HostPorts>>,
+    /// Networks on the external bridge, once they are known.
+    pub shared: watch::Receiver<Shared>,
 }
 
 impl<N: NetOps> Task<N> {
@@ -76,6 +81,7 @@ impl<N: NetOps> Task<N> {
         self.services.wait_for(Option::is_some).await?;
         self.service_cidrs.wait_for(Option::is_some).await?;
         self.local.wait_for(Option::is_some).await?;
+        self.shared.wait_for(Option::is_some).await?;
         let mut kept = Kept::new(socket, "the external bridge");
         let mut table = None;
         let mut state = self.vswitch.state();
@@ -86,7 +92,8 @@ impl<N: NetOps> Task<N> {
             let cidrs = self.service_cidrs.borrow_and_update().clone().unwrap_or_default();
             let mut done = self.write_table(&mut table, gateway.as_ref(), &served, &cidrs).await;
             if let Some(gateway) = &gateway {
-                done &= told("flows of the external bridge", &kept.write(self.flows(gateway, &served, &cidrs)).await);
+                let flows = self.flows(gateway, &bridges, &served, &cidrs);
+                done &= told("flows of the external bridge", &kept.write(flows).await);
                 // Without flows the routes would lead nowhere.
                 done = done && self.write_host(gateway, &cidrs).await;
             }
@@ -98,6 +105,7 @@ impl<N: NetOps> Task<N> {
                 changed = self.service_cidrs.changed() => changed?,
                 changed = self.local.changed() => changed?,
                 changed = self.host_ports.changed() => changed?,
+                changed = self.shared.changed() => changed?,
                 // Ports of pods come and go on br-int, which is none of these.
                 changed = async { state.wait_for(|s| !s.synced || s.bridges != bridges).await.map(drop) } => changed?,
                 () = kept.ended() => {
@@ -186,7 +194,16 @@ impl<N: NetOps> Task<N> {
         done
     }
 
-    fn flows(&mut self, gateway: &Gateway, served: &Served, service_cidrs: &[IpNet]) -> BTreeSet<String> {
+    fn flows(
+        &mut self,
+        gateway: &Gateway,
+        bridges: &BTreeMap<String, Bridge>,
+        served: &Served,
+        service_cidrs: &[IpNet],
+    ) -> BTreeSet<String> {
+        let shared = self.shared.borrow_and_update().clone().unwrap_or_default();
+        let bridge = bridges.get(&gateway.l3.bridge);
+        let physical = bridge.map(|bridge| Physical::of(&shared, gateway.l3.vlan, bridge)).unwrap_or_default();
         let subnets = self.node.borrow_and_update().subnets.clone();
         flows(&Facts {
             gateway,
@@ -197,6 +214,7 @@ impl<N: NetOps> Task<N> {
             node_port_addresses: &self.config.gateway.node_port_addresses,
             answer_external: self.config.gateway.answer_external,
             served,
+            physical: &physical,
         })
     }
 }

@@ -32,11 +32,27 @@ pub struct Provider {
 /// All ProviderNetworks by name; `None` until they are listed, or it is clear that there are none.
 pub type Providers = Known<Provider>;
 
+/// A Network that the master has accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// Its ProviderNetwork.
+    pub provider: String,
+    /// Its VLAN there; `None` for frames without a tag.
+    pub vlan: Option<u16>,
+    /// Subnets that OVN routes to.
+    pub routed: Vec<IpNet>,
+}
+
+/// All of them by name; `None` until they are listed, or it is clear that there are none.
+pub type Segments = Known<Segment>;
+
 /// What the API says of physical networks.
 #[derive(Clone, Debug)]
 pub struct Objects {
     /// ProviderNetworks.
     pub providers: watch::Receiver<Providers>,
+    /// Networks.
+    pub segments: watch::Receiver<Segments>,
     /// Subnets that are reached over the management port.
     pub routed: watch::Receiver<Vec<IpNet>>,
 }
@@ -62,15 +78,14 @@ pub fn watch_all(client: &Client, node: &str) -> Objects {
     let all = |kind, plural| known::watch_all(Api::<DynamicObject>::all_with(client.clone(), &resource(kind, plural)));
     let providers = all(PROVIDER_NETWORK, PROVIDER_NETWORKS);
     let providers = known::follow(providers, PROVIDER_NETWORKS, Absence::Empty, move |object| Some(provider(object)));
-    let routed = all(NETWORK, NETWORKS);
-    let routed = known::follow(routed, NETWORKS, Absence::Empty, |object| Some(routed_subnets(object)));
-    let routed = known::derive(routed, |all| {
-        let mut new: Vec<IpNet> = all.iter().flat_map(BTreeMap::values).flatten().copied().collect();
+    let segments = known::follow(all(NETWORK, NETWORKS), NETWORKS, Absence::Empty, segment);
+    let routed = known::derive(segments.clone(), |all| {
+        let mut new: Vec<IpNet> = all.iter().flat_map(BTreeMap::values).flat_map(|s| &s.routed).copied().collect();
         new.sort_unstable();
         new.dedup();
         new
     });
-    Objects { providers, routed }
+    Objects { providers, segments, routed }
 }
 
 /// A part of an object; what cannot be read is as if it were not there, and the master tells of it.
@@ -78,18 +93,19 @@ fn part<T: DeserializeOwned + Default>(object: &DynamicObject, name: &str) -> T 
     serde_json::from_value(object.data[name].clone()).unwrap_or_default()
 }
 
-/// The subnets of a Network that OVN routes to, once the master has accepted it.
-fn routed_subnets(object: &DynamicObject) -> Vec<IpNet> {
+/// A Network, once the master has accepted it.
+fn segment(object: &DynamicObject) -> Option<Segment> {
     let conditions = object.data.pointer("/status/conditions").and_then(Value::as_array);
     let accepted = conditions.into_iter().flatten().any(|c| c["type"] == "Accepted" && c["status"] == "True");
     let spec: NetworkSpec<IgnoredAny> = part(object, "spec");
-    if !accepted {
-        return Vec::new();
-    }
     let routed = |net: &IpNet| {
         spec.gateway.ovn.iter().filter_map(|text| text.parse().ok()).any(|ip: std::net::IpAddr| net.contains(&ip))
     };
-    spec.subnets.iter().filter_map(|text| text.parse().ok()).filter(routed).collect()
+    accepted.then(|| Segment {
+        vlan: spec.vlan.filter(|vlan| *vlan != 0),
+        routed: spec.subnets.iter().filter_map(|text| text.parse().ok()).filter(routed).collect(),
+        provider: spec.provider_network,
+    })
 }
 
 /// Writes this node's part of a ProviderNetwork's status, or takes it out.
@@ -126,8 +142,9 @@ mod tests {
             .unwrap()
         };
         let ovn = json!({"ovn": ["192.168.100.1"]});
-        assert_eq!(routed_subnets(&object("True", ovn.clone())), ["192.168.100.0/24".parse().unwrap()]);
-        assert_eq!(routed_subnets(&object("False", ovn)), []);
-        assert_eq!(routed_subnets(&object("True", json!({"physical": ["192.168.100.1"]}))), []);
+        let routed = |status, gateway| segment(&object(status, gateway)).map(|segment| segment.routed);
+        assert_eq!(routed("True", ovn.clone()), Some(vec!["192.168.100.0/24".parse().unwrap()]));
+        assert_eq!(routed("False", ovn), None);
+        assert_eq!(routed("True", json!({"physical": ["192.168.100.1"]})), Some(vec![]));
     }
 }

@@ -1,18 +1,20 @@
 //! Where a physical network is on this node. Pure.
 //!
 //! ```text
-//! ProviderNetwork, labels of the Node, bridges (Open_vSwitch), links (kernel) --> Placement: bridge, NIC to put into one, or what is in the way
+//! ProviderNetwork, labels of the Node, bridges (Open_vSwitch), links (kernel), NICs that are or could not be taken over
+//!   --> Placement: bridge, NIC to put into one, with its addresses or as it is, or what is in the way
 //! ```
 //!
 //! Must not: change anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ovenbird_api::ProviderNetworkSpec;
 use ovenbird_api::name::{INTEGRATION_BRIDGE, PHYSICAL_NETWORK};
 use ovenbird_api::underlay::NodeStatus;
 use ovenbird_reconcile::Output;
 
+use super::objects::Segment;
 use crate::gateway::Bridge;
 use crate::net::{HostNetwork, Link};
 use crate::rows;
@@ -29,21 +31,33 @@ pub struct Host<'a> {
     pub bridges: &'a BTreeMap<String, Bridge>,
     /// Links of the kernel.
     pub network: &'a HostNetwork,
-    /// Bridge of the gateway, where there is one.
-    pub gateway: Option<&'a str>,
+    /// Bridge of the gateway, where there is one, and the VLAN that the host itself is in there.
+    pub gateway: Option<(&'a str, Option<u16>)>,
+    /// Networks by name.
+    pub segments: &'a BTreeMap<String, Segment>,
+    /// NICs that are taken over for physical networks.
+    pub taken: &'a BTreeSet<String>,
+    /// NICs that could not be taken over, and why.
+    pub refused: &'a BTreeMap<String, String>,
     /// OVS forwards in user space.
     pub userspace: bool,
 }
 
 /// A physical network on this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
     /// Its bridge, once that can be used.
     pub bridge: Option<String>,
     /// The NIC for which a bridge of ours must be there.
     pub nic: Option<String>,
+    /// The NIC that must be taken over, as it carries addresses.
+    pub take_over: Option<String>,
+    /// The NIC that is named, whatever became of it.
+    pub interface: Option<String>,
     /// What is in the way.
     pub fault: Option<Fault>,
+    /// Networks that it has no room for there.
+    pub crowded: Vec<String>,
 }
 
 /// What is in the way of a physical network.
@@ -62,11 +76,9 @@ pub enum Fault {
         "Open_vSwitch has no bridge {0}; make it with the NIC inside (ovs-vsctl add-br, add-port), or name the interface instead"
     )]
     NoBridge(String),
-    /// The gateway's bridge, or OVN's own.
-    #[error(
-        "{0} is the bridge of {1}, which passes on what is its own alone; use another bridge, with a NIC or bond of its own"
-    )]
-    BridgeInUse(String, &'static str),
+    /// OVN's own.
+    #[error("{INTEGRATION_BRIDGE} is the bridge of OVN itself; use another bridge, with a NIC or bond of its own")]
+    BridgeInUse,
     /// Of another datapath.
     #[error(
         "bridge {0} is of another datapath type than br-int, and nothing leads from one to the other; set its datapath_type"
@@ -75,11 +87,14 @@ pub enum Fault {
     /// No such NIC.
     #[error("there is no interface {0}")]
     NoInterface(String),
-    /// The NIC carries something.
+    /// The NIC carries addresses.
+    #[error("interface {0} is taken over into a bridge with its addresses, once the API server answers")]
+    TakingOver(String),
+    /// It could not be.
     #[error(
-        "interface {0} has address {1}, which would be cut off; give the network a NIC of its own, or make a bridge with both and name that"
+        "interface {0} has addresses and was not taken over, or moved back: {1}. It is tried again from time to time; or give the network a NIC of its own, or make a bridge with the NIC and its addresses and name that"
     )]
-    InterfaceInUse(String, String),
+    NotTakenOver(String, String),
     /// No name for a bridge.
     #[error(
         "the bridge of {0} would have a name of more than {LONGEST_NAME} bytes; make a bridge with it inside and name that"
@@ -100,10 +115,11 @@ impl Fault {
             Fault::Reserved => "NameReserved",
             Fault::Nothing => "NothingNamed",
             Fault::NoBridge(_) => "NoBridge",
-            Fault::BridgeInUse(..) => "BridgeInUse",
+            Fault::BridgeInUse => "BridgeInUse",
             Fault::Datapath(_) => "DatapathDiffers",
             Fault::NoInterface(_) => "NoInterface",
-            Fault::InterfaceInUse(..) => "InterfaceInUse",
+            Fault::TakingOver(_) => "TakingOver",
+            Fault::NotTakenOver(..) => "NotTakenOver",
             Fault::LongName(_) => "NameTooLong",
             Fault::Mtu(..) => "MtuTooSmall",
             Fault::NotOpen(_) => "NotOpenYet",
@@ -114,48 +130,60 @@ impl Fault {
 impl Placement {
     /// For the object's status.
     pub fn status(&self) -> NodeStatus {
+        let fault = self.fault.as_ref().map(|fault| (fault.reason(), fault.to_string()));
+        let (reason, message) = fault.or_else(|| Some(("VlanIsTheHosts", self.note()?))).unzip();
         NodeStatus {
             ready: self.fault.is_none(),
             bridge: self.bridge.clone(),
-            reason: self.fault.as_ref().map(|fault| fault.reason().to_owned()),
-            message: self.fault.as_ref().map(ToString::to_string),
+            reason: reason.map(str::to_owned),
+            message,
         }
+    }
+
+    /// What has no room.
+    pub fn note(&self) -> Option<String> {
+        let (bridge, names) = (self.bridge.as_ref()?, self.crowded.join(", "));
+        (!names.is_empty()).then(|| {
+            format!(
+                "the host itself is on this VLAN of {bridge}, the bridge of the gateway, so here pods of Network {names} are cut \
+                 off; give the Network another VLAN"
+            )
+        })
     }
 }
 
 /// Where a physical network is here; `None` when this node is not meant.
 pub fn place(name: &str, spec: &ProviderNetworkSpec, host: &Host<'_>) -> Option<Placement> {
     let uplink = spec.on(|key| host.labels.get(key).map(String::as_str))?;
-    let fault = |fault| Placement { bridge: None, nic: None, fault: Some(fault) };
+    let fault = |fault| Placement { fault: Some(fault), ..Placement::default() };
     if name == PHYSICAL_NETWORK {
         return Some(fault(Fault::Reserved));
     }
-    Some(match (&uplink.bridge, &uplink.interface) {
+    let placement = match (&uplink.bridge, &uplink.interface) {
         (Some(bridge), _) => match host.bridges.get(bridge) {
-            _ if bridge == INTEGRATION_BRIDGE => fault(Fault::BridgeInUse(bridge.clone(), "OVN itself")),
+            _ if bridge == INTEGRATION_BRIDGE => fault(Fault::BridgeInUse),
             None => fault(Fault::NoBridge(bridge.clone())),
             Some(found) => on_bridge(bridge, found, host, None),
         },
         (None, Some(nic)) => on_nic(nic, spec.mtu, host),
         (None, None) => fault(Fault::Nothing),
-    })
+    };
+    // Frames of the host's own VLAN are the host's and the gateway's, which share a MAC there.
+    let own = host.gateway.filter(|(bridge, _)| placement.bridge.as_deref() == Some(*bridge)).map(|(_, vlan)| vlan);
+    let meets = |segment: &Segment| segment.provider == name && Some(segment.vlan) == own;
+    let crowded = host.segments.iter().filter(|(_, segment)| meets(segment)).map(|(network, _)| network.clone());
+    Some(Placement { interface: uplink.interface.clone(), crowded: crowded.collect(), ..placement })
 }
 
 /// On a bridge that is there. `nic` is the one for which it is ours.
 fn on_bridge(name: &str, bridge: &Bridge, host: &Host<'_>, nic: Option<&str>) -> Placement {
-    let fault = if host.gateway == Some(name) {
-        Some(Fault::BridgeInUse(name.to_owned(), "the gateway"))
-    } else if bridge.userspace != host.userspace {
-        Some(Fault::Datapath(name.to_owned()))
-    } else {
-        None
-    };
-    let usable = fault.is_none();
-    Placement { bridge: usable.then(|| name.to_owned()), nic: nic.map(str::to_owned), fault }
+    let fault = (bridge.userspace != host.userspace).then(|| Fault::Datapath(name.to_owned()));
+    let bridge = fault.is_none().then(|| name.to_owned());
+    Placement { bridge, nic: nic.map(str::to_owned), fault, ..Placement::default() }
 }
 
 fn on_nic(nic: &str, mtu: Option<u32>, host: &Host<'_>) -> Placement {
-    let fault = |nic: Option<&str>, fault| Placement { bridge: None, nic: nic.map(str::to_owned), fault: Some(fault) };
+    let fault = |fault| Placement { fault: Some(fault), ..Placement::default() };
     let link = host.network.links.iter().find(|link| link.name == nic);
     if let Some((name, bridge)) = host.bridges.iter().find(|(_, bridge)| bridge.ports.contains_key(nic)) {
         let ours = bridge.made_for.as_deref().filter(|made_for| *made_for == nic);
@@ -170,17 +198,21 @@ fn on_nic(nic: &str, mtu: Option<u32>, host: &Host<'_>) -> Placement {
         }
         return placement;
     }
-    let Some(link) = link else { return fault(None, Fault::NoInterface(nic.to_owned())) };
+    let Some(link) = link else { return fault(Fault::NoInterface(nic.to_owned())) };
     if bridge_name(nic).len() > LONGEST_NAME {
-        return fault(None, Fault::LongName(nic.to_owned()));
-    }
-    if let Some(address) = link.addresses.first() {
-        return fault(None, Fault::InterfaceInUse(nic.to_owned(), address.to_string()));
+        return fault(Fault::LongName(nic.to_owned()));
     }
     if let Some(small) = too_small(link, mtu) {
-        return fault(None, small);
+        return fault(small);
     }
-    fault(Some(nic), Fault::NotOpen(nic.to_owned()))
+    let waiting = Fault::NotOpen(nic.to_owned());
+    if !link.addresses.is_empty() {
+        let why = host.refused.get(nic).cloned();
+        let why = why.map_or_else(|| Fault::TakingOver(nic.to_owned()), |why| Fault::NotTakenOver(nic.to_owned(), why));
+        return Placement { take_over: Some(nic.to_owned()), ..fault(why) };
+    }
+    // One that was taken over has a bridge that Open_vSwitch tells of soon.
+    Placement { nic: (!host.taken.contains(nic)).then(|| nic.to_owned()), ..fault(waiting) }
 }
 
 fn too_small(link: &Link, mtu: Option<u32>) -> Option<Fault> {

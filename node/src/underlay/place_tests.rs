@@ -32,19 +32,37 @@ fn told(name: &str, text: &str) -> String {
         link("eth2", 9000, None),
         link("eth3", 9000, None),
         link("eth4", 1500, Some("192.0.2.1/24")),
+        link("eth5", 1500, Some("192.0.2.2/24")),
+        link("eth6", 1500, None),
         link("enp0s31f6d1np1", 1500, None),
     ];
     let network = HostNetwork { links, ..HostNetwork::default() };
     let labels = BTreeMap::from([("rack".to_owned(), "a".to_owned())]);
-    let host = Host { labels: &labels, bridges: &bridges, network: &network, gateway: Some("br-ex"), userspace: false };
+    let segment = |provider: &str, vlan| Segment { provider: provider.into(), vlan, ..Segment::default() };
+    let segments = BTreeMap::from([
+        ("a".to_owned(), segment("fabric", Some(100))),
+        ("b".to_owned(), segment("fabric", None)),
+        ("c".to_owned(), segment("other", None)),
+    ]);
+    let host = Host {
+        labels: &labels,
+        bridges: &bridges,
+        network: &network,
+        gateway: Some(("br-ex", None)),
+        segments: &segments,
+        taken: &BTreeSet::from(["eth6".to_owned()]),
+        refused: &BTreeMap::from([("eth5".to_owned(), "no answer".to_owned())]),
+        userspace: false,
+    };
     match place(name, &spec(text), &host) {
         None => "not here".into(),
-        Some(Placement { bridge, nic, fault }) => format!(
-            "{} {} {}",
-            bridge.as_deref().unwrap_or("-"),
-            nic.as_deref().unwrap_or("-"),
-            fault.as_ref().map_or("-", Fault::reason)
-        ),
+        Some(placement) => {
+            let Placement { bridge, nic, take_over, .. } = &placement;
+            let word = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+            let nic = if take_over.is_some() { word(take_over) + "!" } else { word(nic) };
+            let status = placement.status();
+            format!("{} {nic} {}{}", word(bridge), word(&status.reason), if status.ready { "" } else { " not ready" })
+        }
     }
 }
 
@@ -54,22 +72,26 @@ fn a_network_is_where_its_object_says_or_what_is_in_the_way_is_told() {
         (r#"{"nodes":[{"bridge":"br-data"}]}"#, "br-data - -"),
         (r#"{"nodes":[{"nodeSelector":{"rack":"b"},"bridge":"br-data"}]}"#, "not here"),
         (r#"{"nodes":[{"nodeSelector":{"rack":"a"},"bridge":"br-data"},{"interface":"eth1"}]}"#, "br-data - -"),
-        (r#"{"nodes":[{}]}"#, "- - NothingNamed"),
-        (r#"{"nodes":[{"bridge":"br-none"}]}"#, "- - NoBridge"),
-        (r#"{"nodes":[{"bridge":"br-ex"}]}"#, "- - BridgeInUse"),
-        (r#"{"nodes":[{"bridge":"br-int"}]}"#, "- - BridgeInUse"),
-        (r#"{"nodes":[{"bridge":"br-user"}]}"#, "- - DatapathDiffers"),
-        (r#"{"nodes":[{"interface":"eth0"}]}"#, "- - BridgeInUse"),
-        (r#"{"nodes":[{"interface":"eth1"}]}"#, "- eth1 NotOpenYet"),
-        (r#"{"nodes":[{"interface":"eth1"}],"mtu":9000}"#, "- - MtuTooSmall"),
+        (r#"{"nodes":[{}]}"#, "- - NothingNamed not ready"),
+        (r#"{"nodes":[{"bridge":"br-none"}]}"#, "- - NoBridge not ready"),
+        (r#"{"nodes":[{"bridge":"br-ex"}]}"#, "br-ex - VlanIsTheHosts"),
+        (r#"{"nodes":[{"bridge":"br-int"}]}"#, "- - BridgeInUse not ready"),
+        (r#"{"nodes":[{"bridge":"br-user"}]}"#, "- - DatapathDiffers not ready"),
+        (r#"{"nodes":[{"interface":"eth0"}]}"#, "br-ex - VlanIsTheHosts"),
+        (r#"{"nodes":[{"interface":"eth1"}]}"#, "- eth1 NotOpenYet not ready"),
+        (r#"{"nodes":[{"interface":"eth1"}],"mtu":9000}"#, "- - MtuTooSmall not ready"),
         (r#"{"nodes":[{"interface":"eth2"}],"mtu":9000}"#, "br-data - -"),
         (r#"{"nodes":[{"interface":"eth3"}],"mtu":9000}"#, "breth3 eth3 -"),
-        (r#"{"nodes":[{"interface":"eth3"}],"mtu":9001}"#, "breth3 eth3 MtuTooSmall"),
-        (r#"{"nodes":[{"interface":"eth4"}]}"#, "- - InterfaceInUse"),
-        (r#"{"nodes":[{"interface":"eth9"}]}"#, "- - NoInterface"),
-        (r#"{"nodes":[{"interface":"enp0s31f6d1np1"}]}"#, "- - NameTooLong"),
+        (r#"{"nodes":[{"interface":"eth3"}],"mtu":9001}"#, "breth3 eth3 MtuTooSmall not ready"),
+        (r#"{"nodes":[{"interface":"eth4"}]}"#, "- eth4! TakingOver not ready"),
+        (r#"{"nodes":[{"interface":"eth4"}],"mtu":9000}"#, "- - MtuTooSmall not ready"),
+        (r#"{"nodes":[{"interface":"eth5"}]}"#, "- eth5! NotTakenOver not ready"),
+        (r#"{"nodes":[{"interface":"eth6"}]}"#, "- - NotOpenYet not ready"),
+        (r#"{"nodes":[{"interface":"eth9"}]}"#, "- - NoInterface not ready"),
+        (r#"{"nodes":[{"interface":"enp0s31f6d1np1"}]}"#, "- - NameTooLong not ready"),
     ] {
         assert_eq!(told("fabric", text), want, "{text}");
     }
-    assert_eq!(told("physnet", r#"{"nodes":[{"bridge":"br-data"}]}"#), "- - NameReserved");
+    assert_eq!(told("physnet", r#"{"nodes":[{"bridge":"br-data"}]}"#), "- - NameReserved not ready");
+    assert_eq!(told("fabric2", r#"{"nodes":[{"interface":"eth0"}]}"#), "br-ex - -", "all its Networks are tagged");
 }

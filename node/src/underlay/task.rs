@@ -11,14 +11,16 @@ use ovenbird_api::underlay::NodeStatus;
 use ovenbird_daemon::rights;
 use ovenbird_reconcile::Owner;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Mapped;
-use super::objects::{self, Providers};
-use super::place::{Host, Placement, bridge_for, place};
+use super::objects::{self, Providers, Segment, Segments};
+use super::place::{Fault, Host, Placement, bridge_for, place};
+use super::{Mapped, Moves, Shared};
 use crate::cluster::NodeFact;
 use crate::config::Config;
+use crate::gateway::discover::own_vlan;
 use crate::net::{NetOps, causes};
 use crate::vswitch::{State, Vswitch};
 
@@ -41,8 +43,14 @@ pub struct Task<N> {
     pub host_changes: watch::Receiver<u64>,
     /// ProviderNetworks.
     pub providers: watch::Receiver<Providers>,
+    /// Networks.
+    pub segments: watch::Receiver<Segments>,
     /// Told which networks are where.
     pub mapped: watch::Sender<Mapped>,
+    /// Told which are on the gateway's bridge.
+    pub shared: watch::Sender<Shared>,
+    /// Takes NICs over.
+    pub moves: Moves,
     /// Cancelled by others once the rest of what should stay in Open_vSwitch is wanted.
     pub declared: CancellationToken,
     /// Cancelled once the bridges that should be there are wanted, too.
@@ -60,12 +68,14 @@ impl<N: NetOps> Task<N> {
         let mut told: BTreeMap<String, NodeStatus> = BTreeMap::new();
         loop {
             let providers = self.providers.wait_for(Option::is_some).await?.clone().unwrap_or_default();
+            let segments = self.segments.wait_for(Option::is_some).await?.clone().unwrap_or_default();
             let now = state.wait_for(|s| s.synced).await?.clone();
             self.host_changes.borrow_and_update();
-            let (mut done, mut declared) = (true, false);
-            match self.placements(&providers, &now).await {
+            let (mut done, mut declared, mut moved) = (true, false, false);
+            match self.placements(&providers, &segments, &now).await {
                 Some(placements) => {
                     done &= self.apply(&placements, &now, &mut wanted).await;
+                    self.share(&placements, &segments);
                     declared = true;
                     for (name, placement) in &placements {
                         let status = placement.status();
@@ -74,11 +84,17 @@ impl<N: NetOps> Task<N> {
                         }
                     }
                     done &= self.write(&providers, &placements).await;
+                    moved = self.moves.follow(&placements).await;
                 }
                 None => done = false,
             }
+            if moved {
+                continue;
+            }
+            let next = self.moves.next();
             tokio::select! {
                 changed = self.providers.changed() => changed?,
+                changed = self.segments.changed() => changed?,
                 changed = self.node.changed() => changed?,
                 changed = self.host_changes.changed() => changed?,
                 changed = state.changed() => changed?,
@@ -86,13 +102,27 @@ impl<N: NetOps> Task<N> {
                     self.all_declared.cancel();
                 }
                 () = tokio::time::sleep(RETRY), if !done => {}
+                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
         }
+    }
+
+    /// Says which Networks are on the gateway's bridge, and with which VLANs.
+    fn share(&self, placements: &BTreeMap<String, Placement>, segments: &BTreeMap<String, Segment>) {
+        let gateway = self.config.gateway.mode.map(|_| &self.config.gateway.bridge);
+        let here = |segment: &Segment| {
+            let bridge = placements.get(&segment.provider).and_then(|placement| placement.bridge.as_ref());
+            bridge.is_some() && bridge == gateway
+        };
+        let shared = segments.iter().filter(|(_, segment)| here(segment));
+        let shared = Some(shared.map(|(name, segment)| (name.clone(), segment.vlan)).collect());
+        self.shared.send_if_modified(|old| std::mem::replace(old, shared.clone()) != shared);
     }
 
     async fn placements(
         &mut self,
         providers: &BTreeMap<String, objects::Provider>,
+        segments: &BTreeMap<String, Segment>,
         state: &State,
     ) -> Option<BTreeMap<String, Placement>> {
         if providers.is_empty() {
@@ -109,11 +139,15 @@ impl<N: NetOps> Task<N> {
         let node = self.node.wait_for(|node| node.known).await.ok()?.clone();
         self.node.borrow_and_update();
         let gateway = &self.config.gateway;
+        let own_vlan = || state.bridges.get(&gateway.bridge).and_then(|bridge| own_vlan(gateway, bridge));
         let host = Host {
             labels: &node.labels,
             bridges: &state.bridges,
             network: &network,
-            gateway: gateway.mode.map(|_| gateway.bridge.as_str()),
+            gateway: gateway.mode.map(|_| (gateway.bridge.as_str(), own_vlan())),
+            segments,
+            taken: &self.moves.taken(),
+            refused: &self.moves.refused(),
             userspace: state.userspace,
         };
         let placed = providers.iter().filter_map(|(name, p)| Some((name.clone(), place(name, &p.spec, &host)?)));
@@ -180,8 +214,10 @@ impl<N: NetOps> Task<N> {
 }
 
 fn say(name: &str, placement: &Placement) {
-    match (&placement.fault, &placement.bridge) {
-        (Some(fault), _) => warn!("ProviderNetwork {name}: {fault}"),
-        (None, bridge) => info!(bridge = bridge.as_deref(), "ProviderNetwork {name} is here"),
+    match (&placement.fault, placement.note(), &placement.bridge) {
+        (Some(fault @ Fault::TakingOver(_)), ..) => info!("ProviderNetwork {name}: {fault}"),
+        (Some(fault), ..) => warn!("ProviderNetwork {name}: {fault}"),
+        (None, Some(note), _) => warn!("ProviderNetwork {name}: {note}"),
+        (None, None, bridge) => info!(bridge = bridge.as_deref(), "ProviderNetwork {name} is here"),
     }
 }

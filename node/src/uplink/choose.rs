@@ -1,4 +1,4 @@
-//! What `--gateway-interface` names: a bridge, or a NIC that can be taken over, or one that must not be. Pure.
+//! What is named as an uplink: a bridge, or a NIC that can be taken over, or one that must not be. Pure.
 //!
 //! In: the host. Out: a choice, or a refusal that names the interface, what is in the way, and what to do. Must not: plan steps.
 
@@ -9,7 +9,7 @@ use super::item::{Kind, LONGEST_NAME};
 use super::journal::Uplink;
 use crate::gateway::Bridge;
 
-/// What the name of `--gateway-interface` is.
+/// What the name is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// A bridge of OVS, which is used as it is.
@@ -22,7 +22,7 @@ pub enum Choice {
 
 /// Why an interface is not taken over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--gateway-interface {nic}: {problem}; {advice}")]
+#[error("{nic}: {problem}; {advice}")]
 pub struct Refusal {
     /// The interface.
     pub nic: String,

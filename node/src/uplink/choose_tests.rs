@@ -105,7 +105,7 @@ fn every_refusal_names_what_is_in_the_way_and_what_to_do() {
         let mut host = plain();
         change(&mut host);
         let refusal = choose(&host, name).unwrap_err().to_string();
-        assert_eq!(refusal, format!("--gateway-interface {name}: {want}"));
+        assert_eq!(refusal, format!("{name}: {want}"));
     }
 }
 

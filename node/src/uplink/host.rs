@@ -44,8 +44,8 @@ pub struct Host {
     pub bridges: BTreeMap<String, Bridge>,
     /// Open_vSwitch forwards in user space: the kernel's stack sees the NIC's packets, too.
     pub userspace: bool,
-    /// Our table of nftables keeps them from it.
-    pub silenced: bool,
+    /// Tables of ours in nftables that keep them from it: NIC, and name of the table.
+    pub silenced: Vec<(String, String)>,
 }
 
 impl Host {

@@ -47,7 +47,9 @@ pub async fn read(ovs: &[Endpoint], patience: Duration) -> Result<Host, ReadErro
     let (connection, handle, _) = rtnetlink::new_connection().map_err(|e| ReadError::Kernel(NetError::Socket(e)))?;
     tokio::spawn(connection);
     let mut host = network(&handle).await.map_err(ReadError::Kernel)?;
-    host.silenced = state.userspace && silenced().await?;
+    if state.userspace {
+        host.silenced = silenced().await?;
+    }
     host.userspace = state.userspace;
     host.bridges = state.bridges;
     Ok(host)
@@ -62,10 +64,22 @@ async fn bridges(ovs: &[Endpoint], patience: Duration) -> Result<State, ReadErro
     }
 }
 
-/// Whether our table is there.
-async fn silenced() -> Result<bool, ReadError> {
-    let listed = NFT.run(["list", "tables", "netdev"], "").await.map_err(ReadError::Nft)?;
-    Ok(listed.lines().any(|line| line.trim() == format!("table {TABLE}")))
+/// Our tables, and for which NIC each is.
+async fn silenced() -> Result<Vec<(String, String)>, ReadError> {
+    NFT.run(["list", "chains", "netdev"], "").await.map(|listed| silent(&listed)).map_err(ReadError::Nft)
+}
+
+/// NICs and tables in what nft lists. Not of its JSON, which before 1.0.8 leaves devices out.
+fn silent(listed: &str) -> Vec<(String, String)> {
+    let (mut table, mut found) = ("", Vec::new());
+    for line in listed.lines().map(str::trim) {
+        if let Some(rest) = line.strip_prefix("table netdev ") {
+            table = rest.split(' ').next().unwrap_or_default();
+        } else if line.contains(" hook ingress ") && table.starts_with(TABLE) {
+            found.extend(line.split('"').skip(1).step_by(2).map(|nic| (nic.to_owned(), table.to_owned())));
+        }
+    }
+    found
 }
 
 async fn network(handle: &Handle) -> Result<Host, NetError> {
@@ -142,4 +156,19 @@ fn interface(message: &LinkMessage) -> Interface {
     }
     link.lower = link.lower.filter(|_| !elsewhere);
     link
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_packets_are_dropped_is_read() {
+        let listed = "table netdev ovenbird-uplink {\n\tchain ingress {\n\t\ttype filter hook ingress device \"eth0\" priority filter; \
+                      policy drop;\n\t}\n}\ntable netdev others {\n\tchain ingress {\n\t\ttype filter hook ingress device \
+                      \"eth2\" priority 0;\n\t}\n}\ntable netdev ovenbird-uplink-eth1 {\n\tchain ingress {\n\t\ttype filter hook \
+                      ingress devices = { \"eth1\" } priority filter; policy drop;\n\t}\n}\n";
+        let pair = |nic: &str, table: &str| (nic.to_owned(), table.to_owned());
+        assert_eq!(silent(listed), [pair("eth0", "ovenbird-uplink"), pair("eth1", "ovenbird-uplink-eth1")]);
+    }
 }

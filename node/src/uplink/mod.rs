@@ -1,14 +1,17 @@
-//! Takes the uplink NIC over into a bridge of Open_vSwitch, and gives it back: addresses, routes and rules move as a transaction.
+//! Takes a NIC that carries the host's addresses over into a bridge of Open_vSwitch, and gives it back: addresses, routes and rules move as a
+//! transaction. So the gateway gets its uplink, and a physical network its NIC.
 //!
 //! ```text
 //! [kernel] --> Host --> [choose] --> Uplink --> [journal]        [words]: netlink --> Item, in the words of ip(8)
 //!                       Host, Uplink --> [plan] --> Steps --> [apply] --> ovs-vsctl, ip -batch, nft
-//! [task]: which of these when: at the daemon's start, at boot (--restore-uplink), at --cleanup, for --dry-run
+//! [task]: which of these when: at the daemon's start, for a ProviderNetwork, at boot (--restore-uplink), at --cleanup, for --dry-run
+//! [ask]: whether the API server answers
 //! ```
 //!
 //! A bridge that the operator prepared is never changed. Each file's header says what it is for.
 
 pub mod apply;
+pub mod ask;
 pub mod choose;
 pub mod host;
 pub mod item;
@@ -22,4 +25,5 @@ mod real_tests;
 pub mod task;
 pub mod words;
 
+pub use journal::Purpose;
 pub use task::Task;

@@ -62,7 +62,11 @@ pub fn apply(host: &mut Host, step: &Step) {
             host.interfaces.retain(|i| i.name != args[2]);
             host.items.retain(|i| i.kind == Kind::Rule || !i.is_on(&args[2]));
         }
-        Step::Nft(text) => host.silenced = text.starts_with("table"),
+        Step::Nft(text) if text.starts_with("table") => {
+            let (name, nic) = (text.split(' ').nth(2).unwrap(), text.split('"').nth(1).unwrap());
+            host.silenced.push((nic.into(), name.into()));
+        }
+        Step::Nft(text) => host.silenced.retain(|(_, table)| !text.ends_with(&format!(" {table}"))),
         Step::Up(name) => host.interfaces.iter_mut().find(|i| i.name == *name).unwrap().up = true,
         Step::Add(item, beside) => add(host, item, *beside),
         Step::Change(item) => *host.items.iter_mut().find(|i| i.is_nearly(item)).unwrap() = item.clone(),

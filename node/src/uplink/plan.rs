@@ -19,8 +19,8 @@ use super::host::Host;
 use super::item::{Item, Kind};
 use super::journal::Uplink;
 
-/// Our table of nftables that keeps the NIC's packets from the host's stack.
-pub const TABLE: &str = "netdev ovenbird-uplink";
+/// First part of the names of our tables of nftables (family netdev), each of which keeps a NIC's packets from the host's stack.
+pub const TABLE: &str = "ovenbird-uplink";
 
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,19 +95,24 @@ pub fn to_bridge(host: &Host, uplink: &Uplink) -> Vec<Step> {
     }
     steps.extend(moves(host, &uplink.items, nic, bridge));
     // Last: until then the stack is where packets to the host's addresses arrive.
-    if uplink.userspace && !host.silenced {
+    if uplink.userspace && !host.silenced.iter().any(|(silent, _)| silent == nic) {
         let chain = format!("chain ingress {{ type filter hook ingress device \"{nic}\" priority 0; policy drop; }}");
-        steps.push(Step::Nft(format!("table {TABLE} {{ {chain}; }}")));
+        steps.push(Step::Nft(format!("table netdev {} {{ {chain}; }}", table(nic))));
     }
     steps
+}
+
+/// Name of the table for a NIC. nft(8) takes fewer characters than the kernel does for names of interfaces.
+fn table(nic: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c } else { '_' };
+    format!("{TABLE}-{}", nic.chars().map(allowed).collect::<String>())
 }
 
 /// What is missing for everything to be on the NIC, and no bridge.
 pub fn to_nic(host: &Host, uplink: &Uplink) -> Vec<Step> {
     let mut steps = Vec::new();
-    if host.silenced {
-        steps.push(Step::Nft(format!("delete table {TABLE}")));
-    }
+    let silencing = host.silenced.iter().filter(|(nic, _)| *nic == uplink.nic);
+    steps.extend(silencing.map(|(_, table)| Step::Nft(format!("delete table netdev {table}"))));
     steps.extend(moves(host, &uplink.items, &uplink.bridge, &uplink.nic));
     if host.bridges.contains_key(&uplink.bridge) {
         steps.push(Step::Ovs(["--if-exists", "del-br", &uplink.bridge].map(str::to_owned).into()));

@@ -80,13 +80,13 @@ fn a_host_of_both_families_with_several_hops_and_a_policy_table() {
 22. ip rule add pref 100 from all iif breth0 lookup 100
 23. ip rule del pref 100 from all iif eth0 lookup 100
 24. ip addr change fd30::11/64 dev breth0
-25. nft 'table netdev ovenbird-uplink { chain ingress { type filter hook ingress device \"eth0\" priority 0; policy drop; }; }'
+25. nft 'table netdev ovenbird-uplink-eth0 { chain ingress { type filter hook ingress device \"eth0\" priority 0; policy drop; }; }'
 "
         .trim_start_matches('\n')
     );
     there.iter().for_each(|step| apply(&mut after, step));
     let back = list(&to_nic(&after, &uplink));
-    assert!(back.starts_with(" 1. nft 'delete table netdev ovenbird-uplink'\n 2. ip route del "), "{back}");
+    assert!(back.starts_with(" 1. nft 'delete table netdev ovenbird-uplink-eth0'\n 2. ip route del "), "{back}");
     assert!(back.ends_with("ip addr change fd30::11/64 dev eth0\n23. ovs-vsctl --if-exists del-br breth0\n"), "{back}");
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apply::apply;
 use super::choose::{Choice, choose};
-use super::journal::{Journal, Phase, Store, Uplink};
+use super::journal::{Journal, Phase, Purpose, Store, Uplink};
 use super::kernel;
 use super::plan::{to_bridge, to_nic};
 use super::task::Task;
@@ -94,7 +94,7 @@ impl World {
     }
 
     fn phase(&self) -> Option<Phase> {
-        self.store().read().unwrap().map(|j| j.phase)
+        self.store().find("eth0").unwrap().map(|j| j.phase)
     }
 
     /// All that the kernel tells of the host, and the bridges.
@@ -112,6 +112,13 @@ impl World {
         let mut told: Vec<_> = all.map(|line| self.host.run(line)).into();
         told.push(self.host.vsctl("list-br"));
         told
+    }
+
+    /// The same, and what another NIC has.
+    fn both(&self) -> Vec<String> {
+        self.settle();
+        let of_eth1 = ["ip -j addr show dev eth1", "ip -j route show dev eth1"].map(|line| self.host.run(line));
+        self.snapshot().into_iter().chain(of_eth1).collect()
     }
 
     async fn uplink(&self) -> Uplink {
@@ -146,7 +153,7 @@ async fn there_and_back() {
     let _turn = TURN.lock().await;
     let Some(world) = World::start(CONFIGURATION) else { return };
     let (config, stop) = (world.config(), CancellationToken::new());
-    let task = Task::new(&config);
+    let task = Task::new(&config, Purpose::Gateway);
     let before = world.snapshot();
     let steps = task.show("eth0", false).await.unwrap();
     assert!(steps.contains("add-port breth0 eth0\n"), "{steps}");
@@ -159,21 +166,21 @@ async fn there_and_back() {
     let link = world.host.run("ip -j link show dev breth0");
     assert!(link.contains("\"mtu\":1400"), "{link}");
     assert!(task.show("eth0", false).await.unwrap().starts_with("Nothing to do"));
-    let (after, journal) = (world.snapshot(), std::fs::read(world.store().path()).unwrap());
+    let (after, journal) = (world.snapshot(), std::fs::read(world.store().path("eth0").unwrap()).unwrap());
     // A daemon that starts anew, by the name of either, and a boot that finds everything there.
     for name in ["eth0", "breth0"] {
         assert_eq!(task.start(name, yes, &stop).await.unwrap(), "breth0");
         task.restore().await.unwrap();
     }
-    assert_eq!((world.snapshot(), std::fs::read(world.store().path()).unwrap()), (after, journal));
+    assert_eq!((world.snapshot(), std::fs::read(world.store().path("eth0").unwrap()).unwrap()), (after, journal));
     assert!(task.start("eth1", yes, &stop).await.unwrap_err().to_string().contains("eth0 is taken over"));
 
     let stream = Stream::start(&world).await;
-    task.give_back().await.unwrap();
+    task.give_all_back().await.unwrap();
     println!("no answer for {:?} at most while eth0 was given back", stream.gap());
     assert_eq!(world.snapshot(), before);
     assert_eq!(world.phase(), None);
-    task.give_back().await.unwrap();
+    task.give_all_back().await.unwrap();
     assert!(task.show("eth0", true).await.unwrap().starts_with("Nothing to do"));
 }
 
@@ -182,13 +189,13 @@ async fn a_daemon_that_is_killed_at_any_step() {
     let _turn = TURN.lock().await;
     let Some(world) = World::start(CONFIGURATION) else { return };
     let (config, stop) = (world.config(), CancellationToken::new());
-    let task = Task::new(&config);
+    let task = Task::new(&config, Purpose::Gateway);
     let read = || kernel::read(&config.ovs, Duration::from_secs(20));
     let before = world.snapshot();
     let uplink = world.uplink().await;
     let count = to_bridge(&read().await.unwrap(), &uplink).len();
     for killed_after in 0..=count {
-        let journal = |phase| Journal { uplink: uplink.clone(), phase, failures: 0 };
+        let journal = |phase| Journal { uplink: uplink.clone(), phase, failures: 0, purpose: Purpose::Gateway };
         world.store().write(&journal(Phase::Taking)).unwrap();
         let steps = to_bridge(&read().await.unwrap(), &uplink);
         apply(&config.ovs, &steps[..killed_after]).await.unwrap();
@@ -203,7 +210,7 @@ async fn a_daemon_that_is_killed_at_any_step() {
         world.store().write(&journal(Phase::Returning)).unwrap();
         let steps = to_nic(&read().await.unwrap(), &uplink);
         apply(&config.ovs, &steps[..killed_after.min(steps.len())]).await.unwrap();
-        task.give_back().await.unwrap();
+        task.give_all_back().await.unwrap();
         assert_eq!(world.snapshot(), before, "killed after {killed_after} steps of the way back");
     }
     println!("{count} steps");
@@ -215,7 +222,7 @@ async fn an_api_server_that_does_not_answer() {
     let Some(world) = World::start(CONFIGURATION) else { return };
     let (config, stop) =
         (Config { takeover_timeout: Duration::from_secs(2), ..world.config() }, CancellationToken::new());
-    let task = Task::new(&config);
+    let task = Task::new(&config, Purpose::Gateway);
     let before = world.snapshot();
     let asked = Cell::new(0);
     let once = || {
@@ -233,11 +240,11 @@ async fn an_api_server_that_does_not_answer() {
     task.restore().await.unwrap();
     assert_eq!(world.snapshot(), before);
     // The operator has mended it.
-    task.give_back().await.unwrap();
+    task.give_all_back().await.unwrap();
     assert_eq!(world.phase(), None);
     assert_eq!(task.start("eth0", yes, &stop).await.unwrap(), "breth0");
     world.on_the_bridge().await;
-    task.give_back().await.unwrap();
+    task.give_all_back().await.unwrap();
     // A step that fails: vswitchd would not take the port.
     world.host.vsctl("--no-wait add-br br-other -- add-port br-other breth0 -- set interface breth0 type=internal");
     let error = format!("{:#}", task.start("eth0", yes, &stop).await.unwrap_err());
@@ -246,7 +253,7 @@ async fn an_api_server_that_does_not_answer() {
     assert_eq!(world.snapshot(), before);
     // The daemon is stopped while it waits.
     stop.cancel();
-    task.give_back().await.unwrap();
+    task.give_all_back().await.unwrap();
     task.start("eth0", std::future::pending, &stop).await.unwrap_err();
     assert_eq!((world.snapshot(), world.phase()), (before, None));
 }
@@ -256,7 +263,7 @@ async fn a_boot_brings_the_bridge_back() {
     let _turn = TURN.lock().await;
     let Some(mut world) = World::start(CONFIGURATION) else { return };
     let (config, stop) = (world.config(), CancellationToken::new());
-    let task = Task::new(&config);
+    let task = Task::new(&config, Purpose::Gateway);
     task.restore().await.unwrap();
     let before = world.snapshot();
     task.start("eth0", yes, &stop).await.unwrap();
@@ -273,7 +280,7 @@ async fn a_boot_brings_the_bridge_back() {
             for line in [
                 "ip link del breth0",
                 "ip link set eth0 promisc off",
-                "nft delete table netdev ovenbird-uplink",
+                "nft delete table netdev ovenbird-uplink-eth0",
                 "ip rule del pref 100",
                 "ip -6 rule del pref 101",
             ] {
@@ -285,11 +292,11 @@ async fn a_boot_brings_the_bridge_back() {
         world.settle();
         assert_eq!(carried().await, taken, "the distribution has set {distribution:?}");
         world.on_the_bridge().await;
-        let journal = std::fs::metadata(world.store().path()).unwrap().modified().unwrap();
+        let journal = std::fs::metadata(world.store().path("eth0").unwrap()).unwrap().modified().unwrap();
         task.restore().await.unwrap();
-        assert_eq!(std::fs::metadata(world.store().path()).unwrap().modified().unwrap(), journal);
+        assert_eq!(std::fs::metadata(world.store().path("eth0").unwrap()).unwrap().modified().unwrap(), journal);
     }
-    task.give_back().await.unwrap();
+    task.give_all_back().await.unwrap();
     assert_eq!(world.snapshot(), before);
 }
 
@@ -298,7 +305,7 @@ async fn leases_keep_their_time_and_nexthop_objects_are_refused() {
     let _turn = TURN.lock().await;
     let Some(world) = World::start(&CONFIGURATION[..6]) else { return };
     let (config, stop) = (world.config(), CancellationToken::new());
-    let task = Task::new(&config);
+    let task = Task::new(&config, Purpose::Gateway);
     world.host.run("ip addr add 172.30.0.50/24 dev eth0 valid_lft 3600 preferred_lft 1800");
     world.host.run("ip nexthop add id 7 via 172.30.0.9 dev eth0");
     world.host.run("ip route add 10.5.0.0/16 nhid 7");
@@ -313,8 +320,81 @@ async fn leases_keep_their_time_and_nexthop_objects_are_refused() {
     let lease = world.host.run("ip -o addr show dev breth0 to 172.30.0.50");
     let left = lease.rsplit_once("valid_lft ").unwrap().1.split_once("sec").unwrap().0.parse::<u32>().unwrap();
     assert!(lease.contains("dynamic") && (1..=3600).contains(&left), "{lease}");
-    task.give_back().await.unwrap();
+    task.give_all_back().await.unwrap();
     assert!(world.host.run("ip -o addr show dev eth0 to 172.30.0.50").contains("dynamic"));
+}
+
+#[tokio::test]
+async fn a_physical_network_beside_the_gateway_and_each_nic_by_itself() {
+    let _turn = TURN.lock().await;
+    let Some(mut world) = World::start(CONFIGURATION) else { return };
+    world.host.run(&format!("ip link add eth1 type veth peer name eth1 netns {}", world.outside.0));
+    for line in
+        ["ip link set eth1 up", "ip addr add 172.31.0.11/24 dev eth1", "ip route add 10.20.0.0/16 via 172.31.0.1"]
+    {
+        world.host.run(line);
+    }
+    assert!(world.outside.run("ip link set eth1 up") && world.outside.run("ip addr add 172.31.0.1/24 dev eth1"));
+    assert!(world.outside.run("ethtool -K eth1 tx off"));
+    let (config, stop) = (world.config(), CancellationToken::new());
+    let [gateway, network] = [Purpose::Gateway, Purpose::Network].map(|purpose| Task::new(&config, purpose));
+    let before = world.both();
+    assert_eq!(network.start("eth1", yes, &stop).await.unwrap(), "breth1");
+    assert_eq!(
+        gateway.start("eth0", yes, &stop).await.unwrap(),
+        "breth0",
+        "another NIC is a network's, not the gateway's"
+    );
+    for target in ["172.30.0.11", "fd30::11", "172.31.0.11"] {
+        assert!(ping(&world.outside, target).await, "{target}");
+    }
+    assert_eq!(world.host.vsctl("list-br"), "breth0\nbreth1");
+    let of = |task: &Task| task.journals().unwrap().into_iter().map(|j| j.uplink.nic).collect::<Vec<_>>();
+    assert_eq!((of(&gateway), of(&network)), (vec!["eth0".to_owned()], vec!["eth1".to_owned()]));
+    // One goes back, and the other stays as it is.
+    network.give_back(network.journals().unwrap().remove(0)).await.unwrap();
+    assert_eq!(world.host.vsctl("list-br"), "breth0");
+    assert_eq!(world.host.run("nft list tables"), "table netdev ovenbird-uplink-eth0");
+    assert!(ping(&world.outside, "172.30.0.11").await && ping(&world.outside, "172.31.0.11").await);
+    // A failure is of one NIC, too.
+    let brief = Config { takeover_timeout: Duration::from_secs(1), ..config.clone() };
+    let asked = Cell::new(0);
+    let once = || {
+        asked.set(asked.get() + 1);
+        let answer = if asked.get() == 1 { Ok(()) } else { Err("no route to host".to_owned()) };
+        async { answer }
+    };
+    let error = format!("{:#}", Task::new(&brief, Purpose::Network).start("eth1", once, &stop).await.unwrap_err());
+    assert!(error.starts_with("eth1 was taken over and moved back: the API server does not answer"), "{error}");
+    let (why, left) = network.failed("eth1").unwrap().unwrap();
+    assert!(why.contains("no route to host") && left <= Duration::from_secs(60), "{why}, {left:?}");
+    assert_eq!(gateway.failed("eth0").unwrap(), None);
+    network.give_back(network.journals().unwrap().remove(0)).await.unwrap();
+    assert_eq!(network.start("eth1", yes, &stop).await.unwrap(), "breth1");
+    // A boot brings both back, though one journal is broken; what is given back then is both.
+    world.host.restart_after("ovs-vswitchd", |host| {
+        for line in [
+            "ip link del breth0",
+            "ip link del breth1",
+            "ip link set eth0 promisc off",
+            "ip link set eth1 promisc off",
+            "nft flush ruleset",
+            "ip rule del pref 100",
+            "ip -6 rule del pref 101",
+        ] {
+            host.run(line);
+        }
+    });
+    std::fs::write(world.host.path("state").join("uplink-eth7.json"), "{").unwrap();
+    let error = gateway.restore().await.unwrap_err().to_string();
+    assert!(error.contains("uplink-eth7.json"), "{error}");
+    for target in ["172.30.0.11", "172.31.0.11"] {
+        assert!(ping(&world.outside, target).await, "{target} after a boot");
+    }
+    std::fs::remove_file(world.host.path("state").join("uplink-eth7.json")).unwrap();
+    gateway.give_all_back().await.unwrap();
+    assert_eq!(world.both(), before);
+    assert!(gateway.show("eth0", true).await.unwrap().starts_with("Nothing to do"));
 }
 
 /// A datagram from outside every 10 ms, which the host answers.

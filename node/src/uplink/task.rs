@@ -1,4 +1,4 @@
-//! When what is moved: at the daemon's start, at boot, at the clean-up; and what is shown of it beforehand.
+//! When what is moved: at the daemon's start or when a physical network wants it, at boot, at the clean-up; and what is shown of it beforehand.
 //!
 //! ```text
 //! start:  journal --> nothing  : choose --> take over --> the API server answers --> taken
@@ -14,35 +14,34 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use ovenbird_api::Masquerade;
 use ovsdb::Endpoint;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::apply::apply;
+use super::ask::{PAUSE, asked};
 use super::choose::{Choice, choose, others};
 use super::host::Host;
 use super::item::{Item, Kind};
-use super::journal::{Journal, Phase, Store, Uplink};
+use super::journal::{Journal, JournalError, Phase, Purpose, Store, Uplink};
 use super::kernel;
 use super::plan::{Step, list, standing, to_bridge, to_nic};
 use crate::config::Config;
 use crate::gateway::GatewaySettings;
 use crate::net::{OUR_PROTOCOL, causes};
 
-/// Time that one question to the API server may take.
-const TRY: Duration = Duration::from_secs(5);
-/// Pause between questions.
-const PAUSE: Duration = Duration::from_millis(100);
 /// Pause after the first take-over that failed; it doubles.
 const FIRST_PAUSE: u64 = 60;
 /// The longest.
 const LONGEST_PAUSE: u64 = 3600;
 
-/// The take-over of this host's uplink.
+/// The take-over of this host's uplinks.
+#[derive(Clone)]
 pub struct Task {
+    purpose: Purpose,
     ovs: Vec<Endpoint>,
     masquerade: Masquerade,
     patience: Duration,
@@ -50,9 +49,10 @@ pub struct Task {
 }
 
 impl Task {
-    /// As configured.
-    pub fn new(config: &Config) -> Task {
+    /// As configured, for one purpose.
+    pub fn new(config: &Config, purpose: Purpose) -> Task {
         Task {
+            purpose,
             ovs: config.ovs.clone(),
             masquerade: config.gateway.masquerade,
             patience: config.takeover_timeout,
@@ -71,7 +71,10 @@ impl Task {
         stop: &CancellationToken,
     ) -> anyhow::Result<String> {
         let Some(journal) = self.journal(name)? else { return self.anew(name, 0, &answers, stop).await };
-        let Journal { uplink, phase, failures } = journal;
+        if journal.purpose != self.purpose {
+            self.store.write(&Journal { purpose: self.purpose, ..journal.clone() })?;
+        }
+        let Journal { uplink, phase, failures, .. } = journal;
         match phase {
             Phase::Taken | Phase::Restoring => {
                 self.again(&uplink, phase == Phase::Restoring).await?;
@@ -85,7 +88,7 @@ impl Task {
             Phase::Taking | Phase::Returning => {
                 warn!("moving {} back: its take-over, or its return, was cut short", uplink.nic);
                 self.back(&uplink).await?;
-                self.store.remove()?;
+                self.store.remove(&uplink.nic)?;
                 self.anew(&uplink.nic, failures, &answers, stop).await
             }
             Phase::Failed { at, why } => {
@@ -101,32 +104,91 @@ impl Task {
         }
     }
 
-    /// At boot: what the journal says was taken over is so again. Needs neither the API server nor the daemon.
+    /// The failure after which the NIC of this name is left alone, and how much longer.
     ///
     /// # Errors
-    /// When Open_vSwitch does not come, or a step fails; it can be called again.
-    pub async fn restore(&self) -> anyhow::Result<()> {
-        match self.store.read()? {
-            None => info!("no interface is taken over"),
-            Some(Journal { uplink, phase: Phase::Failed { .. }, .. }) => info!("{} is not taken over", uplink.nic),
-            Some(Journal { uplink, phase: phase @ (Phase::Taken | Phase::Restoring), .. }) => {
-                self.again(&uplink, phase == Phase::Restoring).await?;
+    /// When the journal cannot be read.
+    pub fn failed(&self, nic: &str) -> anyhow::Result<Option<(String, Duration)>> {
+        Ok(match self.store.find(nic)? {
+            Some(Journal { phase: Phase::Failed { at, why }, failures, .. }) => {
+                let left = (at + pause(failures)).saturating_sub(now());
+                (left > 0).then(|| (why, Duration::from_secs(left)))
             }
-            Some(Journal { uplink, .. }) => {
+            _ => None,
+        })
+    }
+
+    /// What is taken over for this purpose, or was tried; what cannot be read is told and left out.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn journals(&self) -> anyhow::Result<Vec<Journal>> {
+        Ok(self.every()?.into_iter().filter(|journal| journal.purpose == self.purpose).collect())
+    }
+
+    fn every(&self) -> anyhow::Result<Vec<Journal>> {
+        let told = |e: &JournalError| warn!("{e}: {}", causes(e));
+        Ok(self.store.all()?.into_iter().filter_map(|journal| journal.inspect_err(told).ok()).collect())
+    }
+
+    /// At boot: what the journals say was taken over is so again. Needs neither the API server nor the daemon.
+    ///
+    /// # Errors
+    /// When Open_vSwitch does not come, or a step fails, once all were tried; it can be called again.
+    pub async fn restore(&self) -> anyhow::Result<()> {
+        let all = self.store.all()?;
+        if all.is_empty() {
+            info!("no interface is taken over");
+        }
+        let mut ended = Ok(());
+        for journal in all {
+            let done = match journal {
+                Ok(journal) => self.restore_one(journal).await,
+                Err(e) => Err(e.into()),
+            };
+            ended = first(ended, done);
+        }
+        ended
+    }
+
+    async fn restore_one(&self, journal: Journal) -> anyhow::Result<()> {
+        let Journal { uplink, phase, purpose, .. } = journal;
+        // What is written of it goes on being for what it was for.
+        let task = Task { purpose, ..self.clone() };
+        match phase {
+            Phase::Failed { .. } => info!("{} is not taken over", uplink.nic),
+            Phase::Taken | Phase::Restoring => task.again(&uplink, phase == Phase::Restoring).await?,
+            Phase::Taking | Phase::Returning => {
                 warn!("moving {} back: its take-over, or its return, was cut short", uplink.nic);
-                self.back(&uplink).await?;
-                self.store.remove()?;
+                task.back(&uplink).await?;
+                self.store.remove(&uplink.nic)?;
             }
         }
         Ok(())
     }
 
-    /// At the clean-up: a NIC that was taken over gets back what it had, as it is now, and the bridge goes.
+    /// At the clean-up: all NICs that were taken over, for whatever, get back what they had, as it is now, and their bridges go.
     ///
     /// # Errors
-    /// When others' ports are in the bridge, or a step fails; it can be called again.
-    pub async fn give_back(&self) -> anyhow::Result<()> {
-        let Some(journal) = self.store.read()? else { return Ok(()) };
+    /// When others' ports are in a bridge, or a step fails, once all were tried; it can be called again.
+    pub async fn give_all_back(&self) -> anyhow::Result<()> {
+        let mut ended = Ok(());
+        for journal in self.store.all()? {
+            let done = match journal {
+                Ok(journal) => self.give_back(journal).await,
+                Err(e) => Err(e.into()),
+            };
+            ended = first(ended, done);
+        }
+        ended
+    }
+
+    /// A NIC that was taken over gets back what it had, as it is now, and its bridge goes.
+    ///
+    /// # Errors
+    /// As [`Task::give_all_back`].
+    pub async fn give_back(&self, journal: Journal) -> anyhow::Result<()> {
+        let (nic, purpose) = (journal.uplink.nic.clone(), journal.purpose);
         if !matches!(journal.phase, Phase::Failed { .. }) {
             let host = self.host().await?;
             let uplink = self.returning(&host, journal);
@@ -134,11 +196,11 @@ impl Task {
             if !others.is_empty() {
                 bail!("bridge {} has other ports ({}): remove them first", uplink.bridge, others.join(", "));
             }
-            self.note(&uplink, Phase::Returning, 0)?;
+            Task { purpose, ..self.clone() }.note(&uplink, Phase::Returning, 0)?;
             self.back(&uplink).await?;
-            info!("{} is as it was; bridge {} is deleted", uplink.nic, uplink.bridge);
+            info!("{nic} is as it was; bridge {} is deleted", uplink.bridge);
         }
-        Ok(self.store.remove()?)
+        Ok(self.store.remove(&nic)?)
     }
 
     /// The external bridge that is meant: that of the NIC that was taken over, when its name is given or none.
@@ -146,7 +208,11 @@ impl Task {
     /// # Errors
     /// When the journal cannot be read.
     pub fn bridge(&self, gateway: &GatewaySettings) -> anyhow::Result<String> {
-        let journal = self.store.read()?.filter(|j| !gateway.named || j.uplink.nic == gateway.bridge);
+        let journal = if gateway.named {
+            self.store.find(&gateway.bridge)?
+        } else {
+            self.every()?.into_iter().find(|journal| journal.purpose == Purpose::Gateway)
+        };
         Ok(journal.map_or_else(|| gateway.bridge.clone(), |j| j.uplink.bridge))
     }
 
@@ -157,9 +223,11 @@ impl Task {
     pub async fn show(&self, name: &str, back: bool) -> anyhow::Result<String> {
         let host = self.host().await?;
         if back {
-            let journal = self.store.read()?.filter(|j| !matches!(j.phase, Phase::Failed { .. }));
-            let Some(journal) = journal else { return Ok("Nothing to do: no interface is taken over.\n".into()) };
-            return Ok(list(&to_nic(&host, &self.returning(&host, journal))));
+            let mut text = String::new();
+            for journal in self.every()?.into_iter().filter(|j| !matches!(j.phase, Phase::Failed { .. })) {
+                text.push_str(&list(&to_nic(&host, &self.returning(&host, journal))));
+            }
+            return Ok(if text.is_empty() { "Nothing to do: no interface is taken over.\n".into() } else { text });
         }
         let journal = self.journal(name)?.filter(|j| !matches!(j.phase, Phase::Failed { .. }));
         let steps = match journal {
@@ -168,7 +236,7 @@ impl Task {
                 let items = standing(&host, &uplink, phase == Phase::Restoring, |item| self.is_ours(item));
                 to_bridge(&host, &Uplink { items, ..uplink })
             }
-            None => match choose(&host, name)? {
+            None => match self.choose(&host, name)? {
                 Choice::Bridge(bridge) => {
                     return Ok(format!("Nothing to do: {bridge} is a bridge of Open_vSwitch, used as it is.\n"));
                 }
@@ -179,19 +247,26 @@ impl Task {
         Ok(if steps.is_empty() { "Nothing to do: everything is on the bridge.\n".into() } else { list(&steps) })
     }
 
-    /// The journal, when it is about `name`.
+    /// The journal about `name`. A gateway has one NIC only.
     fn journal(&self, name: &str) -> anyhow::Result<Option<Journal>> {
-        match self.store.read()? {
-            Some(j) if j.uplink.nic != name && j.uplink.bridge != name => match j.phase {
-                Phase::Failed { .. } => Ok(None),
-                _ => bail!(
+        let found = self.store.find(name)?;
+        if found.is_none() && self.purpose == Purpose::Gateway {
+            let taken = |j: &Journal| j.purpose == Purpose::Gateway && !matches!(j.phase, Phase::Failed { .. });
+            if let Some(other) = self.every()?.into_iter().find(taken) {
+                bail!(
                     "--gateway-interface {name}: {nic} is taken over; give it back first (ovenbird-node --cleanup \
                      --gateway-interface {nic})",
-                    nic = j.uplink.nic
-                ),
-            },
-            journal => Ok(journal),
+                    nic = other.uplink.nic
+                );
+            }
         }
+        Ok(found)
+    }
+
+    /// What `name` is; a refusal says who named it.
+    fn choose(&self, host: &Host, name: &str) -> anyhow::Result<Choice> {
+        let who = if self.purpose == Purpose::Gateway { "--gateway-interface" } else { "interface" };
+        choose(host, name).map_err(|refusal| anyhow!("{who} {refusal}"))
     }
 
     async fn host(&self) -> anyhow::Result<Host> {
@@ -199,7 +274,7 @@ impl Task {
     }
 
     fn note(&self, uplink: &Uplink, phase: Phase, failures: u32) -> anyhow::Result<()> {
-        Ok(self.store.write(&Journal { uplink: uplink.clone(), phase, failures })?)
+        Ok(self.store.write(&Journal { uplink: uplink.clone(), phase, failures, purpose: self.purpose })?)
     }
 
     /// What the gateway put on the bridge: addresses and neighbours of the link to OVN, and routes to Services.
@@ -233,7 +308,7 @@ impl Task {
         answers: &impl Fn() -> F,
         stop: &CancellationToken,
     ) -> anyhow::Result<String> {
-        if let Choice::TakeOver(uplink) = choose(&self.host().await?, name)? {
+        if let Choice::TakeOver(uplink) = self.choose(&self.host().await?, name)? {
             info!("{name} will be taken over into {} once the API server answers", uplink.bridge);
             while let Err(why) = asked(answers, stop, self.patience).await {
                 if stop.is_cancelled() {
@@ -243,7 +318,7 @@ impl Task {
             }
         }
         // Time has passed.
-        match choose(&self.host().await?, name)? {
+        match self.choose(&self.host().await?, name)? {
             Choice::Bridge(bridge) => Ok(bridge),
             Choice::Absent => Ok(name.to_owned()),
             Choice::TakeOver(uplink) => self.take_over(uplink, failures, answers, stop).await,
@@ -274,7 +349,7 @@ impl Task {
         error!("moving {} back: {why}", uplink.nic);
         self.back(&uplink).await.with_context(|| format!("{why}; and moving {} back failed", uplink.nic))?;
         if stop.is_cancelled() {
-            self.store.remove()?;
+            self.store.remove(&uplink.nic)?;
             bail!("stopped before the API server answered; {} is as it was", uplink.nic);
         }
         let failures = failures + 1;
@@ -331,37 +406,16 @@ impl Task {
     }
 }
 
-/// Asks the API server until it answers, for as long as `patience`.
-async fn asked<F: Future<Output = Result<(), String>>>(
-    answers: &impl Fn() -> F,
-    stop: &CancellationToken,
-    patience: Duration,
-) -> Result<(), String> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let why = tokio::select! {
-            answer = timeout(TRY.min(patience), answers()) => match answer {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(why)) => why,
-                Err(_) => format!("no answer within {TRY:?}"),
-            },
-            () = stop.cancelled() => return Err("the daemon was stopped".into()),
-        };
-        if Instant::now() >= deadline {
-            return Err(format!("the API server does not answer within {patience:?}: {why}"));
+/// The first error; what comes after it is told.
+fn first(before: anyhow::Result<()>, now: anyhow::Result<()>) -> anyhow::Result<()> {
+    match (before, now) {
+        (Ok(()), now) => now,
+        (Err(first), now) => {
+            if let Err(e) = now {
+                error!("{e:#}");
+            }
+            Err(first)
         }
-        sleep(PAUSE).await;
-    }
-}
-
-/// Whether the API server answers, be it that it refuses.
-///
-/// # Errors
-/// What is in the way.
-pub async fn answers(client: kube::Client) -> Result<(), String> {
-    match client.apiserver_version().await {
-        Ok(_) | Err(kube::Error::Api(_)) => Ok(()),
-        Err(e) => Err(format!("{e}: {}", causes(&e))),
     }
 }
 

@@ -146,8 +146,10 @@ pub fn node(layout: &Layout, node: &str, index: u16) -> Result<Spec> {
         cni_socket(layout, node).display().to_string(),
         "--cni-conf-dir".into(),
         cni_conf_dir(layout, node).display().to_string(),
+        "--state-dir".into(),
+        state_dir(layout, node),
     ];
-    let nic = ["--gateway-interface".to_owned(), "eth0".into(), "--state-dir".into(), state_dir(layout, node)];
+    let nic = ["--gateway-interface".to_owned(), "eth0".into()];
     let nic = nic.into_iter().filter(|_| layout.options.uplink == Uplink::Nic);
     let args = args.into_iter().chain(nic).chain(layout.options.node_args.iter().cloned());
     Ok(spec(layout, node, &format!("{node}/ovenbird-node"), "ovenbird-node", args))

@@ -30,6 +30,9 @@ pub fn off(layout: &Layout, node: &str) -> Result<()> {
     let own = records.iter().filter(|record| record.spec.name.starts_with(&prefix)).map(|record| record.id);
     down::end(own)?;
     fabric::disconnect(layout, node)?;
+    if layout.options.has_vlans() {
+        underlay::disconnect(layout, node)?;
+    }
     delete_netns(&layout.netns(node))?;
     match layout.options.api {
         Api::Real => real::cgroups::remove_node(layout.prefix(), node),

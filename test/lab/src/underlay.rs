@@ -73,6 +73,14 @@ pub fn connect(layout: &Layout, node: &str) -> Result<()> {
     ip_batch(&layout.place(PLACE), &cable(node, NIC, &layout.netns(node)))
 }
 
+/// Pulls it, though something may still hold the node's namespace.
+///
+/// # Errors
+/// What `ip` said.
+pub fn disconnect(layout: &Layout, node: &str) -> Result<()> {
+    layout.place(PLACE).output(&["ip", "link", "delete", node]).map(drop)
+}
+
 fn cable(here: &str, there: &str, netns: &str) -> String {
     format!("link add {here} type veth peer name {there} netns {netns}\nlink set {here} arp off up\n")
 }
