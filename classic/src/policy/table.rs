@@ -139,9 +139,11 @@ impl<'a> Building<'a> {
             all.sets.iter().for_each(|set| self.add_set(set));
             if let Some((name, severity)) = &acl.log {
                 let level = if &**severity == "warning" { "warn" } else { severity };
-                let (rate, verdict) = (self.rate, if acl.allows { "allow" } else { "drop" });
+                // What passes is told when it begins; what is stopped always, for it may have begun before.
+                let (verdict, state) = if acl.allows { ("allow", "ct state new ") } else { ("drop", "") };
+                let rate = self.rate;
                 chain.rule(format!(
-                    "{matches}ct state new limit rate {rate}/second log prefix \"{name} {verdict}: \" level {level}"
+                    "{matches}{state}limit rate {rate}/second log prefix \"{name} {verdict}: \" level {level}"
                 ));
             }
             let always = matches.is_empty();
