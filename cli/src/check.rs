@@ -7,6 +7,7 @@
 //!
 //! The master answers from its snapshot. Must not: judge by itself, or change anything.
 
+mod kernel;
 mod text;
 mod trace;
 
@@ -19,7 +20,7 @@ use jsonrpsee::core::ClientError;
 use jsonrpsee::core::client::ClientT;
 use jsonrpsee::rpc_params;
 use ovenbird_topology::check::Query;
-use ovenbird_topology::check::answer::{Answer, Decision, Verdict};
+use ovenbird_topology::check::answer::{Answer, Decision, Enforcer, Verdict};
 use ovenbird_topology::check::query::{End, PodName, Port};
 use serde::Serialize;
 
@@ -82,7 +83,7 @@ struct Policy {
     /// Protocol and port: tcp/80, 80, udp/dns, icmp; without it, all that passes is told
     #[arg(long, value_name = "PORT", requires = "end")]
     port: Option<Port>,
-    /// Follow a packet through OVN's logical flows, too (ovn-trace), and say when that differs
+    /// Follow a packet through OVN's logical flows, too (ovn-trace), and say when that differs; in network mode classic, say what to ask instead
     #[arg(long, requires = "port")]
     live: bool,
     /// Text for people, or JSON for programs
@@ -147,6 +148,7 @@ fn ask(admin: &Admin, query: &Query) -> anyhow::Result<Answer> {
 }
 
 fn follow(southbound: &Southbound, decision: &Decision) -> anyhow::Result<Vec<Traced>> {
+    anyhow::ensure!(decision.enforced_by == Enforcer::Ovn, "{}", kernel::instead(decision));
     runtime()?.block_on(async {
         let mut live = Vec::new();
         for path in &decision.paths {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use ovenbird_reconcile::{Outcome, Owner, OwnerKind, Zone};
 use ovenbird_schema::northbound::acl;
+use ovenbird_topology::check::answer::Enforcer;
 use ovenbird_topology::check::{Answer, Query};
 use ovenbird_topology::{
     AdminKind, AdminPolicyFact, Change as FactChange, EndpointSliceFact, Engine, Fact, FactKey, NamespaceFact,
@@ -128,6 +129,7 @@ pub struct Outputs {
 pub struct Pipeline {
     began: Instant,
     audit_interval: Duration,
+    enforcer: Enforcer,
     pub(crate) identity: String,
     engine: Engine,
     pub(crate) allocator: Allocator,
@@ -157,6 +159,7 @@ impl Pipeline {
         Pipeline {
             began: Instant::now(),
             audit_interval: config.audit_interval,
+            enforcer: if config.northbound.is_some() { Enforcer::Ovn } else { Enforcer::Nodes },
             identity,
             engine: Engine::new(config.cluster.clone()),
             allocator: Allocator::new(config.cluster.clone()),
@@ -498,7 +501,11 @@ impl Pipeline {
             let why = watch.error.as_deref().unwrap_or("the first list is under way; ask again");
             return Err(format!("the master does not know every {} yet: {why}", watch.kind));
         }
-        self.engine.check(query).map_err(|refusal| refusal.to_string())
+        let mut answer = self.engine.check(query).map_err(|refusal| refusal.to_string())?;
+        if let Answer::Decision(decision) = &mut answer {
+            decision.enforced_by = self.enforcer;
+        }
+        Ok(answer)
     }
 
     fn on_second(&mut self) {

@@ -27,7 +27,7 @@ use crate::snapshot::Snapshot;
 use crate::view::View;
 
 pub use answer::Answer;
-use answer::{Decision, Direction, Isolation, Overview, Path, Verdict};
+use answer::{Decision, Direction, Enforcer, Isolation, Overview, Path, Verdict};
 use ends::{Address, Ends, Party, Role};
 use judge::{Asked, Judge, Side};
 pub use query::Query;
@@ -138,7 +138,8 @@ fn decide(
     notes.extend(policy_notes(judge, &sides.collect::<Vec<_>>()));
     notes.dedup();
     let port = query.port.as_ref().map(ToString::to_string);
-    Ok(Decision { verdict, source: source.name, destination: destination.name, port, paths, notes })
+    let (source, destination) = (source.name, destination.name);
+    Ok(Decision { verdict, source, destination, port, paths, notes, enforced_by: Enforcer::default() })
 }
 
 /// From one address to another.

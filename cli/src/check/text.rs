@@ -60,7 +60,7 @@ struct Bundle<'a> {
 }
 
 fn decision(of: &Decision, live: Option<&[Traced]>, style: Style) -> String {
-    let Decision { verdict, source, destination, port, paths, notes } = of;
+    let Decision { verdict, source, destination, port, paths, notes, .. } = of;
     let word = match verdict {
         Verdict::Allowed => "ALLOWED",
         Verdict::Denied => "DENIED",

@@ -29,6 +29,17 @@ pub enum Verdict {
     Partly,
 }
 
+/// Who enforces what is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforcer {
+    /// OVN, by ACLs: ovn-trace(8) can be asked.
+    #[default]
+    Ovn,
+    /// Each node, by nftables of its own (network mode classic).
+    Nodes,
+}
+
 /// What becomes of traffic between two ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
@@ -44,6 +55,9 @@ pub struct Decision {
     pub paths: Vec<Path>,
     /// What a reader should know of the ends and the policies.
     pub notes: Vec<String>,
+    /// Who enforces it.
+    #[serde(default)]
+    pub enforced_by: Enforcer,
 }
 
 /// Traffic from one address to another.

@@ -4,6 +4,7 @@
 //! restart nor a node that comes or goes is felt by streams, that a tree of tunnels heals, and that bridges made by hand are taken over.
 
 mod features;
+mod policies;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
