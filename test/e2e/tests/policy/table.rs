@@ -17,7 +17,8 @@ use ovenbird_e2e::sctp;
 use ovenbird_e2e::service::PORT;
 use ovenbird_e2e::witness::{self, Silence};
 use ovenbird_lab::Place;
-use ovenbird_verdict::{Cluster, Packet, Protocol, Verdict};
+use ovenbird_verdict::evaluate::admin::Tiers;
+use ovenbird_verdict::{Cluster, Packet, Protocol};
 
 use crate::world::{End, SERVICES, World, cluster_ips, node_port, socket};
 
@@ -69,6 +70,15 @@ enum Outcome {
     Silence,
     /// Something else.
     Other(String),
+}
+
+/// What the evaluator says of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// It arrives.
+    pub allowed: bool,
+    /// What decides at both ends, for people.
+    why: String,
 }
 
 /// How a table came to hold.
@@ -273,7 +283,26 @@ fn ask(rows: &[Row], indices: &[usize], patience: impl Fn(usize) -> Duration + S
 impl Table {
     /// What the evaluator says of rows.
     pub fn new(rows: &Arc<[Row]>, cluster: &Cluster) -> Table {
-        Table { rows: rows.clone(), verdicts: rows.iter().map(|row| cluster.verdict(&row.packet)).collect() }
+        let verdict = |row: &Row| {
+            let verdict = cluster.verdict(&row.packet);
+            Verdict {
+                allowed: verdict.allowed,
+                why: format!("egress {:?}, ingress {:?}", verdict.egress, verdict.ingress),
+            }
+        };
+        Table { rows: rows.clone(), verdicts: rows.iter().map(verdict).collect() }
+    }
+
+    /// The same where there are admin policies.
+    pub fn of_tiers(rows: &Arc<[Row]>, tiers: &Tiers<'_>) -> Table {
+        let verdict = |row: &Row| {
+            let verdict = tiers.verdict(&row.packet);
+            Verdict {
+                allowed: verdict.allowed,
+                why: format!("egress {:?}, ingress {:?}", verdict.egress, verdict.ingress),
+            }
+        };
+        Table { rows: rows.clone(), verdicts: rows.iter().map(verdict).collect() }
     }
 
     /// How many rows are denied.
@@ -377,7 +406,7 @@ impl Table {
         let verdict = &self.verdicts[*index];
         let word = if verdict.allowed { "allowed" } else { "denied" };
         let title = self.rows[*index].title();
-        format!("  {title}: {outcome:?}, but {word}: egress {:?}, ingress {:?}", verdict.egress, verdict.ingress)
+        format!("  {title}: {outcome:?}, but {word}: {}", verdict.why)
     }
 
     fn report(&self, wrong: &[(usize, Outcome)]) -> String {

@@ -14,11 +14,10 @@ use kube::runtime::wait::await_condition;
 use ovenbird_e2e::pulse::{go_on, laps};
 use ovenbird_e2e::{LIMIT, pods};
 use ovenbird_lab::{Mode, Options, testing};
-use ovenbird_verdict::Verdict;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::table::{self, Row, Table};
+use crate::table::{self, Row, Table, Verdict};
 use crate::watch::{self, Watch};
 use crate::world::{World, document, pod, split};
 
