@@ -65,8 +65,6 @@ async fn hold(lab: &str, mode: Mode) -> Result<()> {
 fn cases(world: &World) -> Vec<Case> {
     let team = |team: &str| json!({"matchLabels": {"team": team}});
     let (red, blue) = (json!({"namespaces": team("red")}), json!({"namespaces": team("blue")}));
-    let beyond: Vec<String> =
-        world.beyond().iter().map(|ip| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 })).collect();
     let tcp = |port: u16| json!([{"portNumber": {"protocol": "TCP", "port": port}}]);
     vec![
         Case {
@@ -114,35 +112,41 @@ fn cases(world: &World) -> Vec<Case> {
                 &json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"ports": [{"port": 80}]}]}),
             )],
         },
-        Case {
-            name: "a ClusterNetworkPolicy of each tier, on what leaves",
-            admin: vec![
-                admin(
-                    "ClusterNetworkPolicy",
-                    "v1alpha2",
-                    "strict",
-                    &json!({
-                        "tier": "Admin", "priority": 1,
-                        "subject": {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "db"}}}},
-                        "egress": [
-                            {"name": "web", "action": "Accept", "to": [{"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}}]},
-                            {"name": "none beyond", "action": "Deny", "to": [{"networks": beyond}], "protocols": [{"udp": {"destinationPort": {"number": 53}}}]},
-                        ],
-                    }),
-                ),
-                admin(
-                    "ClusterNetworkPolicy",
-                    "v1alpha2",
-                    "usual",
-                    &json!({
-                        "tier": "Baseline", "priority": 1, "subject": {"namespaces": {}},
-                        "egress": [{"name": "no red", "action": "Deny", "to": [red]}],
-                    }),
-                ),
-            ],
-            policies: vec![],
-        },
+        cluster_case(world, &red),
     ]
+}
+
+fn cluster_case(world: &World, red: &Value) -> Case {
+    let beyond: Vec<String> =
+        world.beyond().iter().map(|ip| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 })).collect();
+    Case {
+        name: "a ClusterNetworkPolicy of each tier, on what leaves",
+        admin: vec![
+            admin(
+                "ClusterNetworkPolicy",
+                "v1alpha2",
+                "strict",
+                &json!({
+                    "tier": "Admin", "priority": 1,
+                    "subject": {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "db"}}}},
+                    "egress": [
+                        {"name": "web", "action": "Accept", "to": [{"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}}]},
+                        {"name": "none beyond", "action": "Deny", "to": [{"networks": beyond}], "protocols": [{"udp": {"destinationPort": {"number": 53}}}]},
+                    ],
+                }),
+            ),
+            admin(
+                "ClusterNetworkPolicy",
+                "v1alpha2",
+                "usual",
+                &json!({
+                    "tier": "Baseline", "priority": 1, "subject": {"namespaces": {}},
+                    "egress": [{"name": "no red", "action": "Deny", "to": [red]}],
+                }),
+            ),
+        ],
+        policies: vec![],
+    }
 }
 
 fn anp(name: &str, priority: i32, mut spec: Value) -> Value {
