@@ -47,14 +47,29 @@ impl Mode {
 
     /// What has no effect in this mode.
     pub const fn lacks(self) -> &'static [Feature] {
-        use Feature::{CheckLive, ExternalLocal, HostPort, NearEndpoints, Networks};
+        use Feature::{CheckLive, NearEndpoints, Networks};
         match self {
             Mode::Overlay => &[],
             Mode::Classic => &[CheckLive, Networks],
-            Mode::Underlay => &[HostPort, NearEndpoints, ExternalLocal],
+            Mode::Underlay => &[NearEndpoints],
             Mode::Nested => &[],
         }
     }
+}
+
+impl Feature {
+    /// All features.
+    pub const ALL: [Feature; 9] = [
+        Feature::HostPort,
+        Feature::Bandwidth,
+        Feature::WeightedScheduler,
+        Feature::NearEndpoints,
+        Feature::ExternalLocal,
+        Feature::NodePort,
+        Feature::WayOut,
+        Feature::CheckLive,
+        Feature::Networks,
+    ];
 }
 
 impl fmt::Display for Mode {

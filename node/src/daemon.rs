@@ -57,7 +57,7 @@ async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         node: node.clone(),
         host_changes: host_changes.clone(),
         service_cidrs: service_cidrs.clone(),
-        routed: networks.routed,
+        routed: networks.routed.clone(),
         readiness: readiness.clone(),
         metrics: base.metrics.clone(),
         declared,
@@ -74,6 +74,7 @@ async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         services,
         local,
         service_cidrs,
+        routed: networks.routed,
         host_ports: base.pods.host_ports(),
         shared: networks.shared,
     };

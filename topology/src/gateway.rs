@@ -29,7 +29,7 @@ use ovsdb::{ColumnId, Str, TableDesc, Uuid};
 
 pub(crate) use claims::{GatewayError, host_addresses, judge};
 pub(crate) use nat::exclusions;
-pub(crate) use way_back::{Answering, answers};
+pub(crate) use way_back::{ANSWERS, Answering, INSIDE, answers};
 
 use crate::build::{self, RowBuilder, complaint, contribution};
 use crate::config::{Config, is_v4};
@@ -123,8 +123,10 @@ pub(crate) fn translate(
 pub(crate) struct Host {
     /// Its addresses, those on the bridge first.
     pub addresses: Vec<IpAddr>,
-    /// In mode local: the gateway router's addresses on the join switch, to which answers must go that are its own.
-    pub way_back: Vec<IpAddr>,
+    /// The gateway router's addresses on the join switch, to which answers must go that are its own.
+    pub join: Vec<IpAddr>,
+    /// What leaves the node's switch goes to the host, not to the gateway router (mode local).
+    pub local: bool,
     /// Next hops of the cluster's router for what leaves the cluster here, one of each family: the gateway router, in mode local the host.
     pub ways_out: Vec<IpAddr>,
     /// It has a gateway router.
@@ -142,10 +144,10 @@ pub(crate) fn host(config: &Config, node: &NodeFact, subnets: &[IpNet], refused:
         return None;
     }
     let host_cidrs = node.host_cidrs.as_ref().and_then(|cidrs| cidrs.as_ref().ok());
-    let local = families.iter().filter(|_| l3.mode == GatewayMode::Local);
     Some(Host {
         addresses: claims::host_addresses(config, &l3.addresses, host_cidrs.map_or(&[][..], Vec::as_slice)),
-        way_back: local.map(|family| family.join.addr()).collect(),
+        join: families.iter().map(|family| family.join.addr()).collect(),
+        local: l3.mode == GatewayMode::Local,
         ways_out: families.iter().filter_map(|family| family.way_out(l3.mode)).collect(),
         router: true,
     })

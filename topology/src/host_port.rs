@@ -17,6 +17,7 @@ use crate::facts::{HostPort, PodAddresses, PodFact, Protocol};
 use crate::gateway::{self, Answering};
 use crate::node;
 use crate::service::{bracketed, forget_gone, protocol_of};
+use crate::underlay::{self, WayOut};
 use crate::view::View;
 
 /// Adds the rows of a pod that has its port on the switch of `on`.
@@ -31,11 +32,15 @@ pub(crate) fn add(
     if pod.host_ports.is_empty() {
         return;
     }
-    if let Some(network) = &pod.on {
-        // The answer of a pod there takes another way than by the node's gateway router, which would have to know it again.
-        let problem =
-            format!("ports of nodes do not lead to pods on Network {network}; reach the pod by its own address");
-        return output.diagnostics.push(complaint(Severity::Warning, "HostPortUnsupported", "hostPort", problem));
+    let network = pod.on.as_ref().and_then(|name| view.network(name));
+    // A gateway on the wire would send the answer past the node's gateway router, which has to know it again.
+    let served = |own: &IpAddr| network.is_none_or(|network| underlay::way_out(network, own.is_ipv4()) == WayOut::Ovn);
+    if let Some(network) = network.filter(|_| !addresses.iter().all(|own| served(&own))) {
+        let problem = format!(
+            "ports of nodes lead to pods on Network {} in families without a physical gateway only; reach the pod by its own address",
+            network.name
+        );
+        output.diagnostics.push(complaint(Severity::Warning, "HostPortUnsupported", "hostPort", problem));
     }
     let host = view.host_addresses(on);
     for protocol in Protocol::ALL {
@@ -52,7 +57,7 @@ pub(crate) fn add(
             }
             ports.insert(wanted.target);
             vips.extend(host.iter().filter(|address| wanted.covers(**address)).filter_map(|address| {
-                let target = addresses.iter().find(|own| own.is_ipv4() == address.is_ipv4())?;
+                let target = addresses.iter().find(|own| own.is_ipv4() == address.is_ipv4() && served(own))?;
                 Some((socket(*address, wanted.port).into(), socket(target, wanted.target).into()))
             }));
         }

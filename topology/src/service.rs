@@ -30,7 +30,7 @@ use crate::build::{RowBuilder, contribution};
 use crate::cluster::load_balancer_group;
 use crate::facts::{EndpointSliceFact, Protocol, ServiceFact, ServicePort};
 use crate::view::View;
-use crate::{gateway, node};
+use crate::{gateway, node, underlay};
 use endpoints::Port;
 use layers::Layer;
 pub(crate) use layers::bracketed;
@@ -44,6 +44,9 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
     };
     let mut output = Output::default();
     let settings = Settings::of(view, service, &mut output.diagnostics);
+    if service.internal_local {
+        tell_of_networks(view, &mut output);
+    }
     let slices = view.own_slices(owner);
     for protocol in Protocol::ALL {
         let mut ports = ports(service, protocol, &slices);
@@ -64,6 +67,22 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
         way_back::add(view, owner, service, &ports, &mut output);
     }
     output
+}
+
+/// Says that a Network's switch is one for all nodes: endpoints that are near are none there.
+fn tell_of_networks(view: &View<'_>, output: &mut Output) {
+    let names: Vec<&str> = view.networks().iter().map(|network| &*network.name).collect();
+    if names.is_empty() {
+        return;
+    }
+    let message = format!("pods on the Networks {} reach all endpoints, on whichever node", names.join(", "));
+    let field = "spec.internalTrafficPolicy".to_owned();
+    output.diagnostics.push(Diagnostic {
+        severity: Severity::Warning,
+        reason: "InternalLocalUnsupported",
+        field,
+        message,
+    });
 }
 
 fn ports<'a>(service: &'a ServiceFact, protocol: Protocol, slices: &[&'a EndpointSliceFact]) -> Vec<Port<'a>> {
@@ -120,6 +139,7 @@ fn attach(place: &Attachment<'_>, member: Uuid) -> Contribution {
             contribution(&group::TABLE, load_balancer_group(*which), group::LOAD_BALANCER, member)
         }
         Attachment::Switch(node) => contribution(&ls::TABLE, node::switch(node), ls::LOAD_BALANCER, member),
+        Attachment::Network(name) => contribution(&ls::TABLE, underlay::switch(name), ls::LOAD_BALANCER, member),
         Attachment::Router(node) => contribution(&lr::TABLE, gateway::router(node), lr::LOAD_BALANCER, member),
     }
 }

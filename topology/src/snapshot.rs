@@ -178,9 +178,9 @@ impl Snapshot {
         self.hosts.get(node).map_or(&[], |host| &host.addresses)
     }
 
-    /// In mode local: the addresses on the join switch of a node's gateway router.
-    pub fn way_back(&self, node: &str) -> &[IpAddr] {
-        self.hosts.get(node).map_or(&[], |host| &host.way_back)
+    /// How others reach a node that has a gateway router.
+    pub(crate) fn host(&self, node: &str) -> Option<&Host> {
+        self.hosts.get(node)
     }
 
     /// The addresses of the nodes that fit one of the selectors, sorted.
@@ -211,11 +211,6 @@ impl Snapshot {
     /// The chassis of a node.
     pub fn chassis(&self, node: &str) -> Option<&Str> {
         self.chassis.get(node)
-    }
-
-    /// The addresses on the cluster's router by which what is on a node leaves the cluster, one of each family.
-    pub fn ways_out(&self, node: &str) -> &[IpAddr] {
-        self.hosts.get(node).map_or(&[], |host| &host.ways_out)
     }
 
     /// What became of the parent port of a node that is a VM.

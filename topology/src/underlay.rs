@@ -31,6 +31,7 @@ use crate::build::{self, RowBuilder, contribution, refused};
 use crate::cluster::{self, Group, load_balancer_group};
 use crate::config::is_v4;
 use crate::facts::{NetworkFact, PodAddresses, PodFact, ProviderNetworkFact};
+use crate::gateway::INSIDE;
 use crate::kinds;
 use crate::policy as policies;
 use crate::view::View;
@@ -39,7 +40,6 @@ use crate::view::View;
 const GATEWAYS: usize = 3;
 /// Priority of the policy that keeps networks apart: above all that leads elsewhere.
 const APART: i64 = 1010;
-
 /// Identity of a network's switch.
 pub(crate) fn switch(network: &str) -> Uuid {
     build::id(&ls::TABLE, &Owner::new(kinds::NETWORK, network), "")
@@ -50,6 +50,43 @@ pub(crate) fn routed<'a>(view: &View<'a>, v4: bool) -> impl Iterator<Item = IpNe
     let of =
         move |network: &'a NetworkFact| network.routers.iter().map(IpNet::trunc).filter(move |net| is_v4(net) == v4);
     view.networks().into_iter().flat_map(of)
+}
+
+/// The port of the cluster's router on a network's switch.
+pub(crate) fn router_port(network: &str) -> String {
+    name::router_to_switch(&name::network_switch(network))
+}
+
+/// By what the pods of a network leave the cluster, in a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WayOut {
+    /// By OVN's router, and the gateway of a node.
+    Ovn,
+    /// By a gateway on the wire.
+    Physical,
+    /// By nothing.
+    None,
+}
+
+/// See [`WayOut`].
+pub(crate) fn way_out(network: &NetworkFact, v4: bool) -> WayOut {
+    if network.physical.iter().any(|gateway| gateway.is_ipv4() == v4) {
+        return WayOut::Physical;
+    }
+    if network.routers.iter().any(|router| is_v4(router) == v4) { WayOut::Ovn } else { WayOut::None }
+}
+
+/// The ports of the cluster's router by which the pods of networks leave the cluster, in a family.
+pub(crate) fn ports_on_way_out(view: &View<'_>, v4: bool) -> Vec<String> {
+    let networks = view.networks().into_iter().filter(|network| way_out(network, v4) == WayOut::Ovn);
+    networks.map(|network| router_port(&network.name)).collect()
+}
+
+/// The network whose address it may be: rather one that OVN routes to, for that is the only one of its subnet.
+pub(crate) fn network_at<'a>(view: &View<'a>, ip: IpAddr) -> Option<&'a NetworkFact> {
+    let has = |network: &&NetworkFact| network.subnets.iter().any(|net| net.contains(&ip));
+    let all = view.networks().into_iter().filter(has);
+    all.max_by_key(|network| network.routers.iter().any(|router| router.contains(&ip)))
 }
 
 /// The network of a pod that names one, when it may be on it with these addresses; `None` while there is no such network.
@@ -129,7 +166,7 @@ fn switch_row(view: &View<'_>, owner: &Owner, network: &NetworkFact) -> DesiredR
                 ("ipv6_prefix", v6.map(|net| Atom::from(net.network().to_string()))),
             ],
         )
-        .exactly(ls::load_balancer_group([Group::Everywhere, Group::Switches].map(load_balancer_group)))
+        .exactly(ls::load_balancer_group([load_balancer_group(Group::Everywhere)]))
         .members(ls::ACLS)
         .members(ls::LOAD_BALANCER)
         .members(ls::PORTS)
@@ -179,7 +216,7 @@ fn add_router(
         return output.diagnostics.push(warning("NoGatewayNode", "spec.gateway.ovn", problem.to_owned()));
     };
     let switch_name = name::network_switch(&network.name);
-    let port_name = name::router_to_switch(&switch_name);
+    let port_name = router_port(&network.name);
     let pins: Vec<DesiredRow> = gateways
         .iter()
         .zip((1..=GATEWAYS as i64).rev())
@@ -218,43 +255,60 @@ fn add_router(
     output.rows.extend(pins);
     output.rows.extend([router_end, switch_end]);
     for router in &network.routers {
-        add_ways(view, owner, network, router, &port_name, first, output);
+        if way_out(network, is_v4(router)) == WayOut::Ovn {
+            add_way_out(view, owner, is_v4(router), &port_name, first, output);
+        }
+        keep_apart(view, owner, router, &port_name, output);
     }
 }
 
-/// Adds the way out of a network that has no physical gateway, and the barrier towards other networks.
-fn add_ways(
-    view: &View<'_>,
-    owner: &Owner,
-    network: &NetworkFact,
-    router: &IpNet,
-    port: &str,
-    first: &Gateway<'_>,
-    output: &mut Output,
-) {
-    let v4 = is_v4(router);
+/// Adds the way out of a network that has no physical gateway: by the gateway of the first node.
+fn add_way_out(view: &View<'_>, owner: &Owner, v4: bool, port: &str, first: &Gateway<'_>, output: &mut Output) {
     let (ip, everywhere) = if v4 { ("ip4", "0.0.0.0/0") } else { ("ip6", "::/0") };
-    let physical = network.physical.iter().any(|gateway| gateway.is_ipv4() == v4);
-    let way_out = view.ways_out(first.node).iter().find(|hop| hop.is_ipv4() == v4);
-    if let Some(hop) = way_out.filter(|_| !physical) {
-        let row = RowBuilder::new(view, &route::TABLE, owner, &format!("egress:{ip}"), route::EXTERNAL_IDS, &[])
-            .exactly(route::ip_prefix(everywhere))
-            .exactly(route::nexthop(hop.to_string()))
-            .exactly(route::route_table(port))
-            .build();
-        output.contributions.push(contribution(&lr::TABLE, cluster::router(), lr::STATIC_ROUTES, row.id.uuid()));
-        output.rows.push(row);
-    }
+    let Some(hop) = view.ways_out(first.node).iter().find(|hop| hop.is_ipv4() == v4) else { return };
+    let row = RowBuilder::new(view, &route::TABLE, owner, &format!("egress:{ip}"), route::EXTERNAL_IDS, &[])
+        .exactly(route::ip_prefix(everywhere))
+        .exactly(route::nexthop(hop.to_string()))
+        .exactly(route::route_table(port))
+        .build();
+    output.contributions.push(contribution(&lr::TABLE, cluster::router(), lr::STATIC_ROUTES, row.id.uuid()));
+    output.rows.push(row);
+    let config = view.config();
+    let pods = config.cluster_subnets().iter().map(|subnet| subnet.net);
+    let inside = pods.chain(config.join_subnets().iter().copied()).filter(|net| is_v4(net) == v4);
+    let inside: Vec<String> = inside.chain(routed(view, v4)).map(|net| net.to_string()).collect();
+    let text = format!("inport == \"{port}\" && {ip}.dst == {{{}}}", inside.join(", "));
+    let rule = Rule { role: format!("inside:{ip}"), priority: INSIDE, text, action: policy::Action::Allow };
+    add_rule(view, owner, rule, output);
+}
+
+/// Adds the barrier towards other networks.
+fn keep_apart(view: &View<'_>, owner: &Owner, router: &IpNet, port: &str, output: &mut Output) {
+    let v4 = is_v4(router);
+    let ip = if v4 { "ip4" } else { "ip6" };
     let others: Vec<String> =
         routed(view, v4).filter(|net| *net != router.trunc()).map(|net| net.to_string()).collect();
     if others.is_empty() {
         return;
     }
     let text = format!("inport == \"{port}\" && {ip}.dst == {{{}}}", others.join(", "));
-    let row = RowBuilder::new(view, &policy::TABLE, owner, &format!("apart:{ip}"), policy::EXTERNAL_IDS, &[])
-        .exactly(policy::priority(APART))
-        .exactly(policy::match_(text))
-        .exactly(policy::action(policy::Action::Drop))
+    let rule = Rule { role: format!("apart:{ip}"), priority: APART, text, action: policy::Action::Drop };
+    add_rule(view, owner, rule, output);
+}
+
+/// A policy of the cluster's router.
+struct Rule {
+    role: String,
+    priority: i64,
+    text: String,
+    action: policy::Action,
+}
+
+fn add_rule(view: &View<'_>, owner: &Owner, rule: Rule, output: &mut Output) {
+    let row = RowBuilder::new(view, &policy::TABLE, owner, &rule.role, policy::EXTERNAL_IDS, &[])
+        .exactly(policy::priority(rule.priority))
+        .exactly(policy::match_(rule.text))
+        .exactly(policy::action(rule.action))
         .build();
     output.contributions.push(contribution(&lr::TABLE, cluster::router(), lr::POLICIES, row.id.uuid()));
     output.rows.push(row);

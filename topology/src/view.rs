@@ -16,7 +16,7 @@ use crate::facts::{
     AdminPolicyFact, Annotated, EndpointSliceFact, HostPort, Labels, NAME_LABEL, NetworkFact, NetworkPolicyFact,
     NodeFact, PodFact, Protocol, ProviderNetworkFact, ServiceCidrFact, ServiceFact, ServicePort,
 };
-use crate::gateway::GatewayError;
+use crate::gateway::{GatewayError, Host};
 use crate::nested::Parent;
 use crate::places::{Common, Place};
 use crate::policies::Policies;
@@ -245,10 +245,15 @@ impl<'a> View<'a> {
         self.snapshot.chassis(node)
     }
 
+    /// How others reach a node, `None` without a gateway router.
+    pub(crate) fn host(&self, node: &str) -> Option<&'a Host> {
+        self.read(Bucket::host(node));
+        self.snapshot.host(node)
+    }
+
     /// The next hops on the cluster's router by which what is on a node leaves the cluster, one of each family; none without a gateway router.
     pub(crate) fn ways_out(&self, node: &str) -> &'a [IpAddr] {
-        self.read(Bucket::host(node));
-        self.snapshot.ways_out(node)
+        self.host(node).map_or(&[], |host| &host.ways_out)
     }
 
     /// True when a node has a gateway router.
@@ -259,14 +264,7 @@ impl<'a> View<'a> {
 
     /// The addresses by which others reach a node that has a gateway router, or is a VM; else none.
     pub fn host_addresses(&self, node: &str) -> &'a [IpAddr] {
-        self.read(Bucket::host(node));
-        self.snapshot.host_addresses(node)
-    }
-
-    /// In mode local: the addresses on the join switch of a node's gateway router, to which answers must go that are its own; else none.
-    pub fn way_back(&self, node: &str) -> &'a [IpAddr] {
-        self.read(Bucket::host(node));
-        self.snapshot.way_back(node)
+        self.host(node).map_or(&[], |host| &host.addresses)
     }
 
     /// Key of the pod that has a port of a node: the oldest that asks for it.

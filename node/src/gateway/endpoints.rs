@@ -23,7 +23,6 @@ use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::services::{Port, Protocol, Services};
-use crate::config::Config;
 use crate::known;
 
 /// Slices with endpoints on this node, by namespace/name.
@@ -222,11 +221,11 @@ pub struct Hosts<'a> {
 }
 
 impl<'a> Hosts<'a> {
-    /// Of these slices; addresses in `config`'s pod networks are not the host's.
-    pub fn new(local: &'a Local, config: &'a Config) -> Hosts<'a> {
+    /// Of these slices; addresses in the networks of pods, `pods`, are not the host's.
+    pub fn new(local: &'a Local, pods: &'a [IpNet]) -> Hosts<'a> {
         let mut by_service: BTreeMap<&str, Vec<&Here>> = BTreeMap::new();
         local.values().for_each(|here| by_service.entry(&here.service).or_default().push(here));
-        Hosts { by_service, pods: &config.cluster_subnets }
+        Hosts { by_service, pods }
     }
 
     /// Where the host itself serves a port of a Service; `None` when a pod here does, too, or nobody.
@@ -251,7 +250,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::config::Settings;
 
     fn slice(endpoints: &Value) -> EndpointSlice {
         serde_json::from_value(json!({
@@ -309,20 +307,21 @@ mod tests {
 
     #[test]
     fn the_host_serves_where_no_pod_does() {
-        let node = Settings { node_name: Some("node1".into()), ..Settings::default() };
-        let config = Config::new(Settings { cluster_subnets: Some("10.128.0.0/14".into()), ..node }).unwrap();
+        let pods = ["10.128.0.0/14".parse().unwrap(), "192.168.100.0/24".parse().unwrap()];
         let (host, pod) =
             (endpoint("172.30.0.11", "node1", None, Some("proxy")), endpoint("10.128.0.3", "node1", None, Some("a")));
         let serving = |endpoints: &[&Value], name: &str, protocol| {
             let slice = here(&slice(&json!(endpoints)), "node1").map(|here| ("default/web-1".to_owned(), here));
             let local = slice.into_iter().collect();
             let port = Port { name: name.into(), protocol, port: 80, node_port: None };
-            Hosts::new(&local, &config).serving("default/web", &port, true)
+            Hosts::new(&local, &pods).serving("default/web", &port, true)
         };
         assert_eq!(serving(&[&host], "http", Protocol::Tcp), Some("172.30.0.11:8080".parse().unwrap()));
         assert_eq!(serving(&[&host], "", Protocol::Udp), Some("172.30.0.11:53".parse().unwrap()));
         assert_eq!(serving(&[&host], "http", Protocol::Udp), None);
         assert_eq!(serving(&[&host, &pod], "http", Protocol::Tcp), None);
+        let on_vlan = endpoint("192.168.100.3", "node1", None, Some("b"));
+        assert_eq!(serving(&[&on_vlan], "http", Protocol::Tcp), None);
         assert_eq!(serving(&[], "http", Protocol::Tcp), None);
     }
 }

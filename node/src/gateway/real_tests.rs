@@ -131,6 +131,7 @@ struct Daemon {
     _local: watch::Sender<Option<Local>>,
     _service_cidrs: watch::Sender<Option<Vec<IpNet>>>,
     _shared: watch::Sender<Shared>,
+    _routed: watch::Sender<Vec<IpNet>>,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
@@ -156,6 +157,7 @@ impl Daemon {
         let (services_tx, services_rx) = watch::channel(Some(services));
         let (host_ports_tx, host_ports_rx) = watch::channel(Vec::new());
         let (local_tx, local_rx) = watch::channel(Some(Local::new()));
+        let (routed_tx, routed_rx) = watch::channel(Vec::new());
         let (cidrs_tx, cidrs_rx) = watch::channel(Some(config(world).service_cidrs));
         let (shared_tx, shared_rx) = watch::channel(Some(Default::default()));
         let task = Task {
@@ -168,6 +170,7 @@ impl Daemon {
             services: services_rx,
             local: local_rx,
             service_cidrs: cidrs_rx,
+            routed: routed_rx,
             host_ports: host_ports_rx,
             shared: shared_rx,
         };
@@ -176,6 +179,7 @@ impl Daemon {
             _local: local_tx,
             _service_cidrs: cidrs_tx,
             _shared: shared_tx,
+            _routed: routed_tx,
             _node: node_tx,
             _host_ports: host_ports_tx,
             task: tokio::spawn(task.run()),

@@ -4,11 +4,6 @@ use serde_json::json;
 
 use super::super::endpoints::{Here, Local};
 use super::*;
-use crate::config::{Config, Settings};
-
-fn config() -> Config {
-    Config::new(Settings { node_name: Some("n1".into()), ..Settings::default() }).unwrap()
-}
 
 fn service(spec: &serde_json::Value, ingress: &serde_json::Value) -> KubeService {
     let status = json!({"loadBalancer": {"ingress": ingress}});
@@ -55,7 +50,7 @@ fn two_services_on_one_external_address_are_served_by_name() {
         ..Service::default()
     };
     let services = [("b/b".to_owned(), of("10.96.0.2")), ("a/a".to_owned(), of("10.96.0.1"))].into();
-    let served = Served::of(&services, None, &Hosts::new(&Local::new(), &config()));
+    let served = Served::of(&services, None, &Hosts::new(&Local::new(), &[]));
     let targets = &served.vips[&("192.0.2.1".parse().unwrap(), Protocol::Tcp, 80)];
     assert_eq!(targets.of_family(true), Some("10.96.0.1".parse().unwrap()));
     assert_eq!(targets.of_family(false), None);
@@ -76,10 +71,10 @@ fn what_comes_from_the_wire_is_the_hosts_where_it_is_the_endpoint() {
         ports: vec![(String::new(), Protocol::Tcp, 8080)],
         ..Here::default()
     };
-    let (local, config) = (Local::from([("a/a-1".to_owned(), here)]), config());
+    let local = Local::from([("a/a-1".to_owned(), here)]);
     let direct = |service: &Service| {
         let services = [("a/a".to_owned(), service.clone())].into();
-        Served::of(&services, None, &Hosts::new(&local, &config)).direct
+        Served::of(&services, None, &Hosts::new(&local, &[])).direct
     };
     let found = direct(&service);
     let host = vec!["172.30.0.11:8080".parse().unwrap()];
@@ -102,11 +97,8 @@ fn internal_traffic_policy_is_not_about_the_ways_from_outside() {
     };
     let without_port = Service { ports: vec![Port { node_port: None, ..service.ports[0].clone() }], ..service.clone() };
     let target = |service: &Service, masquerade: Option<&Masquerade>| {
-        let served = Served::of(
-            &[("a/a".to_owned(), service.clone())].into(),
-            masquerade,
-            &Hosts::new(&Local::new(), &config()),
-        );
+        let served =
+            Served::of(&[("a/a".to_owned(), service.clone())].into(), masquerade, &Hosts::new(&Local::new(), &[]));
         let targets = &served.vips[&("192.0.2.1".parse().unwrap(), Protocol::Tcp, 80)];
         assert!(served.node_ports.values().all(|at_node_port| at_node_port == targets));
         (targets.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), targets.port)

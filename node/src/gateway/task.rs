@@ -61,6 +61,8 @@ pub struct Task<N> {
     pub local: watch::Receiver<Option<Local>>,
     /// Networks of Services, once they are known.
     pub service_cidrs: watch::Receiver<Option<Vec<IpNet>>>,
+    /// Subnets of Networks, whose pods are reached by OVN.
+    pub routed: watch::Receiver<Vec<IpNet>>,
     /// Ports of the node that pods ask for.
     pub host_ports: watch::Receiver<Vec<HostPorts>>,
     /// Networks on the external bridge, once they are known.
@@ -104,6 +106,7 @@ impl<N: NetOps> Task<N> {
                 changed = self.services.changed() => changed?,
                 changed = self.service_cidrs.changed() => changed?,
                 changed = self.local.changed() => changed?,
+                changed = self.routed.changed() => changed?,
                 changed = self.host_ports.changed() => changed?,
                 changed = self.shared.changed() => changed?,
                 // Ports of pods come and go on br-int, which is none of these.
@@ -124,7 +127,9 @@ impl<N: NetOps> Task<N> {
     fn served(&mut self, gateway: Option<&Gateway>) -> Served {
         let all_endpoints = gateway.filter(|g| g.patch.is_some()).map(|_| &self.config.gateway.masquerade);
         let local = self.local.borrow_and_update().clone().unwrap_or_default();
-        let hosts = Hosts::new(&local, &self.config);
+        let routed = self.routed.borrow_and_update().clone();
+        let pods = [&self.config.cluster_subnets[..], &routed].concat();
+        let hosts = Hosts::new(&local, &pods);
         let services = self.services.borrow_and_update();
         let mut served = services.as_ref().map(|s| Served::of(s, all_endpoints, &hosts)).unwrap_or_default();
         drop(services);

@@ -76,6 +76,17 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// The network mode as the API knows it.
+    pub fn api(self) -> ovenbird_api::mode::Mode {
+        use ovenbird_api::mode::Mode;
+        match self {
+            Self::Overlay => Mode::Overlay,
+            Self::Classic => Mode::Classic,
+            Self::Underlay => Mode::Underlay,
+            Self::Nested => Mode::Nested,
+        }
+    }
+
     /// What the daemons are told with `--network-mode`, the master first.
     pub fn network_modes(self) -> [&'static str; 2] {
         match self {

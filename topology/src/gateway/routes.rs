@@ -3,7 +3,8 @@
 //! ```text
 //! GR_N:           cluster subnets -> ovn_cluster_router; masquerade subnet -> .4 (the host); 0/0 -> each next hop
 //! cluster router: from rtos-N, 0/0 -> GR_N (shared) or the management port (local; but see `way_back`); to a node's own addresses -> its
-//!                 management port, so that they see the pod's own address and answer the way they were asked
+//!                 management port, so that they see the pod's own address and answer the way they were asked; from Networks to all nodes',
+//!                 for the one by whose gateway router they leave has the addresses of that
 //! ```
 
 use std::fmt::Display;
@@ -15,7 +16,7 @@ use ovenbird_schema::northbound::logical_router as lr;
 use ovenbird_schema::northbound::logical_router_policy::{self as policy, Action};
 use ovenbird_schema::northbound::logical_router_static_route as route;
 
-use super::{Family, Gateway, ip};
+use super::{ANSWERS, Family, Gateway, ip};
 use crate::build::RowBuilder;
 use crate::cluster;
 use crate::config::is_v4;
@@ -23,6 +24,8 @@ use crate::underlay;
 
 /// Priority of the policy by which pods reach their own node, as ovn-kubernetes has it.
 const OWN_NODE: i64 = 1004;
+/// Priority of that by which pods on Networks reach any node: below that of answers to it as a client.
+const FROM_NETWORKS: i64 = ANSWERS - 1;
 
 /// Adds them.
 pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
@@ -51,9 +54,17 @@ pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
             let row = static_route(gateway, &role, default(family.v4), way_out, Out::FromTable(&table));
             gateway.add_to(output, row, on_cluster);
         }
-        if let (GatewayMode::Shared, Some(management)) = (gateway.l3.mode, management) {
-            let to_node = own_node_policy(gateway, family, management);
-            gateway.add_to(output, to_node, (&lr::TABLE, cluster::router(), lr::POLICIES));
+        let Some(management) = management else { continue };
+        let on_cluster = (&lr::TABLE, cluster::router(), lr::POLICIES);
+        if gateway.l3.mode == GatewayMode::Shared {
+            let port = name::router_to_switch(&gateway.node.name);
+            let row = to_node(gateway, family, &[port], ("own-node", OWN_NODE), management);
+            gateway.add_to(output, row, on_cluster);
+        }
+        let networks = underlay::ports_on_way_out(gateway.view, family.v4);
+        if !networks.is_empty() {
+            let row = to_node(gateway, family, &networks, ("from-networks", FROM_NETWORKS), management);
+            gateway.add_to(output, row, on_cluster);
         }
     }
 }
@@ -85,14 +96,24 @@ fn default(v4: bool) -> &'static str {
     if v4 { "0.0.0.0/0" } else { "::/0" }
 }
 
-fn own_node_policy(gateway: &Gateway<'_>, family: &Family, management: IpAddr) -> DesiredRow {
+/// What enters by these ports, and is for the node's own addresses, goes to its management port.
+fn to_node(
+    gateway: &Gateway<'_>,
+    family: &Family,
+    ports: &[String],
+    (role, priority): (&str, i64),
+    management: IpAddr,
+) -> DesiredRow {
     let addresses: Vec<String> =
         gateway.host.iter().filter(|a| a.is_ipv4() == family.v4).map(ToString::to_string).collect();
-    let port = name::router_to_switch(&gateway.node.name);
-    let matched = format!("inport == \"{port}\" && {}.dst == {{{}}}", ip(family.v4), addresses.join(", "));
-    let role = format!("own-node:{}", ip(family.v4));
+    let ports = match ports {
+        [port] => format!("\"{port}\""),
+        _ => format!("{{{}}}", ports.iter().map(|port| format!("\"{port}\"")).collect::<Vec<_>>().join(", ")),
+    };
+    let matched = format!("inport == {ports} && {}.dst == {{{}}}", ip(family.v4), addresses.join(", "));
+    let role = format!("{role}:{}", ip(family.v4));
     RowBuilder::new(gateway.view, &policy::TABLE, gateway.owner, &role, policy::EXTERNAL_IDS, &[])
-        .exactly(policy::priority(OWN_NODE))
+        .exactly(policy::priority(priority))
         .exactly(policy::match_(matched))
         .exactly(policy::action(Action::Reroute))
         .exactly(policy::nexthops([management.to_string()]))

@@ -1,36 +1,37 @@
-//! Mode local: the way back to clients outside whose own addresses endpoints see.
+//! The way back to clients outside whose own addresses endpoints see, where what pods send leaves by another way.
 //!
 //! ```text
 //! client - GR_N, which balances - endpoint on N;   endpoint - ovn_cluster_router -[answers: policy]- GR_N - client
-//!                                                                                -[the rest]- the host of N
+//!                                                                                -[the rest]- the host of N, or the GR of another node
 //! ```
-//! What pods send leaves through the host there, which knows nothing of the connections that the gateway router has let in. So what
-//! comes from the ports of such endpoints goes to the gateway router, but for what stays in the cluster or goes to the
-//! node itself.
+//! In mode local it leaves through the host, and from a Network by the gateway of one node for all: neither knows of the connections that N's
+//! gateway router has let in. So what comes from the ports of such endpoints goes to that, but for what stays in the cluster or goes to
+//! the node itself.
 //!
-//! Inputs: a node, endpoints on it with their ports. Outputs: rows of Logical_Router_Policy. Must not: yield any in mode shared, where
-//! everything goes that way.
+//! Inputs: a node, endpoints on it with their ports. Outputs: rows of Logical_Router_Policy. Must not: yield any for the overlay in mode shared,
+//! where everything goes that way, nor for Networks whose way out is a physical gateway.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ovenbird_api::name;
 use ovenbird_reconcile::{DesiredRow, Output, Owner};
 use ovenbird_schema::northbound::logical_router as lr;
 use ovenbird_schema::northbound::logical_router_policy::{self as policy, Action};
+use ovsdb::Str;
 
 use super::{Gateway, ip};
 use crate::build::{RowBuilder, contribution};
 use crate::cluster;
 use crate::config::is_v4;
 use crate::facts::Protocol;
-use crate::underlay;
+use crate::underlay::{self, WayOut};
 use crate::view::View;
 
 /// Priority of answers.
-const ANSWERS: i64 = 1002;
+pub(crate) const ANSWERS: i64 = 1002;
 /// Priority of what stays in the cluster or on the node.
-const INSIDE: i64 = ANSWERS + 1;
+pub(crate) const INSIDE: i64 = ANSWERS + 1;
 
 /// Endpoints of one family and protocol on one node, to whom the gateway router leads clients with their own addresses.
 pub(crate) struct Answering<'a> {
@@ -44,23 +45,36 @@ pub(crate) struct Answering<'a> {
     pub ports: BTreeSet<u16>,
 }
 
-/// Adds the policy by which these answer, if the node needs one.
+/// Adds the policies by which these answer, as far as they need any: one for each port of the router by which answers come.
 pub(crate) fn answers(view: &View<'_>, owner: &Owner, who: &Answering<'_>, output: &mut Output) {
     let Some(v4) = who.addresses.first().map(IpAddr::is_ipv4) else { return };
-    let Some(router) = view.way_back(who.node).iter().find(|address| address.is_ipv4() == v4) else { return };
-    let Answering { node, protocol, addresses, ports } = who;
-    let (ip, transport) = (ip(v4), protocol.as_str().to_lowercase());
-    let (addresses, ports) = (list(addresses.iter()), list(ports.iter()));
-    let port = name::router_to_switch(node);
-    let matched = format!("inport == \"{port}\" && {ip}.src == {addresses} && {transport}.src == {ports}");
-    let role = format!("{}_way_back_{ip}_{node}", protocol.as_str());
-    let row = RowBuilder::new(view, &policy::TABLE, owner, &role, policy::EXTERNAL_IDS, &[])
-        .exactly(policy::priority(ANSWERS))
-        .exactly(policy::match_(matched))
-        .exactly(policy::action(Action::Reroute))
-        .exactly(policy::nexthops([router.to_string()]))
-        .build();
-    on_cluster_router(output, row);
+    let Some(host) = view.host(who.node) else { return };
+    let Some(router) = host.join.iter().find(|address| address.is_ipv4() == v4) else { return };
+    let mut by_network: BTreeMap<Option<&Str>, BTreeSet<IpAddr>> = BTreeMap::new();
+    for address in &who.addresses {
+        let network = underlay::network_at(view, *address);
+        if network.map_or(host.local, |network| underlay::way_out(network, v4) == WayOut::Ovn) {
+            by_network.entry(network.map(|network| &network.name)).or_default().insert(*address);
+        }
+    }
+    let Answering { node, protocol, ports, .. } = who;
+    let (ip, transport, ports) = (ip(v4), protocol.as_str().to_lowercase(), list(ports.iter()));
+    for (network, addresses) in by_network {
+        let (port, at) = match network {
+            Some(network) => (underlay::router_port(network), format!("{node}_{network}")),
+            None => (name::router_to_switch(node), (*node).to_owned()),
+        };
+        let addresses = list(addresses.iter());
+        let matched = format!("inport == \"{port}\" && {ip}.src == {addresses} && {transport}.src == {ports}");
+        let role = format!("{}_way_back_{ip}_{at}", protocol.as_str());
+        let row = RowBuilder::new(view, &policy::TABLE, owner, &role, policy::EXTERNAL_IDS, &[])
+            .exactly(policy::priority(ANSWERS))
+            .exactly(policy::match_(matched))
+            .exactly(policy::action(Action::Reroute))
+            .exactly(policy::nexthops([router.to_string()]))
+            .build();
+        on_cluster_router(output, row);
+    }
 }
 
 /// Adds the policies of a node by which nothing that stays in the cluster or on the node is taken for such an answer.

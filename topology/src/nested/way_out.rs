@@ -59,7 +59,7 @@ pub(crate) fn host(config: &Config, node: &NodeFact, parent: &Parent) -> Option<
     let Parent::Port(_) = parent else { return None };
     let told = node.host_cidrs.as_ref().and_then(|cidrs| cidrs.as_ref().ok())?;
     let addresses = gateway::host_addresses(config, &[], told);
-    Some(Host { addresses, way_back: Vec::new(), ways_out: Vec::new(), router: false })
+    Some(Host { addresses, join: Vec::new(), local: false, ways_out: Vec::new(), router: false })
 }
 
 fn way_back(view: &View<'_>, owner: &Owner, (ip, own): (&str, IpAddr), host: IpAddr) -> DesiredRow {

@@ -28,6 +28,8 @@ pub(super) struct Layer {
     pub switches: bool,
     /// On gateway routers.
     pub routers: bool,
+    /// Only for what a host hands over by its management port.
+    pub management: bool,
     /// Endpoints see the client's own address.
     pub skip_snat: bool,
     /// Family of a layer whose addresses are variables: true for IPv4.
@@ -54,6 +56,7 @@ const CLUSTER: Layer = Layer {
     local: false,
     switches: true,
     routers: true,
+    management: false,
     skip_snat: false,
     template: None,
 };
@@ -162,6 +165,7 @@ fn node_ports(view: &View<'_>, service: &ServiceFact, layers: &mut Vec<Layer>) {
             addresses: behind(),
             local: true,
             routers: false,
+            management: true,
             skip_snat: true,
             ..CLUSTER
         });

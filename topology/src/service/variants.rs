@@ -37,6 +37,8 @@ pub(super) enum Attachment<'a> {
     Switch(&'a str),
     /// The gateway router of a node.
     Router(&'a str),
+    /// The switch of a Network, which is one for all nodes, and in the group of what is everywhere.
+    Network(&'a str),
 }
 
 /// Who answers in a variant.
@@ -72,6 +74,13 @@ pub(super) fn of<'a>(view: &View<'a>, layer: &Layer, ports: &[Port<'a>]) -> Vec<
     };
     groups.iter().for_each(|group| attach(Answer::Shared, Attachment::Group(*group)));
     let single_routers = layer.routers && !all_routers;
+    let everywhere = groups.contains(&Group::Everywhere);
+    if layer.switches && !everywhere && !layer.management && layer.template.is_none() {
+        // What differs from node to node cannot be on a switch of all of them. Ports of nodes are reached like those of other hosts there: by what
+        // comes in from the wire a switch would serve them where its own node is not the pod's.
+        let networks = view.networks().into_iter();
+        networks.for_each(|network| attach(Answer::Shared, Attachment::Network(&network.name)));
+    }
     if varies || single_routers {
         for place in view.places() {
             let answer = near.answer(place);

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use ovenbird_reconcile::{Output, Owner};
+use ovenbird_reconcile::{Diagnostic, Output, Owner, Severity};
 
-use crate::facts::ServiceFact;
+use crate::facts::{NetworkFact, ServiceFact};
 use crate::gateway::{self, Answering};
+use crate::underlay::{self, WayOut};
 use crate::view::View;
 
 use super::endpoints::Port;
@@ -22,8 +23,25 @@ pub(super) fn add(view: &View<'_>, owner: &Owner, service: &ServiceFact, ports: 
     for (node, v4) in nodes.into_iter().flat_map(|node| [(node, true), (node, false)]) {
         let here = ports.iter().filter(|port| port.v4 == v4).flat_map(|port| port.answering_on(node));
         let pods: Vec<_> = here.filter(|backend| !is_outside(view, backend)).collect();
-        let addresses = pods.iter().map(|backend| backend.address()).collect();
+        let addresses: BTreeSet<_> = pods.iter().map(|backend| backend.address()).collect();
+        let on_wire = addresses.iter().filter_map(|ip| underlay::network_at(view, *ip));
+        tell(on_wire.filter(|network| underlay::way_out(network, v4) != WayOut::Ovn), output);
         let ports = pods.iter().map(|backend| backend.port).collect();
         gateway::answers(view, owner, &Answering { node, protocol, addresses, ports }, output);
+    }
+}
+
+/// Says of endpoints whose answers go past the node.
+fn tell<'a>(networks: impl Iterator<Item = &'a NetworkFact>, output: &mut Output) {
+    let names: BTreeSet<&str> = networks.map(|network| &*network.name).collect();
+    for name in names {
+        let message = format!(
+            "clients outside do not reach endpoints on Network {name}, whose way out is not OVN's; use policy Cluster, or the endpoints' own addresses"
+        );
+        let field = "spec.externalTrafficPolicy".to_owned();
+        let told = Diagnostic { severity: Severity::Warning, reason: "ExternalLocalUnsupported", field, message };
+        if !output.diagnostics.contains(&told) {
+            output.diagnostics.push(told);
+        }
     }
 }
