@@ -48,6 +48,8 @@ pub struct Plug<N, C = Vswitch> {
     entered: Arc<watch::Sender<Entered>>,
     mtu: u32,
     known: Mutex<Known>,
+    /// Of sandboxes that went while no daemon ran: their rows are to go.
+    stale: watch::Sender<Vec<PodPort>>,
     slots: Mutex<HashMap<Attachment, Arc<Slot>>>,
 }
 
@@ -93,8 +95,8 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
     /// A plug that knows of no attachment yet.
     pub fn new(parts: Parts<N, C>) -> Plug<N, C> {
         let Parts { net, cable, pods, readiness, metrics, tell, entered, mtu } = parts;
-        let (known, slots) = (Mutex::default(), Mutex::default());
-        Plug { net, cable, pods, readiness, metrics, tell, entered, mtu, known, slots }
+        let (known, stale, slots) = (Mutex::default(), watch::Sender::default(), Mutex::default());
+        Plug { net, cable, pods, readiness, metrics, tell, entered, mtu, known, stale, slots }
     }
 
     /// What the host ends are plugged into.
@@ -110,6 +112,27 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
             self.declare(&mut known, port);
         }
         wanted
+    }
+
+    /// Tells of ports that were not taken over. Until [`Plug::await_stale`] has seen their rows go, no other port gets the names of theirs.
+    pub fn leave(&self, stale: Vec<PodPort>) {
+        self.stale.send_replace(stale);
+    }
+
+    /// Waits until rows of ports that were left are gone; to be called when deletes are allowed.
+    pub async fn await_stale(&self) {
+        let stale = self.stale.borrow().clone();
+        for port in stale {
+            let gone = {
+                let known = self.known();
+                // The same attachment again, wanted anew.
+                (!known.ports.contains_key(&port.attachment)).then(|| self.cable.withdraw(&port.attachment))
+            };
+            if let Some(gone) = gone {
+                gone.await;
+            }
+            self.stale.send_modify(|stale| stale.retain(|other| other != &port));
+        }
     }
 
     /// Wants a port. Under the lock, so that row and record change in one order.
@@ -155,9 +178,14 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
 
     /// A pod has one living sandbox: the runtime makes another one only when the earlier is lost, and two ports of one name would
     /// keep ovn-controller from binding either. A tag is one pod's: the master has given it anew, so that the earlier pod is gone.
+    ///
+    /// A row that goes when ovn-controller has bound a later one of the same name takes the binding with it (OVN 23.03, for one), so the
+    /// earlier goes first.
     async fn unplug_rivals(&self, port: &PodPort) {
         let same = |p: &PodPort| p.lsp == port.lsp || (p.tag.is_some() && p.tag == port.tag);
         let rival = |p: &&PodPort| same(p) && p.attachment != port.attachment;
+        // It cannot fail: the sender is ours.
+        drop(self.stale.subscribe().wait_for(|stale| !stale.iter().any(|p| rival(&p))).await);
         let rivals: Vec<Attachment> = self.known().ports.values().filter(rival).map(|p| p.attachment.clone()).collect();
         for attachment in rivals {
             tracing::info!("sandbox {} replaces {}", port.attachment.container_id, attachment.container_id);

@@ -255,6 +255,26 @@ async fn a_new_sandbox_of_a_pod_replaces_the_old_one() {
     assert_eq!(lab.ports(), [PodPort::host_name(&attachment("c2"))], "one port of this name");
 }
 
+/// The host has booted: the row is there and the sandbox is not.
+#[tokio::test]
+async fn a_port_that_was_left_goes_before_one_of_its_name_comes() {
+    let Some(lab) = lab().await else { return };
+    lab.pods.apply("default/web".into(), pod("u1"));
+    lab.add_installed(add("c1", "/ns/a", "u1")).await;
+    let left = lab.plug.attachments().remove(0);
+    lab.plug.known().ports.clear();
+    lab.plug.leave(vec![left]);
+    lab.net.add_netns("/ns/b");
+    let adding = lab.add_installed(add("c2", "/ns/b", "u1"));
+    tokio::pin!(adding);
+    let waits = async {
+        lab.plug.cable.wait(&owner("c1"), |row| row.is_none().then_some(())).await.unwrap();
+        assert_eq!(lab.ports(), [""; 0], "the later port came before the earlier was gone");
+    };
+    let ((), (), _) = tokio::join!(waits, lab.plug.await_stale(), &mut adding);
+    assert_eq!(lab.ports(), [PodPort::host_name(&attachment("c2"))], "one port of this name");
+}
+
 #[tokio::test]
 async fn a_tag_is_one_pods() {
     let Some(lab) = lab().await else { return };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! declared ports --> sandbox and host link still there? --yes--> adopted: the port is not touched
-//!                                                       --no---> not wanted: goes with the first deletes
+//!                                                       --no---> left: goes with the first deletes, before a port of its name comes
 //! list of pods complete --> adopted, but its pod is gone: unplugged --> deletes allowed
 //! ```
 //!
@@ -34,6 +34,7 @@ pub async fn run<N: NetOps, C: Cable>(
     readiness: &Readiness,
     declared: &CancellationToken,
 ) -> Result<(), CniError> {
+    let mut stale = Vec::new();
     for port in plug.cable().ports().await? {
         if lives(net, &port).await && plug.take_over(port.clone()) {
             continue;
@@ -42,7 +43,9 @@ pub async fn run<N: NetOps, C: Cable>(
         if let Err(e) = net.delete_link(&PodPort::host_name(&port.attachment)).await {
             warn!("{e}: {}", causes(&e));
         }
+        stale.push(port);
     }
+    plug.leave(stale);
     let adopted = plug.attachments();
     info!(ports = adopted.len(), "ports of the previous run taken over");
     readiness.set(Part::Restored, true);
@@ -61,6 +64,7 @@ pub async fn run<N: NetOps, C: Cable>(
     }
     declared.cancelled().await;
     plug.cable().allow_deletes();
+    plug.await_stale().await;
     Ok(())
 }
 

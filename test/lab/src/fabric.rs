@@ -39,9 +39,7 @@ pub fn build(layout: &Layout) -> Result<()> {
     if layout.options.mode == Mode::Nested {
         let hosts = nodes.iter().map(|node| nested::hypervisor(node));
         others.into_iter().chain(hosts).try_for_each(|name| connect(layout, &name))?;
-        nodes
-            .iter()
-            .try_for_each(|node| prepare_host(&layout.place(node)).and_then(|()| nested::connect(layout, node)))?;
+        nodes.iter().try_for_each(|node| nested::connect(layout, node))?;
     } else {
         others.into_iter().chain(nodes).try_for_each(|name| connect(layout, &name))?;
     }
@@ -125,7 +123,10 @@ pub fn bare_wire_of(host: &Place, link: &str) -> Result<()> {
 }
 
 /// What any Kubernetes host has: forwarding. And IPv6 addresses that work at once, without duplicate detection.
-fn prepare_host(place: &Place) -> Result<()> {
+///
+/// # Errors
+/// When a setting cannot be written.
+pub fn prepare_host(place: &Place) -> Result<()> {
     set_sysctls(
         place,
         &[

@@ -58,8 +58,15 @@ pub fn validate(options: &Options) -> Result<()> {
 /// # Errors
 /// Names the daemon or command that failed.
 pub fn start(layout: &Layout, node: &str, index: u16) -> Result<()> {
-    let host = hypervisor(node);
-    start_hypervisor(layout, node, &host, FIRST + index)?;
+    start_hypervisor(layout, node, &hypervisor(node), FIRST + index)?;
+    start_vm(layout, node, index)
+}
+
+/// Boots a VM: its switch and its bridge.
+///
+/// # Errors
+/// Names the daemon or command that failed.
+pub fn start_vm(layout: &Layout, node: &str, index: u16) -> Result<()> {
     ovn::start_ovs(layout, node)?;
     fabric::bare_wire(&layout.place(node))?;
     // A MAC that differs from eth0's (see fabric::bare_wire).
@@ -69,7 +76,26 @@ pub fn start(layout: &Layout, node: &str, index: u16) -> Result<()> {
     let nic = ["datapath_type=netdev", &mac, "--", "--may-exist", "add-port", BRIDGE, "eth0"];
     let set = ["--", "set", "interface", BRIDGE, &mtu];
     ovn::vsctl(layout, node, &[&bridge[..], &nic[..], &set[..]].concat())?;
+    address_vm(layout, node, index)
+}
+
+fn address_vm(layout: &Layout, node: &str, index: u16) -> Result<()> {
+    ovn::await_bridge(layout, node, BRIDGE)?;
     fabric::address(layout, node, BRIDGE, &layout.options.node_addresses(index))
+}
+
+/// Gives a VM or a hypervisor its addresses, when its switch has made its bridge anew.
+///
+/// # Errors
+/// When the switch does not make the bridge, or there is no such host.
+pub fn address(layout: &Layout, host: &str) -> Result<()> {
+    let node = host.replace("hv", "node");
+    let index = layout.options.index_of(&node)?;
+    if node == host {
+        return address_vm(layout, host, index);
+    }
+    ovn::await_bridge(layout, host, "br-ex")?;
+    fabric::address(layout, host, "br-ex", &layout.options.node_addresses(FIRST + index))
 }
 
 fn start_hypervisor(layout: &Layout, node: &str, host: &str, number: u16) -> Result<()> {
@@ -89,9 +115,27 @@ fn start_hypervisor(layout: &Layout, node: &str, host: &str, number: u16) -> Res
 /// # Errors
 /// What `ip` said.
 pub fn connect(layout: &Layout, node: &str) -> Result<()> {
+    fabric::prepare_host(&layout.place(node))?;
     let vm = layout.netns(node);
     let script = format!("link add {VIF} mtu {MTU} type veth peer name eth0 mtu {MTU} netns {vm}\n");
     ip_batch(&layout.place(&hypervisor(node)), &script)
+}
+
+/// The same of a VM that boots: its hypervisor's switch has the port, and waits for the link.
+///
+/// # Errors
+/// What `ip` said.
+pub fn reconnect(layout: &Layout, node: &str) -> Result<()> {
+    connect(layout, node)?;
+    fabric::bare_wire_of(&layout.place(&hypervisor(node)), VIF)
+}
+
+/// Takes the cable away.
+///
+/// # Errors
+/// What `ip` said.
+pub fn disconnect(layout: &Layout, node: &str) -> Result<()> {
+    layout.place(&hypervisor(node)).output(&["ip", "link", "delete", VIF]).map(drop)
 }
 
 /// What whoever makes VMs does: their ports in the Northbound, and the Nodes' annotations that name these.

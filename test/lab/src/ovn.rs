@@ -15,9 +15,9 @@ use anyhow::{Context, Result};
 
 use crate::databases::{self, Database};
 use crate::layout::Layout;
-use crate::options::Uplink;
+use crate::options::{Mode, Uplink};
 use crate::process::{Spec, wait_for};
-use crate::{components, fabric, pki};
+use crate::{components, fabric, nested, pki};
 
 /// How long a daemon may take to serve.
 pub const START_LIMIT: Duration = Duration::from_secs(30);
@@ -113,11 +113,23 @@ pub fn address(layout: &Layout, node: &str) -> Result<()> {
     if layout.options.uplink == Uplink::Nic {
         return components::restore_uplink(layout, node);
     }
-    // After a boot the database asks for nothing new, so that nothing was waited for.
-    let place = layout.place(node);
-    wait_for("vswitchd to make br-ex", START_LIMIT, || place.output(&["ip", "link", "show", "br-ex"]).is_ok())
-        .with_context(|| layout.processes().log_tail(&format!("{node}/vswitchd")))?;
+    if layout.options.mode == Mode::Nested {
+        return nested::address(layout, node);
+    }
+    await_bridge(layout, node, "br-ex")?;
     fabric::address(layout, node, "br-ex", &layout.options.node_addresses(layout.options.index_of(node)?))
+}
+
+/// Waits for a bridge that the database has: it asks for nothing new after a boot, so that nothing was waited for.
+///
+/// # Errors
+/// When vswitchd does not make it.
+pub fn await_bridge(layout: &Layout, host: &str, bridge: &str) -> Result<()> {
+    let place = layout.place(host);
+    wait_for(&format!("vswitchd to make {bridge}"), START_LIMIT, || {
+        place.output(&["ip", "link", "show", bridge]).is_ok()
+    })
+    .with_context(|| layout.processes().log_tail(&format!("{host}/vswitchd")))
 }
 
 /// Starts ovn-controller. What it should do it reads from Open_vSwitch, as the node daemon writes it.

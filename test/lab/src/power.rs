@@ -11,9 +11,9 @@ use nix::sys::signal::Signal;
 
 use crate::kubelet::Store;
 use crate::layout::Layout;
-use crate::options::Api;
+use crate::options::{Api, Mode};
 use crate::place::{create_netns, delete_netns};
-use crate::{components, down, fabric, real, underlay, up};
+use crate::{components, down, fabric, nested, real, underlay, up};
 
 /// What brings the API server into namespaces.
 const GATE: &str = "gate";
@@ -29,7 +29,10 @@ pub fn off(layout: &Layout, node: &str) -> Result<()> {
     let records = layout.processes().all();
     let own = records.iter().filter(|record| record.spec.name.starts_with(&prefix)).map(|record| record.id);
     down::end(own)?;
-    fabric::disconnect(layout, node)?;
+    match layout.options.mode {
+        Mode::Nested => nested::disconnect(layout, node)?,
+        _ => fabric::disconnect(layout, node)?,
+    }
     if layout.options.has_vlans() {
         underlay::disconnect(layout, node)?;
     }
@@ -58,7 +61,10 @@ fn end_sandboxes(layout: &Layout, node: &str) -> Result<()> {
 pub fn on(layout: &Layout, node: &str) -> Result<()> {
     let index = layout.options.index_of(node)?;
     create_netns(&layout.netns(node))?;
-    fabric::connect(layout, node)?;
+    match layout.options.mode {
+        Mode::Nested => nested::reconnect(layout, node)?,
+        _ => fabric::connect(layout, node)?,
+    }
     if layout.options.has_vlans() {
         underlay::connect(layout, node)?;
     }
@@ -72,7 +78,10 @@ pub fn on(layout: &Layout, node: &str) -> Result<()> {
             fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
         }
     }
-    up::start_host(layout, node, index)?;
+    match layout.options.mode {
+        Mode::Nested => nested::start_vm(layout, node, index)?,
+        _ => up::start_host(layout, node, index)?,
+    }
     let processes = layout.processes();
     if layout.options.api == Api::Real {
         real::start_kubelet(layout, node, index)?;

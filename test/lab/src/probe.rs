@@ -115,7 +115,8 @@ fn ping(ip: IpAddr, deadline: Instant) -> Result<Duration> {
         // An error here may be an earlier ICMP "unreachable" or a neighbour not resolved yet: try again until the deadline.
         let _ = socket.send(&packet);
         while let Some(left) = PING_PERIOD.checked_sub(sent.elapsed()).filter(|left| !left.is_zero()) {
-            socket.set_read_timeout(Some(left)).context("setting a time limit")?;
+            // Less than a microsecond would be none, and none is for ever.
+            socket.set_read_timeout(Some(left.max(Duration::from_millis(1)))).context("setting a time limit")?;
             if is_reply(&mut socket, ip.is_ipv4(), reply, &packet[4..8]) {
                 return Ok(sent.elapsed());
             }
