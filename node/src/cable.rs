@@ -6,6 +6,8 @@
 //!
 //! Must not: make or delete the veth, which is `plug`'s.
 
+use std::net::IpAddr;
+
 use ovenbird_cni_server::{Attachment, CniError, Code};
 use ovenbird_schema::vswitch::interface;
 
@@ -22,8 +24,9 @@ pub trait Cable: Send + Sync + 'static {
     fn declare(&self, port: &PodPort);
     /// Does not want it any more, from the call on. The future ends when nothing of the port is left, or nothing can be removed now.
     fn withdraw(&self, attachment: &Attachment) -> impl Future<Output = ()> + Send + use<Self>;
-    /// Waits until packets reach a declared port whose link is there.
-    fn until_connected(&self, port: &PodPort) -> impl Future<Output = Result<(), CniError>> + Send;
+    /// Waits until packets reach a declared port whose link is there, and comes up meanwhile. `gateways` are the pod's.
+    fn until_connected(&self, port: &PodPort, gateways: &[IpAddr])
+    -> impl Future<Output = Result<(), CniError>> + Send;
     /// Whether they do now; if not, what to say of it.
     fn connected(&self, port: &PodPort) -> impl Future<Output = Result<Result<(), String>, CniError>> + Send;
     /// What is known of a port that does not become connected.
@@ -54,7 +57,7 @@ impl Cable for Vswitch {
         self.remove(&PodPort::owner_of(attachment))
     }
 
-    async fn until_connected(&self, port: &PodPort) -> Result<(), CniError> {
+    async fn until_connected(&self, port: &PodPort, _: &[IpAddr]) -> Result<(), CniError> {
         let uid = port.uid.clone();
         let installed = move |row: Option<interface::Ref<'_>>| {
             let ids = row?.external_ids();

@@ -239,7 +239,7 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
         self.declare(&mut self.known(), port.clone());
         progress.at(Step::Ovn);
         tokio::try_join!(async { self.net.configure_veth(&veth).await.map_err(|e| link_error(&e)) }, async {
-            self.cable.until_connected(&port).await
+            self.cable.until_connected(&port, &pod.network.gateways).await
         },)?;
         if let Some(network) = &pod.on {
             self.enter(&port.attachment, network);

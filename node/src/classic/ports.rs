@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -167,7 +168,7 @@ impl<N: NetOps> Cable for Ports<N> {
         std::future::ready(())
     }
 
-    async fn until_connected(&self, port: &PodPort) -> Result<(), CniError> {
+    async fn until_connected(&self, port: &PodPort, _: &[IpAddr]) -> Result<(), CniError> {
         let stopping = || CniError::new(Code::TryAgainLater, "the daemon is stopping".to_owned());
         let joined = self.join(port).await.ok_or_else(stopping)?;
         let refused = |e: NetError| CniError::new(Code::Internal, e.to_string()).details(causes(&e));

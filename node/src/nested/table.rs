@@ -36,6 +36,8 @@ pub fn table(facts: &Facts<'_>) -> Table {
     let Facts { pods, for_others, snat, unmasked } = facts;
     let mut postrouting = Chain::base("nat", "postrouting", 100);
     let led = format!("oifname \"{MANAGEMENT_INTERFACE}\" ct status dnat");
+    // First, for the host's own address there is of its pods' networks.
+    postrouting.rule(format!("{led} fib saddr type local masquerade fully-random"));
     for net in *pods {
         let v4 = net.addr().is_ipv4();
         let (ip, net) = (if v4 { "ip" } else { "ip6" }, net.trunc());
@@ -43,7 +45,6 @@ pub fn table(facts: &Facts<'_>) -> Table {
             postrouting.rule(format!("{ip} saddr {net} {led} snat {ip} to {own} fully-random"));
         }
     }
-    postrouting.rule(format!("{led} fib saddr type local masquerade fully-random"));
     for net in pods.iter().filter(|_| *snat) {
         let v4 = net.addr().is_ipv4();
         let but: Vec<_> = unmasked.iter().filter(|but| but.addr().is_ipv4() == v4).map(|but| but.trunc()).collect();
@@ -79,6 +80,7 @@ mod tests {
         let (pods, for_others) = (nets("10.128.1.1/24 fd01:0:0:1::/64"), ["100.64.0.5".parse().unwrap()]);
         let facts = Facts { pods: &pods, for_others: &for_others, snat: true, unmasked: &unmasked };
         let text = table(&facts).to_string();
+        assert!(text.find("type local") < text.find("100.64.0.5"), "{text}");
         assert!(!table(&Facts { snat: false, ..facts }).to_string().contains("daddr"));
         for rule in [
             "ip saddr 10.128.1.0/24 oifname \"ovn-k8s-mp0\" ct status dnat snat ip to 100.64.0.5 fully-random",

@@ -377,4 +377,4 @@ fn is(done: &Result<(), Error>, errno: nix::errno::Errno) -> bool {
 
 #[cfg(test)]
 #[path = "linux_tests.rs"]
-mod tests;
+pub(super) mod tests;

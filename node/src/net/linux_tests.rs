@@ -5,10 +5,10 @@ use std::process::Command;
 use super::*;
 
 /// A named network namespace, removed at the end.
-struct Netns(String);
+pub struct Netns(String);
 
 impl Netns {
-    fn new(name: &str) -> Option<Netns> {
+    pub fn new(name: &str) -> Option<Netns> {
         let name = format!("ovnb-{name}-{}", std::process::id());
         let made = Command::new("ip").args(["netns", "add", &name]).output();
         if made.is_ok_and(|o| o.status.success()) {
@@ -19,11 +19,11 @@ impl Netns {
         None
     }
 
-    fn path(&self) -> std::path::PathBuf {
+    pub fn path(&self) -> std::path::PathBuf {
         format!("/run/netns/{}", self.0).into()
     }
 
-    fn ip(&self, args: &str) -> String {
+    pub fn ip(&self, args: &str) -> String {
         let out = Command::new("ip").args(["-n", &self.0]).args(args.split(' ')).output().unwrap();
         assert!(out.status.success(), "ip {args}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()

@@ -9,6 +9,7 @@ mod ethtool;
 pub mod fake;
 pub mod linux;
 mod message;
+pub mod neighbour;
 pub(crate) mod netns;
 
 use std::net::IpAddr;
@@ -198,6 +199,9 @@ pub enum NetError {
     /// A kernel setting below /proc/sys.
     #[error("setting {0}")]
     Sysctl(String, #[source] std::io::Error),
+    /// A neighbour that was asked.
+    #[error("asking {0} for its MAC")]
+    Ask(IpAddr, #[source] std::io::Error),
     /// Checksum offload.
     #[error("switching off transmit checksum offload of {0}")]
     Offload(String, #[source] std::io::Error),

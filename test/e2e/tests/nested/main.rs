@@ -46,6 +46,7 @@ async fn pods_of_two_vms() -> Result<()> {
     a_host_reaches_the_other(&lab)?;
     a_daemon_restarts(&lab).await?;
     a_policy(&lab).await?;
+    add_waits_for_the_hypervisor(&lab).await?;
     way_out::by_the_vm(&lab).await?;
     what_is_gone_is_cut_off(&lab).await
 }
@@ -126,6 +127,24 @@ async fn a_daemon_restarts(lab: &Lab) -> Result<()> {
     let after = sorted(ports()?);
     ensure!(before.is_subset(&after) && after.len() == before.len() + 1, "before {before:#?}\nafter {after:#?}");
     Ok(())
+}
+
+/// While the hypervisor's ovn-controller sleeps a pod is plugged in, but not told to run; once it does, it is reached.
+async fn add_waits_for_the_hypervisor(lab: &Lab) -> Result<()> {
+    lab.pause("hv1/ovn-controller")?;
+    lab.apply(&pods::pod(NAMESPACE, "waits", "node1")).await?;
+    let db = format!("--db={}", lab.layout().ovs("node1"));
+    let find =
+        ["ovs-vsctl", &db, "--bare", "--columns=ofport", "find", "interface", "external_ids:iface-id=nested_waits"];
+    let made = || lab.exec_node("node1", &find).is_ok_and(|text| text.trim().parse().is_ok_and(|port: u16| port > 0));
+    wait_for("the port to be made in the VM", LIMIT, made)?;
+    let api = pods::api(lab, NAMESPACE).await?;
+    let phase = |pod: Pod| pod.status.and_then(|status| status.phase);
+    ensure!(phase(api.get("waits").await?).as_deref() != Some("Running"), "it runs before its port is bound");
+    lab.resume("hv1/ovn-controller")?;
+    lab.await_running(NAMESPACE).await?;
+    let waits = inside(lab, "waits").await?;
+    inside(lab, "a-node1").await?.place.run(|| Target::Ping(waits.address).check(PATIENCE)).map(drop)
 }
 
 /// The hypervisor stops what a policy denies, between two pods of one VM too.

@@ -122,19 +122,12 @@ async fn services(lab: &Lab, world: &World) -> Result<()> {
         slices(NAMESPACE, "host", &host),
     ];
     lab.apply(&text.concat()).await?;
-    let ready =
-        || ask(&world.outside, Protocol::Tcp, (world.addresses[0][0], 31002).into(), PATIENCE).is_ok_and(|a| a.is_ok());
-    wait_for("the last Service to be served", LIMIT, ready)?;
-    let ready = || {
-        ask(
-            &world.pods[0].0,
-            Protocol::Tcp,
-            SocketAddr::new("10.96.7.3".parse().unwrap_or(world.beyond[0]), 80),
-            PATIENCE,
-        )
-        .is_ok_and(|a| a.is_ok())
-    };
-    wait_for("OVN to serve it", LIMIT, ready)?;
+    let by_ovn = ips(3)?[0];
+    let last = world.addresses.iter().map(|own| (&world.outside, own[0], 31002));
+    for (from, to, port) in last.chain([0, 2].map(|pod| (&world.pods[pod].0, by_ovn, 80))) {
+        let asked = || ask(from, Protocol::Tcp, SocketAddr::new(to, port), PATIENCE).is_ok_and(|answer| answer.is_ok());
+        wait_for("the last Service to be served", LIMIT, asked)?;
+    }
     let (node1, node2) = (&world.addresses[0], &world.addresses[1]);
     for family in [0, 1] {
         // Clients outside: by the VM without an endpoint, with the VM's address for others; with policy Local with their own, or in vain.
