@@ -26,7 +26,8 @@ use ovenbird_lab::{Api, Family, Lab, Options, testing};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
-mod admin;
+mod classic;
+mod custom;
 
 const RBAC: &str = include_str!("../../../../deploy/rbac.yaml");
 const NAMESPACE: &str = "rights";
@@ -56,9 +57,7 @@ async fn a_missing_right_is_named_and_is_all_that_is_missing() -> Result<()> {
     let of = |account: &'static str| {
         let (world, rights) = (&world, rights.iter().filter(move |right| right.account == account));
         async move {
-            for right in
-                rights.filter(|right| !right.is_of_classic() && !right.is_of_networks() && !right.is_of_condition())
-            {
+            for right in rights.filter(|right| !right.is_of_classic()) {
                 world.without(right).await.with_context(|| format!("without {right:?}"))?;
             }
             anyhow::Ok(())
@@ -113,22 +112,6 @@ impl Right {
     fn is(&self, other: &Right) -> bool {
         (&self.group, &self.resource, &self.verb) == (&other.group, &other.resource, &other.verb)
             && self.role == other.role
-    }
-
-    /// It is used in network mode classic alone, of which this lab is not.
-    fn is_of_classic(&self) -> bool {
-        let policies = self.resource == "networkpolicies" || self.group == "policy.networking.k8s.io";
-        self.account == "ovenbird-node" && (policies || self.resource == "namespaces")
-    }
-
-    /// It is about Networks and ProviderNetworks, for which there is no scenario here yet.
-    fn is_of_networks(&self) -> bool {
-        self.group == "ovenbird.io"
-    }
-
-    /// It is for an Open vSwitch that makes no tunnels, which this one cannot be made into while the node needs it.
-    fn is_of_condition(&self) -> bool {
-        self.account == "ovenbird-node" && self.resource == "nodes/status"
     }
 
     fn rule(&self) -> Value {
@@ -189,9 +172,12 @@ impl World<'_> {
 
     /// Makes the daemon need the right.
     async fn provoke(&self, right: &Right) -> Result<()> {
-        if let Some(kind) = admin::Kind::of(right) {
+        if right.is_of_classic() {
+            return self.provoke_in_classic(right);
+        }
+        if let Some(kind) = custom::Kind::of(right) {
             if right.verb == "get" || right.verb == "patch" {
-                return self.admin_policy(&kind).await.map(drop);
+                return self.custom_object(&kind).await.map(drop);
             }
             self.lab.stop(right.component())?;
             return self.lab.start(right.component());
@@ -245,11 +231,11 @@ impl World<'_> {
 
     /// Waits until the daemon has done what it could not do before.
     async fn mended(&self, right: &Right) -> Result<()> {
-        if let Some(kind) = admin::Kind::of(right) {
-            if right.verb == "get" || right.verb == "patch" {
-                return self.admin_told(right, &kind).await;
-            }
-            return self.master_sees(right).await;
+        if right.is_of_classic() {
+            return self.mended_in_classic(right).await;
+        }
+        if let Some(kind) = custom::Kind::of(right) {
+            return self.custom_mended(right, &kind).await;
         }
         let (nodes, pods) = (KubeApi::<Node>::all(self.client.clone()), self.pods());
         match (&*right.account, &*right.resource, &*right.verb) {
@@ -356,10 +342,10 @@ impl World<'_> {
     /// A new object of the kind reaches the master, and with it all there are.
     async fn master_sees(&self, right: &Right) -> Result<()> {
         let (name, all) = (self.name(), ListParams::default());
-        let admin = admin::Kind::of(right);
+        let admin = custom::Kind::of(right);
         let kind = match (&admin, &*right.resource) {
             (Some(kind), _) => {
-                self.admin_policy(kind).await?;
+                self.custom_object(kind).await?;
                 kind.name()
             }
             (None, "nodes") => self.node(&name, json!({})).await.map(|()| "Node")?,
@@ -373,7 +359,7 @@ impl World<'_> {
         self.until("the master to have seen all", async || {
             let client = self.client.clone();
             let count = match (&admin, kind) {
-                (Some(kind), _) => self.count_admin(kind).await?,
+                (Some(kind), _) => self.count_custom(kind).await?,
                 (None, "Node") => KubeApi::<Node>::all(client).list_metadata(&all).await?.items.len(),
                 (None, "Pod") => KubeApi::<Pod>::all(client).list_metadata(&all).await?.items.len(),
                 (None, "Service") => KubeApi::<Service>::all(client).list_metadata(&all).await?.items.len(),
@@ -573,6 +559,11 @@ impl World<'_> {
     /// A name that no object has.
     fn name(&self) -> String {
         format!("made-{}", self.made.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A number from 1 that no object has.
+    fn number(&self) -> Result<u8> {
+        (self.made.fetch_add(1, Ordering::Relaxed) + 1).try_into().context("too many objects")
     }
 
     fn log(&self, right: &Right) -> Result<String> {
