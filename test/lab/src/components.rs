@@ -152,6 +152,7 @@ pub fn node(layout: &Layout, node: &str, index: u16) -> Result<Spec> {
     let nic = ["--gateway-interface".to_owned(), "eth0".into()];
     let nic = nic.into_iter().filter(|_| layout.options.uplink == Uplink::Nic);
     let args = args.into_iter().chain(nic).chain(layout.options.node_args.iter().cloned());
+    let args = args.chain(layout.options.kube_proxy.then(|| "--classic-services=false".to_owned()));
     Ok(spec(layout, node, &format!("{node}/ovenbird-node"), "ovenbird-node", args))
 }
 

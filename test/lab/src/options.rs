@@ -190,6 +190,10 @@ pub struct Options {
     #[arg(long)]
     #[serde(default)]
     pub underlay: bool,
+    /// Services are kube-proxy's, which runs on every node, and not the node daemons'; for --mode classic on --api real
+    #[arg(long)]
+    #[serde(default)]
+    pub kube_proxy: bool,
     /// Pod networks, CIDR/PREFIX-PER-NODE, one per family
     #[arg(long, value_name = "CIDRS")]
     pub cluster_subnets: Option<String>,
@@ -230,6 +234,7 @@ impl Default for Options {
             masters: 1,
             uplink: Uplink::default(),
             underlay: false,
+            kube_proxy: false,
             cluster_subnets: None,
             master_args: Vec::new(),
             node_args: Vec::new(),
@@ -259,6 +264,11 @@ impl Options {
             bail!(
                 "--ovn {}: no usr/bin/ovn-controller in it; give a debootstrap tree with ovn-central, ovn-host and openvswitch-switch",
                 tree.display()
+            );
+        }
+        if self.kube_proxy && (self.mode != Mode::Classic || self.api != Api::Real) {
+            bail!(
+                "--kube-proxy: OVN serves Services itself, and a lab without kubelets has none: give --mode classic --api real"
             );
         }
         if self.mode == Mode::Nested {

@@ -85,6 +85,7 @@ pub fn on(layout: &Layout, node: &str) -> Result<()> {
     let processes = layout.processes();
     if layout.options.api == Api::Real {
         real::start_kubelet(layout, node, index)?;
+        real::start_kube_proxy(layout, node)?;
     } else {
         // It stands in the namespace that is gone.
         processes.get(GATE)?.id.end(Signal::SIGKILL, END_LIMIT)?;

@@ -90,6 +90,7 @@ pub async fn up(options: Options, progress: Progress) -> Result<Layout> {
         real::create_accounts(&layout).await?;
         for (node, index) in layout.options.node_names().iter().zip(1..) {
             real::start_kubelet(&layout, node, index)?;
+            real::start_kube_proxy(&layout, node)?;
         }
         progress.step("service accounts of deploy/, kubelets");
     }

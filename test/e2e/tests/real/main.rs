@@ -3,6 +3,7 @@
 mod annotations;
 mod basics;
 mod churn;
+mod kube_proxy;
 mod nodes;
 mod outages;
 mod pods;

@@ -84,7 +84,7 @@ fn certificates(layout: &Layout, pki: &Pki) -> Result<()> {
     client("apiserver-kubelet", "ca", "/O=system:masters/CN=kube-apiserver-kubelet")?;
     client("admin", "ca", "/O=system:masters/CN=admin")?;
     let server = format!("https://{}", api_address(layout)?);
-    let mut users: Vec<(String, String)> = ["kube-controller-manager", "kube-scheduler"]
+    let mut users: Vec<(String, String)> = ["kube-controller-manager", "kube-scheduler", "kube-proxy"]
         .map(|name| (name.to_owned(), format!("/CN=system:{name}")))
         .into();
     for node in layout.options.node_names() {

@@ -19,7 +19,7 @@ mod pods;
 pub use accounts::{Account, create as create_accounts};
 pub use control::{certify_node, start as start_control};
 pub use dns::start_dns;
-pub use node::{environment, import, start_kubelet, start_runtime};
+pub use node::{environment, import, start_kube_proxy, start_kubelet, start_runtime};
 pub use pods::sandbox;
 
 use std::net::{IpAddr, SocketAddr};

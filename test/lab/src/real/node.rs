@@ -90,6 +90,36 @@ pub fn start_kubelet(layout: &Layout, node: &str, index: u16) -> Result<()> {
     layout.processes().start(spec(layout, node, "kubelet", args)?).map(drop)
 }
 
+/// Starts kube-proxy, where Services are its.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start_kube_proxy(layout: &Layout, node: &str) -> Result<()> {
+    if !layout.options.kube_proxy {
+        return Ok(());
+    }
+    let networks: Vec<_> = layout
+        .options
+        .cluster_subnets()
+        .split(',')
+        .map(|net| {
+            // CIDR/PREFIX-PER-NODE
+            net.rsplit_once('/').map_or_else(|| net.to_owned(), |(cidr, _)| cidr.to_owned())
+        })
+        .collect();
+    let config = json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "nftables",
+        "clientConnection": {"kubeconfig": pki_dir(layout).join("kube-proxy.conf")},
+        "clusterCIDR": networks.join(","), "detectLocalMode": "ClusterCIDR", "hostnameOverride": node,
+        // The machine's own are not the lab's to set.
+        "conntrack": {"maxPerCore": 0},
+    });
+    let file = layout.home(node).join("kube-proxy.json");
+    write_atomic(&file, &serde_json::to_vec_pretty(&config)?)?;
+    let args = vec![format!("--config={}", file.display())];
+    layout.processes().start(spec(layout, node, "kube-proxy", args)?).map(drop)
+}
+
 /// `unshare` waits for the node's first process, and takes it along when it is killed.
 fn first_process(layout: &Layout, node: &str) -> Spec {
     let program = layout.bin_dir.join("ovenbird-lab").display().to_string();
