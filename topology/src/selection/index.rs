@@ -9,7 +9,7 @@
 //! pods that have a port count: not those on the host's network, unbound or finished. A namespace of which no object is known has the one
 //! label that every namespace has. Inputs: facts and uses. Outputs: owners and buckets that a change touches. Must not: keep facts of pods.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ovenbird_api::Protocol;
@@ -35,8 +35,6 @@ pub(crate) struct Selections {
     scope_ids: FxHashMap<Namespaces, ScopeId>,
     scopes: Slab<Scope>,
     homes: FxHashMap<Str, Home>,
-    /// By pod: the selections that it is in, sorted; pods in none are left out.
-    matched: FxHashMap<Str, Arc<[Id]>>,
     /// Equal ones are one: a Deployment's pods are in the same.
     lists: Shared<[Id]>,
 }
@@ -60,7 +58,8 @@ pub(crate) struct Selected {
 struct Home {
     fact: Option<NamespaceFact>,
     scopes: Vec<ScopeId>,
-    pods: BTreeSet<Str>,
+    /// By pod that has a port: the selections that it is in, sorted.
+    pods: BTreeMap<Str, Arc<[Id]>>,
 }
 
 impl Selected {
@@ -88,17 +87,18 @@ impl Selections {
 
     /// The selections that a pod is in.
     pub fn of_pod<'a>(&'a self, pod: &str) -> impl Iterator<Item = &'a Selected> + use<'a> {
-        self.matched.get(pod).into_iter().flat_map(|ids| ids.iter()).filter_map(|id| self.selected.get(*id))
+        self.ids_of(pod).iter().filter_map(|id| self.selected.get(*id))
     }
 
     /// The keys of all pods that are in some selection used as a peer, unsorted.
     pub fn peers(&self) -> impl Iterator<Item = &Str> {
-        self.matched.iter().filter(|(_, ids)| self.any_peer(ids)).map(|(key, _)| key)
+        let pods = self.homes.values().flat_map(|home| &home.pods);
+        pods.filter(|(_, ids)| self.any_peer(ids)).map(|(key, _)| key)
     }
 
     /// Whether a pod is in some selection used as a peer.
     pub fn is_peer(&self, pod: &str) -> bool {
-        self.matched.get(pod).is_some_and(|ids| self.any_peer(ids))
+        self.any_peer(self.ids_of(pod))
     }
 
     /// The texts of all selections in use, unsorted.
@@ -108,7 +108,7 @@ impl Selections {
 
     /// The keys of a namespace's pods that have a port, sorted.
     pub fn pods_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Str> + use<'a> {
-        self.homes.get(namespace).into_iter().flat_map(|home| &home.pods)
+        self.homes.get(namespace).into_iter().flat_map(|home| home.pods.keys())
     }
 
     /// A namespace's fact.
@@ -161,20 +161,16 @@ impl Selections {
         let Some(pod) = after.or(before) else { return };
         let same = |a: &PodFact, b: &PodFact| a.labels == b.labels && a.ports == b.ports;
         if !before.zip(after).is_some_and(|(a, b)| same(a, b)) {
-            let home = self.home(pod.namespace());
-            match after {
-                Some(pod) => drop(home.pods.insert(pod.key.clone())),
-                None => drop(home.pods.remove(&pod.key)),
-            }
-            let new = after.map(|pod| self.matches(pod)).unwrap_or_default();
-            let old = self.matched.get(&pod.key).cloned().unwrap_or_default();
+            self.home(pod.namespace());
+            let new = after.map(|pod| self.matches(pod));
+            let old = self.set_matched(&pod.key, new.as_deref());
+            let new = new.unwrap_or_default();
             if self.any_peer(&old) && !self.any_peer(&new) {
                 touched.owners.push(Owner::new(kinds::PEER, pod.key.clone()));
             }
             // First those that come, so that a number which stays is not told.
             after.into_iter().for_each(|pod| self.count(&new, pod, true, touched));
             before.into_iter().for_each(|pod| self.count(&old, pod, false, touched));
-            self.set_matched(&pod.key, &new);
             self.forget_home(pod.namespace());
         }
         if self.is_peer(&pod.key) {
@@ -197,7 +193,7 @@ impl Selections {
         let home = self.home(name);
         if home.scopes != scopes {
             home.scopes = scopes;
-            for pod in home.pods.clone().iter().filter_map(|key| pods.get(key)) {
+            for pod in home.pods.clone().keys().filter_map(|key| pods.get(key)) {
                 self.match_again(pod, touched);
             }
         }
@@ -207,7 +203,7 @@ impl Selections {
     /// Compares a pod with the selections of its namespace, which changed.
     fn match_again(&mut self, pod: &PodFact, touched: &mut Touched) {
         let new = self.matches(pod);
-        let old = self.matched.get(&pod.key).cloned().unwrap_or_default();
+        let old = self.set_matched(&pod.key, Some(&new));
         if *old == *new {
             return;
         }
@@ -217,16 +213,31 @@ impl Selections {
         }
         self.count(&new, pod, true, touched);
         self.count(&old, pod, false, touched);
-        self.set_matched(&pod.key, &new);
     }
 
-    fn set_matched(&mut self, pod: &Str, ids: &[Id]) {
-        if ids.is_empty() {
-            self.matched.remove(pod);
-        } else {
-            let ids = self.lists.intern(ids);
-            self.matched.insert(pod.clone(), ids);
-        }
+    /// The selections that a pod is in, sorted.
+    fn ids_of(&self, pod: &str) -> &[Id] {
+        let home = if self.selected.is_empty() { None } else { self.homes.get(namespace_of(pod)) };
+        home.and_then(|home| home.pods.get(pod)).map_or(&[], |ids| ids)
+    }
+
+    /// Notes the selections that a pod is in, `None` when it has no port; returns those before. Its namespace is known.
+    fn set_matched(&mut self, pod: &Str, ids: Option<&[Id]>) -> Arc<[Id]> {
+        let Some(home) = self.homes.get_mut(namespace_of(pod)) else { return Arc::default() };
+        let old = match ids {
+            Some(ids) => home.pods.insert(pod.clone(), self.lists.intern(ids)),
+            None => home.pods.remove(pod),
+        };
+        old.unwrap_or_default()
+    }
+
+    /// Changes which selections a pod is in that has a port.
+    fn change_matched(&mut self, pod: &str, change: impl FnOnce(&mut Vec<Id>)) {
+        let home = self.homes.get_mut(namespace_of(pod));
+        let Some(ids) = home.and_then(|home| home.pods.get_mut(pod)) else { return };
+        let mut changed = ids.to_vec();
+        change(&mut changed);
+        *ids = self.lists.intern(&changed);
     }
 
     /// A use began or ended: tells the selection's owner and those of its pods.
@@ -277,12 +288,10 @@ impl Selections {
 
     /// The pods of a selection.
     fn members(&self, id: Id) -> Vec<Str> {
-        let has = |key: &&Str| self.matched.get(*key).is_some_and(|ids| ids.binary_search(&id).is_ok());
         let Some(selected) = self.selected.get(id) else { return Vec::new() };
-        self.homes_in(selected.scope, &selected.selection.namespaces)
-            .flat_map(|h| h.pods.iter().filter(has))
-            .cloned()
-            .collect()
+        let homes = self.homes_in(selected.scope, &selected.selection.namespaces);
+        let pods = homes.flat_map(|home| &home.pods).filter(|(_, ids)| ids.binary_search(&id).is_ok());
+        pods.map(|(key, _)| key.clone()).collect()
     }
 
     /// The namespaces of a scope.
@@ -321,21 +330,17 @@ impl Selections {
         if let Some(scope) = self.scopes.get_mut(scope) {
             scope.insert(&selection.pods, id);
         }
-        let keys = self.homes_in(scope, &selection.namespaces).flat_map(|home| &home.pods);
+        let keys = self.homes_in(scope, &selection.namespaces).flat_map(|home| home.pods.keys());
         let fits = |key: &&Str| pods.get(*key).is_some_and(|pod| selection.pods.matches(&pod.labels));
         for key in keys.filter(fits).cloned().collect::<Vec<_>>() {
-            let mut ids = self.matched.get(&key).map(|ids| ids.to_vec()).unwrap_or_default();
-            ids.insert(ids.partition_point(|other| *other < id), id);
-            self.set_matched(&key, &ids);
+            self.change_matched(&key, |ids| ids.insert(ids.partition_point(|other| *other < id), id));
         }
         id
     }
 
     fn remove(&mut self, id: Id) {
         for key in self.members(id) {
-            let ids = self.matched.get(&key).map_or(&[][..], |ids| ids);
-            let ids: Vec<Id> = ids.iter().copied().filter(|other| *other != id).collect();
-            self.set_matched(&key, &ids);
+            self.change_matched(&key, |ids| ids.retain(|other| *other != id));
         }
         let Some(selected) = self.selected.try_remove(id) else { return };
         self.ids.remove(&selected.key);
@@ -389,6 +394,11 @@ impl Use {
     fn is_peer(&self) -> bool {
         matches!(self, Use::Peer | Use::PeerPort(..))
     }
+}
+
+/// The namespace of a pod, of `namespace/name`.
+fn namespace_of(pod: &str) -> &str {
+    pod.split_once('/').map_or("", |(namespace, _)| namespace)
 }
 
 fn is_of(namespaces: &Namespaces, name: &str, fact: Option<&NamespaceFact>) -> bool {
