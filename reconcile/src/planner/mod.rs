@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ovsdb::{Atom, ColumnId, Replica, Str, TableDesc, Uuid};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::desired::{Desired, WaitReason};
 use crate::dirty::{Dirt, Item};
@@ -142,7 +142,7 @@ impl Planner<'_> {
             self.draw_adds(&owner, items);
             set.iter().for_each(|set| self.draw_near(owner.kind, *set));
         }
-        self.desired.dirty.near.clear();
+        self.desired.dirty.near = FxHashMap::default();
         while self.limits.removals && !self.desired.dirty.removes.is_empty() {
             if self.is_full() && !self.cut() {
                 return;
