@@ -26,7 +26,7 @@ fn written(output: &Output, table: &'static TableDesc) -> Row {
     for (column, want) in &wanted.columns {
         let value = match want {
             Want::Exactly(value) => value.clone(),
-            Want::Keys(keys) => Datum::map(keys.iter().filter_map(|(k, v)| Some((k.clone(), v.clone()?)))),
+            Want::Keys(_) | Want::Pairs(_) => Datum::Map(want.pairs()),
             Want::Members => continue,
         };
         row.set(*column, &table.column(*column).ty, value);

@@ -31,13 +31,15 @@ impl Datum {
                 drop_twins(old);
             }
             (Datum::Map(old), Datum::Map(change)) => {
-                for (key, value) in change {
-                    match old.binary_search_by(|(k, _)| k.cmp(key)) {
-                        Ok(at) if old[at].1 == *value => drop(old.remove(at)),
-                        Ok(at) => old[at].1 = value.clone(),
-                        Err(at) => old.insert(at, (key.clone(), value.clone())),
+                let mut pairs = old.to_vec();
+                for (key, value) in change.iter() {
+                    match pairs.binary_search_by(|(k, _)| k.cmp(key)) {
+                        Ok(at) if pairs[at].1 == *value => drop(pairs.remove(at)),
+                        Ok(at) => pairs[at].1 = value.clone(),
+                        Err(at) => pairs.insert(at, (key.clone(), value.clone())),
                     }
                 }
+                *old = pairs.into();
             }
             (old, change) => *old = change.clone(),
         }

@@ -86,4 +86,4 @@ pub use spec::{MonitorSpec, TableSpec};
 pub use tls::TlsError;
 pub use transaction::{Condition, Function, Mutation, Mutator, NamedColumns, Op, Until};
 pub use update::Update;
-pub use value::{Atom, Datum, Str, Uuid};
+pub use value::{Atom, Datum, Pairs, Str, Uuid};

@@ -4,7 +4,7 @@
 //! is generated on top by the crate `schema`. Must not: know a table's meaning.
 
 use crate::desc::{AtomKind, ColumnId, ColumnType, Shape};
-use crate::value::{Atom, Datum, Uuid};
+use crate::value::{Atom, Datum, Pairs, Uuid};
 
 /// Most columns that a table may have: one bit each.
 pub(crate) const MAX_COLUMNS: u16 = 64;
@@ -108,7 +108,7 @@ pub fn is_default(ty: &ColumnType, value: &Datum) -> bool {
 /// set.
 pub fn default_value(ty: &ColumnType) -> Datum {
     match ty.shape() {
-        Shape::Map => Datum::Map(Vec::new()),
+        Shape::Map => Datum::Map(Pairs::default()),
         Shape::Set => Datum::Set(Vec::new()),
         Shape::Atom if ty.is_optional() => Datum::Set(Vec::new()),
         Shape::Atom => match ty.key.kind {

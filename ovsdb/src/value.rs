@@ -18,6 +18,9 @@ pub use uuid::Uuid;
 /// An immutable shared string. Cloning is a reference count; repeated texts are shared by the replica's interner.
 pub type Str = Arc<str>;
 
+/// The pairs of a map. Cloning is a reference count: what is wanted and what the database has are in memory once.
+pub type Pairs = Arc<[(Atom, Atom)]>;
+
 /// One atomic value (RFC 7047 section 5.1, `<atom>`).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Atom {
@@ -41,7 +44,7 @@ pub enum Datum {
     /// A set with more than one possible element: sorted, without duplicates, never empty inside a [`crate::Row`].
     Set(Vec<Atom>),
     /// A map: sorted by key, keys unique, never empty inside a [`crate::Row`].
-    Map(Vec<(Atom, Atom)>),
+    Map(Pairs),
 }
 
 impl Eq for Atom {}
@@ -160,7 +163,7 @@ impl Datum {
         v.reverse();
         v.sort_by(|a, b| a.0.cmp(&b.0));
         v.dedup_by(|a, b| a.0 == b.0);
-        Datum::Map(v)
+        Datum::Map(v.into())
     }
 
     /// Number of elements or pairs: 1 for an atom.
@@ -199,12 +202,7 @@ impl Datum {
         match (self, equal) {
             (Datum::Atom(own), Datum::Atom(atom)) => own.share(atom),
             (Datum::Set(own), Datum::Set(atoms)) => own.iter_mut().zip(atoms).for_each(|(a, b)| a.share(b)),
-            (Datum::Map(own), Datum::Map(pairs)) => {
-                for ((key, value), (k, v)) in own.iter_mut().zip(pairs) {
-                    key.share(k);
-                    value.share(v);
-                }
-            }
+            (Datum::Map(own), Datum::Map(pairs)) if own == pairs => *own = pairs.clone(),
             _ => {}
         }
     }

@@ -25,9 +25,9 @@ fn differs(claim: &Claim, row: &Row, replica: &Replica, adopted: &Adopted) -> bo
                 Want::Exactly(datum) => {
                     !same(claim.table, *column, row.get(*column), &actual_datum(claim.table, *column, datum, adopted))
                 }
-                Want::Keys(keys) => {
+                Want::Keys(_) | Want::Pairs(_) => {
                     let map = row.get(*column);
-                    keys.iter().any(|(k, v)| map.and_then(|m| m.get(k)) != v.as_ref())
+                    want.keys().any(|(key, value)| map.and_then(|m| m.get(key)) != value)
                 }
                 Want::Members => false,
             }
@@ -97,9 +97,9 @@ pub(crate) fn exactly(
         }
     }
     if let (Datum::Map(wanted), Some(Datum::Map(have))) = (&new, old) {
-        let gone = have.iter().filter(|(key, _)| new.get(key).is_none()).map(|(key, _)| (key.clone(), None));
-        let all: Vec<_> = gone.chain(wanted.iter().map(|(key, value)| (key.clone(), Some(value.clone())))).collect();
-        if let Some(Action::Keys { changes, .. }) = keys(column, old, &all)
+        let gone = have.iter().filter(|(key, _)| new.get(key).is_none()).map(|(key, _)| (key, None));
+        let all = gone.chain(wanted.iter().map(|(key, value)| (key, Some(value))));
+        if let Some(Action::Keys { changes, .. }) = keys(column, old, all)
             && changes.len() < wanted.len()
         {
             return Some(Action::Keys { column, changes });
@@ -109,11 +109,16 @@ pub(crate) fn exactly(
 }
 
 /// The action that sets the keys of a map; `None` when they are so.
-pub(crate) fn keys(column: ColumnId, old: Option<&Datum>, wanted: &[(Atom, Option<Atom>)]) -> Option<Action> {
+pub(crate) fn keys<'a>(
+    column: ColumnId,
+    old: Option<&Datum>,
+    wanted: impl Iterator<Item = (&'a Atom, Option<&'a Atom>)>,
+) -> Option<Action> {
     let have = |key: &Atom| old.and_then(|m| m.get(key));
-    let changed = wanted.iter().filter(|(k, v)| have(k) != v.as_ref());
-    let changes: Vec<KeyChange> =
-        changed.map(|(key, new)| KeyChange { key: key.clone(), old: have(key).cloned(), new: new.clone() }).collect();
+    let changed = wanted.filter(|(key, value)| have(key) != *value);
+    let change =
+        |(key, new): (&Atom, Option<&Atom>)| KeyChange { key: key.clone(), old: have(key).cloned(), new: new.cloned() };
+    let changes: Vec<KeyChange> = changed.map(change).collect();
     (!changes.is_empty()).then_some(Action::Keys { column, changes })
 }
 

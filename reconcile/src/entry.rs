@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use ovsdb::{Atom, ColumnId, Datum, Row, Shape, TableDesc, Uuid};
+use ovsdb::{Atom, ColumnId, Datum, Pairs, Row, Shape, TableDesc, Uuid};
 use rustc_hash::FxHashMap;
 
 use crate::identity::is_ours;
@@ -86,7 +86,7 @@ impl Entry {
         let value = |(column, want): &(ColumnId, Want)| {
             let datum = match want {
                 Want::Exactly(datum) => datum.clone(),
-                Want::Keys(keys) => pairs(keys),
+                Want::Keys(_) | Want::Pairs(_) => Datum::Map(want.pairs()),
                 Want::Members => {
                     let members = self.contributors(*column).map(|set| owners.members(set, (uuid, *column)));
                     Datum::Set(members.into_iter().flatten().map(|(member, _)| member.clone()).collect())
@@ -104,19 +104,12 @@ impl Claim {
         Some(&self.columns[at].1)
     }
 
-    /// Takes the texts of a row that is as wanted in place of equal ones of its own: most of a large cluster's memory.
+    /// Takes texts and maps of a row that is as wanted in place of equal ones of its own: most of a large cluster's memory.
     pub(crate) fn share(&mut self, row: &Row) {
         for (column, want) in &mut self.columns {
             match (want, row.get(*column)) {
                 (Want::Exactly(datum), Some(actual)) => datum.share(actual),
-                (Want::Keys(keys), Some(Datum::Map(actual))) => {
-                    for (key, value) in keys {
-                        let Ok(at) = actual.binary_search_by(|(k, _)| k.cmp(key)) else { continue };
-                        let (there, text) = &actual[at];
-                        key.share(there);
-                        value.iter_mut().for_each(|v| v.share(text));
-                    }
-                }
+                (Want::Pairs(pairs), Some(Datum::Map(actual))) if pairs == actual => *pairs = actual.clone(),
                 _ => {}
             }
         }
@@ -179,11 +172,6 @@ pub(crate) fn member_columns(columns: &[(ColumnId, Want)]) -> impl Iterator<Item
     columns.iter().filter(|(_, want)| matches!(want, Want::Members)).map(|(c, _)| *c)
 }
 
-/// The wanted pairs of [`Want::Keys`].
-pub(crate) fn pairs(keys: &[(Atom, Option<Atom>)]) -> Datum {
-    Datum::Map(keys.iter().filter_map(|(k, v)| Some((k.clone(), v.clone()?))).collect())
-}
-
 /// References to rows of ours in columns wanted exactly.
 pub(crate) fn references(table: &TableDesc, columns: &[(ColumnId, Want)]) -> Vec<(ColumnId, Uuid)> {
     let mut found = Vec::new();
@@ -205,9 +193,14 @@ pub(crate) fn references(table: &TableDesc, columns: &[(ColumnId, Want)]) -> Vec
 /// Brings a wish into the canonical form of the column's type (see `ovsdb::value`), so that equal states compare equal.
 pub(crate) fn canonical(table: &TableDesc, column: ColumnId, want: &mut Want) {
     match want {
-        Want::Keys(keys) => keys.sort_by(|a, b| a.0.cmp(&b.0)),
+        Want::Keys(keys) => {
+            keys.sort_by(|a, b| a.0.cmp(&b.0));
+            if keys.iter().all(|(_, value)| value.is_some()) {
+                *want = Want::Pairs(want.pairs());
+            }
+        }
         Want::Exactly(datum) => canonical_datum(table.column(column).ty.shape(), datum),
-        Want::Members => {}
+        Want::Pairs(_) | Want::Members => {}
     }
 }
 
@@ -215,8 +208,8 @@ fn canonical_datum(shape: Shape, datum: &mut Datum) {
     let whole = match (shape, &mut *datum) {
         (Shape::Set, Datum::Atom(atom)) => Datum::Set(vec![atom.clone()]),
         (Shape::Set, Datum::Set(v)) if !v.is_sorted_by(|a, b| a < b) => Datum::set(std::mem::take(v)),
-        (Shape::Map, Datum::Map(v)) if !v.is_sorted_by(|a, b| a.0 < b.0) => Datum::map(std::mem::take(v)),
-        (Shape::Map, Datum::Set(v)) if v.is_empty() => Datum::Map(Vec::new()),
+        (Shape::Map, Datum::Map(v)) if !v.is_sorted_by(|a, b| a.0 < b.0) => Datum::map(v.to_vec()),
+        (Shape::Map, Datum::Set(v)) if v.is_empty() => Datum::Map(Pairs::default()),
         (Shape::Atom, Datum::Set(v)) if v.len() == 1 => Datum::Atom(v[0].clone()),
         _ => return,
     };

@@ -31,7 +31,7 @@ impl Fence {
     /// The operation that fails a transaction when the epoch is no longer ours: the rows that hold our pair must not be none.
     /// Other keys may be anything.
     pub fn test(&self) -> Op {
-        let pair = Datum::Map(vec![self.pair()]);
+        let pair = Datum::map([self.pair()]);
         Op::Wait {
             table: self.table.name,
             conditions: vec![Condition::Column { column: self.name(), function: Function::Includes, value: pair }],
@@ -76,15 +76,15 @@ pub fn takeover(replica: &Replica, table: &'static TableDesc, column: ColumnId, 
         timeout_ms: Some(0),
     };
     let Some((actual, _)) = row else {
-        let new = vec![(name, Datum::Map(vec![fence.pair()]))];
+        let new = vec![(name, Datum::map([fence.pair()]))];
         return (
             fence,
             vec![wait(Vec::new(), Vec::new()), Op::Insert { table: table.name, uuid: Some(uuid), row: new }],
         );
     };
-    let so_far = map.cloned().unwrap_or(Datum::Map(Vec::new()));
+    let so_far = map.cloned().unwrap_or(Datum::map([]));
     let conditions = vec![Condition::uuid(actual)];
-    let pair = Datum::Map(vec![fence.pair()]);
+    let pair = Datum::map([fence.pair()]);
     let mutations = vec![
         Mutation::new(name, Mutator::Delete, Datum::Set(vec![KEY.into()])),
         Mutation::new(name, Mutator::Insert, pair),

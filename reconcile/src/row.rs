@@ -3,7 +3,7 @@
 //! These are plain values. A row names only the columns, and in maps only the keys, that we own; nothing else is ever
 //! compared or written. Must not: do I/O, know a table's meaning.
 
-use ovsdb::{Atom, ColumnId, Datum, Str, TableDesc, Uuid};
+use ovsdb::{Atom, ColumnId, Datum, Pairs, Str, TableDesc, Uuid};
 
 /// A class of owners, e.g. `OwnerKind { name: "Pod", rank: 30 }`.
 ///
@@ -55,6 +55,8 @@ pub enum Want {
     Exactly(Datum),
     /// We own these keys of a map: `Some` must be so, `None` must be absent. Sorted by key. Other keys are not ours.
     Keys(Vec<(Atom, Option<Atom>)>),
+    /// [`Want::Keys`] of which none must be absent, in the form in which [`crate::Desired`] keeps them.
+    Pairs(Pairs),
     /// A set fed by contributions. We own the members that are contributed, and those whose UUID carries our tag (for
     /// columns of references) or all members (for columns of strings). Members of strangers stay.
     Members,
@@ -121,6 +123,27 @@ pub struct Output {
     pub contributions: Vec<Contribution>,
     /// Complaints.
     pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Want {
+    /// The keys of a map, each with its value; `None` must be absent.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&Atom, Option<&Atom>)> {
+        let (keys, pairs) = match self {
+            Want::Keys(keys) => (&keys[..], &[][..]),
+            Want::Pairs(pairs) => (&[][..], &pairs[..]),
+            Want::Exactly(_) | Want::Members => (&[][..], &[][..]),
+        };
+        let keys = keys.iter().map(|(key, value)| (key, value.as_ref()));
+        keys.chain(pairs.iter().map(|(key, value)| (key, Some(value))))
+    }
+
+    /// The pairs of a map that must be there.
+    pub fn pairs(&self) -> Pairs {
+        match self {
+            Want::Pairs(pairs) => pairs.clone(),
+            _ => self.keys().filter_map(|(key, value)| Some((key.clone(), value?.clone()))).collect(),
+        }
+    }
 }
 
 impl RowId {

@@ -94,10 +94,8 @@ impl Planner<'_> {
         }
         if let Some(claim) = self.desired.rows.get(&uuid).and_then(|e| e.winner()) {
             for (column, want) in &claim.columns {
-                if let Want::Keys(wanted) = want
-                    && replica.has_column(table, *column)
-                {
-                    actions.extend(keys(*column, row.get(*column), wanted));
+                if replica.has_column(table, *column) {
+                    actions.extend(keys(*column, row.get(*column), want.keys()));
                 }
             }
         }

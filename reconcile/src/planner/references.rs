@@ -8,7 +8,6 @@ use super::{Draft, Planner};
 use crate::desired::WaitReason;
 use crate::diff::{actual_datum, is_strong, refers};
 use crate::dirty::{Cause, Item};
-use crate::entry::pairs;
 use crate::identity::is_ours;
 use crate::row::Want;
 
@@ -29,7 +28,7 @@ impl Planner<'_> {
                 Want::Exactly(datum) if row.is_none_or(|r| r.get(*column) != Some(datum)) => {
                     values.push((*column, datum.clone()));
                 }
-                Want::Keys(keys) if row.is_none() => values.push((*column, pairs(keys))),
+                Want::Keys(_) | Want::Pairs(_) if row.is_none() => values.push((*column, Datum::Map(want.pairs()))),
                 _ => {}
             }
         }
@@ -69,7 +68,7 @@ impl Planner<'_> {
             Datum::Atom(atom) if !exists(atom, key) => *datum = Datum::Set(Vec::new()),
             Datum::Atom(_) => {}
             Datum::Set(v) => v.retain(|a| exists(a, key)),
-            Datum::Map(v) => v.retain(|(k, a)| exists(k, key) && exists(a, value)),
+            Datum::Map(v) => *v = v.iter().filter(|(k, a)| exists(k, key) && exists(a, value)).cloned().collect(),
         }
         *datum = actual_datum(table, column, datum, &self.desired.adopted);
     }

@@ -130,7 +130,7 @@ impl Model {
                     found.is_empty()
                 } else {
                     let id = table.column_id(columns[0]).unwrap();
-                    let value = |u: &Uuid| self.rows(table)[u].get(id).cloned().unwrap_or(Datum::Map(Vec::new()));
+                    let value = |u: &Uuid| self.rows(table)[u].get(id).cloned().unwrap_or(Datum::map([]));
                     found.len() == 1 && value(&found[0]) == rows[0][0].1
                 };
                 if as_told == (*until == Until::Equal) { Ok(OpResult::Done) } else { Err(error("timed out")) }

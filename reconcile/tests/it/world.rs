@@ -255,7 +255,7 @@ fn assert_column(
     match value {
         // Of maps and sets others may have put something in; what is ours must be there, and nothing else of ours.
         Datum::Map(pairs) => {
-            for (key, want) in pairs {
+            for (key, want) in pairs.iter() {
                 assert_eq!(actual.and_then(|a| a.get(key)), Some(want), "{place} {key:?}");
             }
         }
