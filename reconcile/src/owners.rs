@@ -4,12 +4,12 @@
 //! for each the sets. A set knows only which owners it has members of, under a hash of the member ([`Contributors`]); a row only which
 //! owners contribute it to sets (`entry::Holder`). Must not: look at the database.
 
-use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use ovsdb::{Atom, ColumnId, Uuid};
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::FxHasher;
 use slab::Slab;
 
 use crate::row::{Contribution, Owner, Zone};
@@ -23,12 +23,12 @@ pub(crate) type SetId = (Uuid, ColumnId);
 
 /// The owners that contribute to a set: hash of a member, and an owner of it. Whether a hash is right, the owner's own list tells.
 #[derive(Debug, Default)]
-pub(crate) struct Contributors(BTreeSet<(u32, OwnerId)>);
+pub(crate) struct Contributors(HashTable<(u32, OwnerId)>);
 
 /// All owners that yield something.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
-    ids: FxHashMap<Arc<Owner>, OwnerId>,
+    ids: HashTable<OwnerId>,
     held: Slab<(Arc<Owner>, Yielded)>,
     lists: Shared<[Uuid]>,
 }
@@ -111,15 +111,17 @@ impl Owners {
 
     /// Takes out what an owner yielded, to be replaced by [`Owners::put`].
     pub(crate) fn take(&mut self, owner: &Owner) -> (OwnerId, Arc<Owner>, Yielded) {
-        if let Some((id, (owner, yielded))) =
-            self.ids.get(owner).and_then(|id| Some((*id, self.held.get_mut(*id as usize)?)))
+        let Owners { ids, held, .. } = self;
+        let is_it = |id: &OwnerId| held.get(*id as usize).is_some_and(|(known, _)| **known == *owner);
+        if let Some(id) = ids.find(hash(owner), is_it).copied()
+            && let Some((owner, yielded)) = held.get_mut(id as usize)
         {
             return (id, owner.clone(), std::mem::take(yielded));
         }
         let owner = Arc::new(owner.clone());
         // There is not memory for more than an `OwnerId` can tell apart.
-        let id = self.held.insert((owner.clone(), Yielded::default())) as OwnerId;
-        self.ids.insert(owner.clone(), id);
+        let id = held.insert((owner.clone(), Yielded::default())) as OwnerId;
+        ids.insert_unique(hash(&owner), id, |id| held.get(*id as usize).map_or(0, |(owner, _)| hash(owner)));
         (id, owner, Yielded::default())
     }
 
@@ -129,8 +131,10 @@ impl Owners {
             if let Some(held) = self.held.get_mut(id as usize) {
                 held.1 = yielded;
             }
-        } else if let Some((owner, _)) = self.held.try_remove(id as usize) {
-            self.ids.remove(&owner);
+        } else if let Some((owner, _)) = self.held.try_remove(id as usize)
+            && let Ok(entry) = self.ids.find_entry(hash(&owner), |known| *known == id)
+        {
+            entry.remove();
         }
     }
 
@@ -174,15 +178,18 @@ impl Owners {
 impl Contributors {
     /// Notes that an owner contributes a member.
     pub(crate) fn add(&mut self, member: &Atom, id: OwnerId) {
-        self.0.insert((hash(member), id));
+        let note = (short(member), id);
+        self.0.entry(spread(note.0), |known| *known == note, |known| spread(known.0)).or_insert(note);
     }
 
     /// Notes that an owner contributes a member no more; `yields` is what it yields from now on.
     pub(crate) fn remove(&mut self, set: SetId, member: &Atom, id: OwnerId, yields: &Yielded) {
-        let hash_of_it = hash(member);
+        let note = (short(member), id);
         // Of two members with one hash only one note is kept.
-        if !yields.of_set(set).any(|other| hash(other) == hash_of_it) {
-            self.0.remove(&(hash_of_it, id));
+        if !yields.of_set(set).any(|other| short(other) == note.0)
+            && let Ok(entry) = self.0.find_entry(spread(note.0), |known| *known == note)
+        {
+            entry.remove();
         }
     }
 
@@ -192,16 +199,26 @@ impl Contributors {
     }
 
     fn candidates(&self, member: &Atom) -> impl Iterator<Item = OwnerId> {
-        let hash = hash(member);
-        self.0.range((hash, OwnerId::MIN)..=(hash, OwnerId::MAX)).map(|(_, id)| *id)
+        let short = short(member);
+        self.0.iter_hash(spread(short)).filter(move |(known, _)| *known == short).map(|(_, id)| *id)
     }
 }
 
-fn hash(member: &Atom) -> u32 {
+fn hash(value: &impl Hash) -> u64 {
     let mut hasher = FxHasher::default();
-    member.hash(&mut hasher);
-    let hash = hasher.finish();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Half of a member's hash.
+fn short(member: &Atom) -> u32 {
+    let hash = hash(member);
     (hash ^ (hash >> 32)) as u32
+}
+
+/// A whole hash of half a one: a table takes its place of the lower bits and its tag of the upper.
+fn spread(short: u32) -> u64 {
+    u64::from(short) << 32 | u64::from(short)
 }
 
 #[cfg(test)]
@@ -224,9 +241,9 @@ mod tests {
 
     /// Two members with one hash.
     fn twins() -> [Atom; 2] {
-        let mut seen = FxHashMap::default();
+        let mut seen = rustc_hash::FxHashMap::default();
         for member in (0..).map(|n: i64| Atom::from(n.to_string())) {
-            if let Some(other) = seen.insert(hash(&member), member.clone()) {
+            if let Some(other) = seen.insert(short(&member), member.clone()) {
                 return [other, member];
             }
         }
