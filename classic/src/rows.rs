@@ -40,8 +40,8 @@ impl Fabric {
             exactly(bridge::fail_mode(Some(bridge::FailMode::Secure))),
             exactly(bridge::stp_enable(self.settings.variant == Variant::Stp)),
             exactly(bridge::rstp_enable(self.settings.variant == Variant::Rstp)),
-            (bridge::OTHER_CONFIG, Want::Keys(self.tree())),
-            (bridge::EXTERNAL_IDS, Want::Keys(self.mark())),
+            (bridge::OTHER_CONFIG, Want::Keys(self.tree().into())),
+            (bridge::EXTERNAL_IDS, Want::Keys(self.mark().into())),
             (bridge::PORTS, Want::Members),
         ];
         if self.userspace {
@@ -83,7 +83,7 @@ impl Fabric {
             let mut columns = vec![
                 exactly(interface::type_(self.settings.tunnel.as_str())),
                 (interface::OPTIONS, Want::Keys(options.into())),
-                (interface::EXTERNAL_IDS, Want::Keys(vec![(mark::PEER.into(), Some(key.into()))])),
+                (interface::EXTERNAL_IDS, Want::Keys([(mark::PEER.into(), Some(key.into()))].into())),
             ];
             if remote.is_none() {
                 columns.push(exactly(interface::ofport_request(Some(TUNNEL_PORT))));

@@ -156,7 +156,7 @@ impl Chassis {
             id: root_id(),
             columns: vec![
                 (open_vswitch::BRIDGES, Want::Members),
-                (open_vswitch::EXTERNAL_IDS, Want::Keys(self.external_ids(known))),
+                (open_vswitch::EXTERNAL_IDS, Want::Keys(self.external_ids(known).into())),
             ],
         });
         if self.userspace && known.fragile {
@@ -164,7 +164,7 @@ impl Chassis {
                 zone: Zone(0),
                 table: &datapath::TABLE,
                 id: RowId::Singleton(row_uuid(datapath::TABLE.name, &owner, "")),
-                columns: vec![(datapath::CAPABILITIES, Want::Keys(keys([(ZERO_SNAT, "false".into())])))],
+                columns: vec![(datapath::CAPABILITIES, Want::Keys(keys([(ZERO_SNAT, "false".into())]).into()))],
             });
         }
         out.rows.push(named(&bridge::TABLE, bridge::NAME, bridge_columns));
@@ -252,7 +252,7 @@ pub fn management(node: &str, mac: Mac, mtu: u32, nested_in: Option<&str>) -> (O
         exactly(interface::type_("internal")),
         exactly(interface::mac(Some(mac.to_string()))),
         exactly(interface::mtu_request(Some(i64::from(mtu)))),
-        (interface::EXTERNAL_IDS, Want::Keys(ids)),
+        (interface::EXTERNAL_IDS, Want::Keys(ids.into())),
     ];
     let tag = nested_in.map(|_| exactly(port::tag(Some(i64::from(MANAGEMENT_TAG)))));
     let bridge = nested_in.unwrap_or(INTEGRATION_BRIDGE);
@@ -273,7 +273,7 @@ pub fn provider_bridge(name: &str, nic: &str, userspace: bool) -> (Owner, Output
     let mut columns = vec![
         exactly(bridge::name(name)),
         exactly(bridge::ports(["local", "nic"].map(|role| ours(&port::TABLE, role)))),
-        (bridge::EXTERNAL_IDS, Want::Keys(keys([(MADE_FOR, nic.to_owned())]))),
+        (bridge::EXTERNAL_IDS, Want::Keys(keys([(MADE_FOR, nic.to_owned())]).into())),
     ];
     if userspace {
         columns.push(exactly(bridge::datapath_type("netdev")));
@@ -352,13 +352,13 @@ impl PodPort {
     /// The rows: a port of a bridge, in a VLAN.
     pub fn output_in(&self, bridge: &str, tag: Option<u16>) -> Output {
         let owner = PodPort::owner_of(&self.attachment);
-        let mut interface_columns = vec![(interface::EXTERNAL_IDS, Want::Keys(keys(self.external_ids())))];
+        let mut interface_columns = vec![(interface::EXTERNAL_IDS, Want::Keys(keys(self.external_ids()).into()))];
         // Both in kilobits per second; the burst is a tenth, as ovn-kubernetes has it.
         if let Some(rate) = self.bandwidth.egress.map(|bits| i64::try_from(bits / 1000).unwrap_or(i64::MAX)) {
             interface_columns.push(exactly(interface::ingress_policing_rate(rate)));
             interface_columns.push(exactly(interface::ingress_policing_burst((rate / 10).max(1))));
         }
-        let mut port_columns = vec![(port::OTHER_CONFIG, Want::Keys(keys([("transient", "true".to_owned())])))];
+        let mut port_columns = vec![(port::OTHER_CONFIG, Want::Keys(keys([("transient", "true".to_owned())]).into()))];
         let queue = row_uuid(qos::TABLE.name, &owner, "");
         port_columns.extend(self.bandwidth.ingress.map(|_| exactly(port::qos(Some(queue)))));
         port_columns.extend(tag.map(|tag| exactly(port::tag(Some(i64::from(tag))))));
@@ -372,7 +372,7 @@ impl PodPort {
                 columns: vec![
                     exactly(qos::type_("linux-htb")),
                     exactly(qos::other_config([("max-rate", bits.to_string())])),
-                    (qos::EXTERNAL_IDS, Want::Keys(keys([("sandbox", self.attachment.container_id.clone())]))),
+                    (qos::EXTERNAL_IDS, Want::Keys(keys([("sandbox", self.attachment.container_id.clone())]).into())),
                 ],
             });
         }

@@ -13,22 +13,24 @@ impl Datum {
     /// added; pairs of maps too, except that a key with another value takes the new value.
     pub fn toggle(&mut self, change: &Datum) {
         match (&mut *self, change) {
-            (Datum::Set(old), Datum::Set(change)) if change.len() <= FEW => {
-                for atom in change {
-                    match old.binary_search(atom) {
-                        Ok(at) => drop(old.remove(at)),
-                        Err(at) => {
-                            make_room(old);
-                            old.insert(at, atom.clone());
+            (Datum::Set(old), Datum::Set(change)) => {
+                let mut atoms = std::mem::take(old).into_vec();
+                // Kept without room to spare: a large cluster has many sets.
+                atoms.reserve_exact(change.len());
+                if change.len() <= FEW {
+                    for atom in change {
+                        match atoms.binary_search(atom) {
+                            Ok(at) => drop(atoms.remove(at)),
+                            Err(at) => atoms.insert(at, atom.clone()),
                         }
                     }
+                } else {
+                    atoms.extend_from_slice(change);
+                    // A stable sort merges two sorted runs in one pass.
+                    atoms.sort();
+                    drop_twins(&mut atoms);
                 }
-            }
-            (Datum::Set(old), Datum::Set(change)) => {
-                old.extend_from_slice(change);
-                // A stable sort merges two sorted runs in one pass.
-                old.sort();
-                drop_twins(old);
+                *old = atoms.into();
             }
             (Datum::Map(old), Datum::Map(change)) => {
                 let mut pairs = old.to_vec();
@@ -43,13 +45,6 @@ impl Datum {
             }
             (old, change) => *old = change.clone(),
         }
-    }
-}
-
-/// Makes room for one more: a large cluster's many sets had better not have it for twice as many, as a `Vec` would.
-fn make_room(atoms: &mut Vec<Atom>) {
-    if atoms.len() == atoms.capacity() {
-        atoms.reserve_exact(1 + atoms.len() / 8);
     }
 }
 
@@ -76,16 +71,6 @@ mod tests {
 
     fn map(pairs: &[(&str, &str)]) -> Datum {
         Datum::map(pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())))
-    }
-
-    #[test]
-    fn a_set_that_grows_has_little_room_to_spare() {
-        let mut all = set(0..0);
-        for n in 0..1000 {
-            all.toggle(&set(n..n + 1));
-            let Datum::Set(atoms) = &all else { panic!("{all:?}") };
-            assert!(atoms.capacity() <= atoms.len() + 1 + atoms.len() / 8, "{} for {}", atoms.capacity(), atoms.len());
-        }
     }
 
     #[test]

@@ -109,8 +109,8 @@ pub fn is_default(ty: &ColumnType, value: &Datum) -> bool {
 pub fn default_value(ty: &ColumnType) -> Datum {
     match ty.shape() {
         Shape::Map => Datum::Map(Pairs::default()),
-        Shape::Set => Datum::Set(Vec::new()),
-        Shape::Atom if ty.is_optional() => Datum::Set(Vec::new()),
+        Shape::Set => Datum::Set(Box::default()),
+        Shape::Atom if ty.is_optional() => Datum::Set(Box::default()),
         Shape::Atom => match ty.key.kind {
             AtomKind::Integer => 0.into(),
             AtomKind::Real => 0.0.into(),

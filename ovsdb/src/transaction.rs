@@ -420,7 +420,7 @@ mod tests {
                 Op::Update {
                     table: "T",
                     conditions: vec![Condition::equal("n", "x\"y")],
-                    row: vec![("s", Datum::Set(vec![]))],
+                    row: vec![("s", Datum::set([]))],
                 },
                 r#"{"op":"update","table":"T","where":[["n","==","x\"y"]],"row":{"s":["set",[]]}}"#,
             ),

@@ -42,7 +42,7 @@ pub enum Datum {
     /// A scalar, or the one element of an optional scalar.
     Atom(Atom),
     /// A set with more than one possible element: sorted, without duplicates, never empty inside a [`crate::Row`].
-    Set(Vec<Atom>),
+    Set(Box<[Atom]>),
     /// A map: sorted by key, keys unique, never empty inside a [`crate::Row`].
     Map(Pairs),
 }
@@ -154,7 +154,7 @@ impl Datum {
         let mut v: Vec<Atom> = atoms.into_iter().collect();
         v.sort_unstable();
         v.dedup();
-        Datum::Set(v)
+        Datum::Set(v.into())
     }
 
     /// A map from any order; of two equal keys the later one wins.
@@ -338,17 +338,23 @@ mod tests {
 
     #[test]
     fn sets_and_maps_are_canonical() {
-        assert_eq!(Datum::set(["b".into(), "a".into(), "b".into()]), Datum::Set(vec!["a".into(), "b".into()]));
+        assert_eq!(Datum::set(["b".into(), "a".into(), "b".into()]), Datum::Set(["a".into(), "b".into()].into()));
         let m = Datum::map([("k".into(), "1".into()), ("a".into(), "x".into()), ("k".into(), "2".into())]);
         assert_eq!(m.get_str("k"), Some("2"), "the later of two equal keys wins");
         assert_eq!(m.len(), 2);
+    }
+
+    /// A large cluster has a million of them.
+    #[test]
+    fn a_value_is_no_larger_than_an_atom() {
+        assert_eq!((size_of::<Atom>(), size_of::<Datum>()), (24, 24));
     }
 
     #[test]
     fn json_forms_of_rfc_7047() {
         assert_eq!(json(&Datum::from(7)), "7");
         assert_eq!(json(&Datum::from(1.0)), "1.0");
-        assert_eq!(json(&Datum::Set(vec![])), r#"["set",[]]"#);
+        assert_eq!(json(&Datum::set([])), r#"["set",[]]"#);
         assert_eq!(json(&Datum::from("a\"b\\c\n\u{1}é")), "\"a\\\"b\\\\c\\n\\u0001é\"");
         let u = Uuid::nil();
         assert_eq!(json(&Datum::from(u)), r#"["uuid","00000000-0000-0000-0000-000000000000"]"#);

@@ -448,7 +448,7 @@ async fn a_set_that_the_server_has_as_a_scalar_is_replaced_not_toggled() {
     peer.send(&json!({"method": "update3", "params": ["OVN_Northbound", NIL, modify], "id": null})).await;
     owner.next().await;
     let port = owner.replica.row(&lsp::TABLE, &uuid(1)).unwrap();
-    assert_eq!(port.get(lsp::ADDRESSES), Some(&Datum::Set(vec![Atom::from("b")])));
+    assert_eq!(port.get(lsp::ADDRESSES), Some(&Datum::set([Atom::from("b")])));
     let ovsdb::ChangeKind::Modified(columns) = &owner.changes[0].kind else { panic!() };
     assert_eq!(columns[0].1, Datum::set(["a".into(), "b".into()]), "owners see the difference all the same");
 }

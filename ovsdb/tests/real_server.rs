@@ -64,9 +64,9 @@ async fn replica_follows_transactions_in_the_servers_order() {
         table: "Logical_Switch_Port",
         conditions: vec![Condition::uuid(uuid(12))],
         row: vec![
-            ("tag", Datum::Set(vec![])),
+            ("tag", Datum::set([])),
             ("options", Datum::map([("a".into(), "b".into())])),
-            ("addresses", Datum::Set(vec![])),
+            ("addresses", Datum::set([])),
         ],
     };
     let mutate =
@@ -124,7 +124,7 @@ async fn every_operation_and_its_error() {
             vec![Op::Insert {
                 table: "Logical_Switch",
                 uuid: None,
-                row: vec![("ports", Datum::Set(vec![uuid(99).into()]))],
+                row: vec![("ports", Datum::set([uuid(99).into()]))],
             }],
             None,
             "referential integrity violation",

@@ -92,7 +92,7 @@ fn state() -> impl Strategy<Value = State> {
 /// The columns of a model; empty ones included.
 fn columns(m: &Model) -> Vec<(ColumnId, Datum)> {
     vec![
-        (FLAG, m.flag.map_or(Datum::Set(vec![]), Datum::from)),
+        (FLAG, m.flag.map_or(Datum::set([]), Datum::from)),
         (IDS, Datum::set(m.ids.iter().map(|n| Uuid::from_u128(*n).into()))),
         (MAP, Datum::map(m.map.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())))),
         (NAME, m.name.as_str().into()),

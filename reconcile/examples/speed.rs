@@ -78,10 +78,10 @@ fn pod(owner: &Owner, n: usize, node: usize) -> Output {
         wish(port::name(owner.key.replace('/', "_"))),
         wish(port::addresses([format!("0a:58:0a:00:00:01 {address}")])),
         wish(port::port_security([format!("0a:58:0a:00:00:01 {address}")])),
-        (port::OPTIONS, Want::Keys(vec![("requested-chassis".into(), Some(format!("node-{node}").into()))])),
+        (port::OPTIONS, Want::Keys([("requested-chassis".into(), Some(format!("node-{node}").into()))].into())),
         (
             port::EXTERNAL_IDS,
-            Want::Keys(vec![("namespace".into(), Some("default".into())), ("pod".into(), Some("true".into()))]),
+            Want::Keys([("namespace".into(), Some("default".into())), ("pod".into(), Some("true".into()))].into()),
         ),
     ];
     let member = |table, row, column, member| Contribution { zone: Zone(0), table, row, column, member };

@@ -206,7 +206,7 @@ pub(crate) fn canonical(table: &TableDesc, column: ColumnId, want: &mut Want) {
 
 fn canonical_datum(shape: Shape, datum: &mut Datum) {
     let whole = match (shape, &mut *datum) {
-        (Shape::Set, Datum::Atom(atom)) => Datum::Set(vec![atom.clone()]),
+        (Shape::Set, Datum::Atom(atom)) => Datum::Set([atom.clone()].into()),
         (Shape::Set, Datum::Set(v)) if !v.is_sorted_by(|a, b| a < b) => Datum::set(std::mem::take(v)),
         (Shape::Map, Datum::Map(v)) if !v.is_sorted_by(|a, b| a.0 < b.0) => Datum::map(v.to_vec()),
         (Shape::Map, Datum::Set(v)) if v.is_empty() => Datum::Map(Pairs::default()),

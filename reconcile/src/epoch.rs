@@ -86,7 +86,7 @@ pub fn takeover(replica: &Replica, table: &'static TableDesc, column: ColumnId, 
     let conditions = vec![Condition::uuid(actual)];
     let pair = Datum::map([fence.pair()]);
     let mutations = vec![
-        Mutation::new(name, Mutator::Delete, Datum::Set(vec![KEY.into()])),
+        Mutation::new(name, Mutator::Delete, Datum::set([KEY.into()])),
         Mutation::new(name, Mutator::Insert, pair),
     ];
     let ops = vec![

@@ -54,7 +54,7 @@ pub enum Want {
     /// We own the column: it must be exactly this (an empty set or map clears it).
     Exactly(Datum),
     /// We own these keys of a map: `Some` must be so, `None` must be absent. Sorted by key. Other keys are not ours.
-    Keys(Vec<(Atom, Option<Atom>)>),
+    Keys(Box<[(Atom, Option<Atom>)]>),
     /// [`Want::Keys`] of which none must be absent, in the form in which [`crate::Desired`] keeps them.
     Pairs(Pairs),
     /// A set fed by contributions. We own the members that are contributed, and those whose UUID carries our tag (for

@@ -16,7 +16,7 @@ pub(crate) fn scalar(column: ColumnId, value: impl Into<Atom>) -> (ColumnId, Dat
 
 /// An optional scalar; `None` is the empty set, which clears the column.
 pub(crate) fn optional(column: ColumnId, value: Option<impl Into<Atom>>) -> (ColumnId, Datum) {
-    (column, value.map_or(Datum::Set(Vec::new()), |v| Datum::Atom(v.into())))
+    (column, value.map_or(Datum::Set(Box::default()), |v| Datum::Atom(v.into())))
 }
 
 /// A set, from any order.

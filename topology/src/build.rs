@@ -76,8 +76,7 @@ impl<'a> RowBuilder<'a> {
         let shared = |key: Atom| key.as_str().map_or(key.clone(), |text| self.view.text(text).into());
         let mut pairs: Vec<_> = pairs.into_iter().map(|(key, value)| (shared(key.into()), value)).collect();
         pairs.sort_unstable();
-        pairs.shrink_to_fit();
-        self.row.columns.push((column, Want::Keys(pairs)));
+        self.row.columns.push((column, Want::Keys(pairs.into())));
         self
     }
 

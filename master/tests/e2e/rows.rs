@@ -153,7 +153,7 @@ async fn hand_edits_are_healed_and_strangers_are_left_alone() {
     let (a, b) = (port(&view.replica, "default_a"), port(&view.replica, "default_b"));
     let switch = view.replica.rows(&ls::TABLE).find(|(_, r)| ls::Ref(r).name() == "n1").map(|(u, _)| u).expect("n1");
     let (stranger, foreign) = (Uuid::new_v4(), Uuid::new_v4());
-    let to_set = |uuid: Uuid| ovsdb::Datum::Set(vec![uuid.into()]);
+    let to_set = |uuid: Uuid| ovsdb::Datum::set([uuid.into()]);
     view.meddle(&[
         // Our row is deleted (a port goes with its last reference), another one changed.
         Op::Mutate {
@@ -164,7 +164,7 @@ async fn hand_edits_are_healed_and_strangers_are_left_alone() {
         Op::Update {
             table: "Logical_Switch_Port",
             conditions: vec![Condition::uuid(b)],
-            row: vec![("addresses", ovsdb::Datum::Set(vec!["unknown".into()]))],
+            row: vec![("addresses", ovsdb::Datum::set(["unknown".into()]))],
         },
         // Rows of others: a switch, and a port on our switch.
         Op::Insert { table: "Logical_Switch", uuid: Some(stranger), row: vec![("name", "theirs".into())] },

@@ -23,7 +23,7 @@ impl Value<'_> {
     fn one<E: serde::de::Error>(self, atom: Result<Atom, E>) -> Result<Datum, E> {
         match self.ty.shape() {
             Shape::Atom => atom.map(Datum::Atom),
-            Shape::Set => atom.map(|a| Datum::Set(vec![a])),
+            Shape::Set => atom.map(|a| Datum::Set([a].into())),
             Shape::Map => Err(E::custom("expected a map, found one atom")),
         }
     }
@@ -47,7 +47,7 @@ impl Value<'_> {
             }
             Shape::Atom => match decoder.atoms.pop() {
                 Some(atom) => Ok(Datum::Atom(atom)),
-                None => Ok(Datum::Set(Vec::new())),
+                None => Ok(Datum::Set(Box::default())),
             },
             Shape::Map => Err(A::Error::custom("expected a map, found a set")),
         }

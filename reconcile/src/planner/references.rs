@@ -65,9 +65,9 @@ impl Planner<'_> {
             ok
         };
         match datum {
-            Datum::Atom(atom) if !exists(atom, key) => *datum = Datum::Set(Vec::new()),
+            Datum::Atom(atom) if !exists(atom, key) => *datum = Datum::Set(Box::default()),
             Datum::Atom(_) => {}
-            Datum::Set(v) => v.retain(|a| exists(a, key)),
+            Datum::Set(v) => *v = v.iter().filter(|a| exists(a, key)).cloned().collect(),
             Datum::Map(v) => *v = v.iter().filter(|(k, a)| exists(k, key) && exists(a, value)).cloned().collect(),
         }
         *datum = actual_datum(table, column, datum, &self.desired.adopted);

@@ -220,7 +220,7 @@ impl Model {
                     let kept: Vec<Atom> =
                         value.atoms().iter().filter(|a| there.contains(&a.as_uuid().unwrap())).cloned().collect();
                     if kept.len() < value.len() && column.ty.value.is_none() {
-                        if kept.is_empty() { row.clear(id) } else { row.set(id, &column.ty, Datum::Set(kept)) }
+                        if kept.is_empty() { row.clear(id) } else { row.set(id, &column.ty, Datum::Set(kept.into())) }
                     }
                 }
             }
@@ -343,7 +343,7 @@ fn columns(table: &TableDesc, before: Option<&Row>, after: &Row) -> String {
 fn default(column: &ColumnDesc) -> Datum {
     use ovsdb::AtomKind as K;
     if column.ty.is_optional() {
-        return Datum::Set(Vec::new());
+        return Datum::set([]);
     }
     match column.ty.key.kind {
         K::Integer => Datum::from(0),

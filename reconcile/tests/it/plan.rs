@@ -180,7 +180,7 @@ fn memberships_come_back_with_their_row() {
 fn rows_that_strangers_still_refer_to_go_when_nobody_wants_them() {
     let mut world = settled([3]);
     let theirs = Uuid::from_u128(1);
-    let ports = Datum::Set(vec![port_uuid(3).into()]);
+    let ports = Datum::set([port_uuid(3).into()]);
     let row = vec![("name", Datum::from("theirs")), ("ports", ports)];
     assert!(world.edit(&[Op::Insert { table: switch::TABLE.name, uuid: Some(theirs), row }]));
     world.remove(Object::Pod(3));
@@ -201,7 +201,7 @@ fn an_adopted_row_outlives_our_interest_in_it() {
         uuid: Some(Uuid::from_u128(2)),
         row: vec![("action", "drop".into())],
     };
-    let bands = Datum::Set(vec![Uuid::from_u128(2).into()]);
+    let bands = Datum::set([Uuid::from_u128(2).into()]);
     let row = vec![("name", Datum::from("logging")), ("unit", "kbps".into()), ("bands", bands)];
     assert!(world.edit(&[band, Op::Insert { table: meter::TABLE.name, uuid: Some(theirs), row }]));
     world.set(Object::Cluster, 1);

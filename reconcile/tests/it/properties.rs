@@ -95,7 +95,7 @@ pub fn insert(table: &TableDesc, uuid: Uuid, row: Vec<(&'static str, Datum)>) ->
 }
 
 fn edit_ops(edit: &Edit) -> Vec<Op> {
-    let set = |u: Uuid| Datum::Set(vec![u.into()]);
+    let set = |u: Uuid| Datum::set([u.into()]);
     match *edit {
         Edit::DeleteSwitch(n) => {
             vec![Op::Delete { table: switch::TABLE.name, conditions: vec![Condition::uuid(switch_uuid(n))] }]
@@ -111,7 +111,7 @@ fn edit_ops(edit: &Edit) -> Vec<Op> {
             vec![Op::Update { table: port::TABLE.name, conditions: vec![Condition::uuid(port_uuid(n))], row }]
         }
         Edit::ClearOption(n) => {
-            let value = Datum::Set(vec!["requested-chassis".into()]);
+            let value = Datum::set(["requested-chassis".into()]);
             vec![mutate(&port::TABLE, port_uuid(n), "options", Mutator::Delete, value)]
         }
         Edit::StrangersKey(n) => {
@@ -123,7 +123,7 @@ fn edit_ops(edit: &Edit) -> Vec<Op> {
             mutate(&switch::TABLE, switch_uuid(n), "ports", Mutator::Insert, set(stranger(n as u128))),
         ],
         Edit::StrangersAddress(n) => {
-            let value = Datum::Set(vec!["1.2.3.4".into()]);
+            let value = Datum::set(["1.2.3.4".into()]);
             vec![mutate(&address_set::TABLE, addresses_uuid(n), "addresses", Mutator::Insert, value)]
         }
         Edit::StrangersSwitch(n) => {
@@ -291,7 +291,7 @@ proptest! {
                 let theirs = stranger(*n as u128);
                 assert!(world.edit(&[
                     insert(&port::TABLE, theirs, vec![("name", name)]),
-                    insert(&switch::TABLE, stranger(50 + *n as u128), vec![("name", "x".into()), ("ports", Datum::Set(vec![theirs.into()]))]),
+                    insert(&switch::TABLE, stranger(50 + *n as u128), vec![("name", "x".into()), ("ports", Datum::set([theirs.into()]))]),
                 ]));
             } else {
                 world.db.forbidden.insert(format!("default_pod{n}"));

@@ -70,7 +70,7 @@ fn rejections_find_the_guilty() {
         let mut world = World::over(Live::start(&root), CommitConfig::default());
         complete(&mut world);
         let name = vec![("name", Datum::from("default_pod3"))];
-        let members = Datum::Set(vec![stranger(1).into()]);
+        let members = Datum::set([stranger(1).into()]);
         let theirs = insert(&switch::TABLE, stranger(2), vec![("name", "x".into()), ("ports", members)]);
         assert!(world.edit(&[insert(&port::TABLE, stranger(1), name), theirs]));
         (0..PODS).for_each(|n| world.set(Object::Pod(n), 0));

@@ -144,7 +144,7 @@ impl Bench {
             Op::Mutate {
                 table: "Load_Balancer_Group",
                 conditions: vec![group],
-                mutations: vec![Mutation::new("load_balancer", Mutator::Insert, Datum::Set(vec![balancer.into()]))],
+                mutations: vec![Mutation::new("load_balancer", Mutator::Insert, Datum::set([balancer.into()]))],
             },
         ]);
         let northbound = &mut self.northbound;

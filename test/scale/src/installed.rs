@@ -113,7 +113,7 @@ impl RawSwitch {
 
     fn in_bridge(mutator: Mutator, port: Uuid) -> Op {
         let condition = Condition::Column { column: "name", function: ovsdb::Function::Equal, value: "br-int".into() };
-        let mutations = vec![Mutation::new("ports", mutator, Datum::Set(vec![Atom::from(port)]))];
+        let mutations = vec![Mutation::new("ports", mutator, Datum::set([Atom::from(port)]))];
         Op::Mutate { table: "Bridge", conditions: vec![condition], mutations }
     }
 

@@ -62,7 +62,7 @@ fn add_switch() -> Vec<Op> {
 
 fn add_pod(n: u128) -> Vec<Op> {
     let uuid = Uuid::from_u128(1_000_000 + n);
-    let member = Mutation::new("ports", Mutator::Insert, Datum::Set(vec![Atom::from(uuid)]));
+    let member = Mutation::new("ports", Mutator::Insert, Datum::set([Atom::from(uuid)]));
     let conditions = vec![Condition::uuid(SWITCH)];
     vec![port(n, "node-1", uuid), Op::Mutate { table: "Logical_Switch", conditions, mutations: vec![member] }]
 }

@@ -47,7 +47,7 @@ pub fn switches(replica: &Replica) -> Vec<Vec<u8>> {
         ops.extend(members.into_iter().map(|(switch, ports)| Op::Mutate {
             table: "Logical_Switch",
             conditions: vec![Condition::uuid(switch)],
-            mutations: vec![Mutation::new("ports", Mutator::Insert, Datum::Set(ports))],
+            mutations: vec![Mutation::new("ports", Mutator::Insert, Datum::Set(ports.into()))],
         }));
         messages.push(transact(ops));
     }
