@@ -70,7 +70,7 @@ fn shown(answer: Result<Answer, Refusal>) -> String {
 }
 
 fn decision_text(decision: &Decision) -> String {
-    let Decision { verdict, source, destination, port, paths, notes } = decision;
+    let Decision { verdict, source, destination, port, paths, notes, enforced_by: _ } = decision;
     let mut out = format!("{verdict:?}: {source} -> {destination} {}\n", port.as_deref().unwrap_or("(anything)"));
     for path in paths {
         let passes = path.passes.join(" ");
