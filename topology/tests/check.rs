@@ -10,8 +10,8 @@ use std::path::Path;
 use ovenbird_topology::check::answer::{AdminRule, Answer, Decision, Isolation, Judgement, Overview, Rule};
 use ovenbird_topology::check::{Query, Refusal};
 use ovenbird_topology::{
-    AdminKind, AdminPolicyFact, Change, Config, Engine, Fact, Interner, NamespaceFact, NetworkPolicyFact, NodeFact,
-    PodFact, ServiceFact,
+    AdminKind, AdminPolicyFact, Change, Config, Engine, Fact, Interner, NamespaceFact, NetworkFact, NetworkPolicyFact,
+    NodeFact, PodFact, ServiceFact,
 };
 use serde_json::{Value, json};
 
@@ -33,6 +33,12 @@ fn cluster() -> Engine {
                 &serde_json::from_value(object).unwrap(),
                 &mut interner,
             )),
+            "Network" => {
+                let [metadata, spec] = ["metadata", "spec"].map(|part| object[part].clone());
+                let (metadata, spec) =
+                    (serde_json::from_value(metadata).unwrap(), serde_json::from_value(spec).unwrap());
+                Fact::Network(NetworkFact::new(&metadata, &spec, &mut interner))
+            }
             other => {
                 let kind = AdminKind::ALL.into_iter().find(|kind| kind.as_str() == other).unwrap();
                 let [metadata, spec] = ["metadata", "spec"].map(|part| object[part].clone());

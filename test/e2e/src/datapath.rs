@@ -6,20 +6,31 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use ovenbird_lab::{Lab, wait_for};
+use ovenbird_lab::{Lab, Mode, nested, wait_for};
 
 use crate::LIMIT;
 
 /// How long rules may take by themselves.
 const ALONE: Duration = Duration::from_secs(10);
 
+/// Hosts with a switch in user space that OVN, or a VM's daemon, has rules in.
+pub fn switches(lab: &Lab) -> Vec<String> {
+    let options = &lab.layout().options;
+    let nodes = options.node_names();
+    match options.mode {
+        // The kernel's datapath has nothing to forget.
+        Mode::Classic => Vec::new(),
+        Mode::Nested => nodes.iter().map(|node| nested::hypervisor(node)).chain(nodes.clone()).collect(),
+        Mode::Overlay | Mode::Underlay => nodes,
+    }
+}
+
 /// Has the switches of all nodes make their datapath flows anew.
 ///
 /// # Errors
 /// When a switch does not answer.
 pub fn forget_flows(lab: &Lab) -> Result<()> {
-    let nodes = lab.layout().options.node_names();
-    nodes.iter().try_for_each(|node| lab.exec_node(node, &["ovs-appctl", "revalidator/purge"]).map(drop))
+    switches(lab).iter().try_for_each(|host| lab.exec_node(host, &["ovs-appctl", "revalidator/purge"]).map(drop))
 }
 
 /// Waits until a condition holds, with help when it does not by itself.

@@ -8,6 +8,7 @@ pub mod master;
 pub mod northbound;
 pub mod oracle;
 pub mod pods;
+pub mod pour;
 pub mod pulse;
 pub mod real;
 pub mod sctp;

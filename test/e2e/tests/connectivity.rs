@@ -99,6 +99,11 @@ async fn every_client_by_every_door_on_a_vlan() -> Result<()> {
     all_rows_of("e2e-conn-vlan", Options { nodes: 2, mode: Mode::Underlay, ..Options::default() }).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_client_by_every_door_in_vms() -> Result<()> {
+    all_rows_of("e2e-conn-vms", Options { nodes: 2, mode: Mode::Nested, ..Options::default() }).await
+}
+
 async fn all_rows(name: &str, node_args: &[&str]) -> Result<()> {
     let node_args = node_args.iter().map(|arg| (*arg).into()).collect();
     all_rows_of(name, Options { nodes: 2, node_args, ..Options::default() }).await

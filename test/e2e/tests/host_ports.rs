@@ -1,4 +1,4 @@
-//! Ports of a node that lead to its pods, in the overlay, in the classic network and on VMs: whoever asks is answered, by TCP and UDP in both families, a pod
+//! Ports of a node that lead to its pods, in the overlay, in the classic network, on VLANs and on VMs: whoever asks is answered, by TCP and UDP in both families, a pod
 //! that asks itself too; a port at one address is at no other; of two pods that ask for one port the older has it and the other is told; and
 //! policies hold there.
 
@@ -40,6 +40,11 @@ async fn ports_of_a_node_lead_to_its_pods_in_the_classic_network() -> Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_of_a_node_that_is_a_vm_lead_to_its_pods() -> Result<()> {
     lead_to_pods("e2e-ports-vm", Mode::Nested).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_of_a_node_lead_to_pods_on_a_vlan() -> Result<()> {
+    lead_to_pods("e2e-ports-vlan", Mode::Underlay).await
 }
 
 async fn lead_to_pods(name: &str, mode: Mode) -> Result<()> {

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::fabric::{self, ip_batch};
 use crate::layout::Layout;
 use crate::options::{Api, Options, Uplink};
-use crate::{cluster, ovn};
+use crate::{cluster, ovn, underlay};
 
 /// The VM's port in its hypervisor.
 pub const VIF: &str = "vif";
@@ -26,6 +26,8 @@ const MTU: u16 = 1400;
 const PARENT_PORT: &str = "ovenbird.io/parent-port";
 /// The physical network that VMs are on, and its port on their switch.
 const FABRIC: &str = "vms-fabric";
+/// The hypervisors' bridge on the switch with VLANs (`--underlay`).
+const VLANS: &str = "br-vlans";
 /// A hypervisor's number, less its VM's: as if it were a node, for its addresses.
 const FIRST: u16 = 40;
 
@@ -44,8 +46,8 @@ pub fn parent_port(node: &str) -> String {
 /// # Errors
 /// Names the option that it cannot have with them.
 pub fn validate(options: &Options) -> Result<()> {
-    if options.api == Api::Real || options.uplink == Uplink::Nic || options.underlay || options.bare || options.tls {
-        bail!("--mode nested: give none of --api real, --uplink nic, --underlay, --bare, --tls with it");
+    if options.api == Api::Real || options.uplink == Uplink::Nic || options.bare || options.tls {
+        bail!("--mode nested: give none of --api real, --uplink nic, --bare, --tls with it");
     }
     if options.nodes > FIRST {
         bail!("--mode nested --nodes {}: give 1 to {FIRST}", options.nodes);
@@ -107,7 +109,13 @@ fn start_hypervisor(layout: &Layout, node: &str, host: &str, number: u16) -> Res
     let id = format!("external_ids:iface-id={}", parent_port(node));
     let bridge = ["--", "--may-exist", "add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=netdev"];
     let port = ["fail_mode=secure", "--", "--may-exist", "add-port", "br-int", VIF, "--", "set", "interface", VIF, &id];
-    ovn::vsctl(layout, host, &[&bridge[..], &port[..]].concat())
+    ovn::vsctl(layout, host, &[&bridge[..], &port[..]].concat())?;
+    if !layout.options.has_vlans() {
+        return Ok(());
+    }
+    fabric::bare_wire_of(&layout.place(host), underlay::NIC)?;
+    let bridge = ["--", "--may-exist", "add-br", VLANS, "--", "set", "bridge", VLANS, "datapath_type=netdev"];
+    ovn::vsctl(layout, host, &[&bridge[..], &["--", "--may-exist", "add-port", VLANS, underlay::NIC]].concat())
 }
 
 /// Lays the cable between a VM and its hypervisor; their namespaces must be there.
@@ -138,6 +146,19 @@ pub fn disconnect(layout: &Layout, node: &str) -> Result<()> {
     layout.place(&hypervisor(node)).output(&["ip", "link", "delete", VIF]).map(drop)
 }
 
+/// On a hypervisor nobody of ours does what a node daemon does of a node (the README's "Open vSwitch 3.1.0 in user space"): without it, flushing
+/// connections ends ovs-vswitchd there.
+fn hide_zero_snat(layout: &Layout, host: &str) -> Result<()> {
+    let place = layout.ovn_place(host);
+    let db = format!("--db={}", layout.ovs(host));
+    // ovn-controller makes the row, and vswitchd says in it what it can do.
+    let vsctl = |args: &[&str]| place.output(&[&["ovs-vsctl", "--timeout=30", &db], args].concat());
+    vsctl(&["wait-until", "open_vswitch", ".", "datapaths:netdev!=[]"])?;
+    let row = vsctl(&["get", "open_vswitch", ".", "datapaths:netdev"])?;
+    vsctl(&["wait-until", "datapath", row.trim(), "capabilities:ct_zero_snat=\"true\""])?;
+    vsctl(&["set", "datapath", row.trim(), "capabilities:ct_zero_snat=\"false\""]).map(drop)
+}
+
 /// What whoever makes VMs does: their ports in the Northbound, and the Nodes' annotations that name these.
 ///
 /// # Errors
@@ -147,8 +168,11 @@ pub async fn define(layout: &Layout) -> Result<()> {
     // Not before there is a Southbound, like everybody (see `ovn::start_central`).
     for (node, number) in nodes.iter().zip(FIRST + 1..) {
         ovn::set_chassis(layout, &hypervisor(node), number)?;
-        let mapping = format!("external_ids:ovn-bridge-mappings={FABRIC}:br-ex");
+        // As whoever runs the hypervisors puts them on the VLANs.
+        let vlans = if layout.options.has_vlans() { format!(",{}:{VLANS}", underlay::PROVIDER) } else { String::new() };
+        let mapping = format!("external_ids:ovn-bridge-mappings=\"{FABRIC}:br-ex{vlans}\"");
         ovn::vsctl(layout, &hypervisor(node), &["set", "open_vswitch", ".", &mapping])?;
+        hide_zero_snat(layout, &hypervisor(node))?;
     }
     let mut command = format!(
         "-- --may-exist ls-add vms -- --may-exist lsp-add vms {FABRIC} -- lsp-set-type {FABRIC} localnet \

@@ -33,7 +33,7 @@ pub fn off(layout: &Layout, node: &str) -> Result<()> {
         Mode::Nested => nested::disconnect(layout, node)?,
         _ => fabric::disconnect(layout, node)?,
     }
-    if layout.options.has_vlans() {
+    if layout.options.has_vlans() && layout.options.mode != Mode::Nested {
         underlay::disconnect(layout, node)?;
     }
     delete_netns(&layout.netns(node))?;

@@ -23,7 +23,8 @@ use tokio::time::timeout;
 use crate::cluster;
 use crate::fabric::ip_batch;
 use crate::layout::Layout;
-use crate::ovn;
+use crate::options::Mode;
+use crate::{nested, ovn};
 
 /// The namespace of the switch, and the home of its OVS.
 pub const PLACE: &str = "underlay";
@@ -48,8 +49,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Names the command that failed, or the daemon that does not come up.
 pub fn start(layout: &Layout) -> Result<()> {
     let (place, outside) = (layout.place(PLACE), layout.netns("outside"));
-    let nodes = layout.options.node_names();
-    nodes.iter().try_for_each(|node| connect(layout, node))?;
+    let hosts = hosts(layout);
+    hosts.iter().try_for_each(|host| connect(layout, host))?;
     for vlan in VLANS.map(|vlan| format!("vlan{vlan}")) {
         ip_batch(&place, &cable(&vlan, &vlan, &outside))?;
         // As on the fabric: its packets pass userspace switches.
@@ -58,19 +59,28 @@ pub fn start(layout: &Layout) -> Result<()> {
     }
     ovn::start_ovs(layout, PLACE)?;
     let mut commands = vec!["add-br switch -- set bridge switch datapath_type=netdev".to_owned()];
-    commands.extend(nodes.iter().map(|node| format!("add-port switch {node}")));
+    commands.extend(hosts.iter().map(|host| format!("add-port switch {host}")));
     commands.extend(VLANS.map(|vlan| format!("add-port switch vlan{vlan} tag={vlan}")));
     let command = format!("-- {}", commands.join(" -- "));
     let words: Vec<&str> = command.split(' ').collect();
     ovn::vsctl(layout, PLACE, &words).context("configuring the switch with VLANs")
 }
 
-/// Lays a node's cable to the switch; its namespace must be there.
+/// Who has a NIC on it: nodes, or where these are VMs their hypervisors.
+fn hosts(layout: &Layout) -> Vec<String> {
+    let nodes = layout.options.node_names();
+    if layout.options.mode != Mode::Nested {
+        return nodes;
+    }
+    nodes.iter().map(|node| nested::hypervisor(node)).collect()
+}
+
+/// Lays a host's cable to the switch; its namespace must be there.
 ///
 /// # Errors
 /// What `ip` said.
-pub fn connect(layout: &Layout, node: &str) -> Result<()> {
-    ip_batch(&layout.place(PLACE), &cable(node, NIC, &layout.netns(node)))
+pub fn connect(layout: &Layout, host: &str) -> Result<()> {
+    ip_batch(&layout.place(PLACE), &cable(host, NIC, &layout.netns(host)))
 }
 
 /// Pulls it, though something may still hold the node's namespace.
@@ -114,7 +124,7 @@ pub async fn put_pods_on(layout: &Layout) -> Result<()> {
     cluster::apply(&client, &manifest).await.map(drop)
 }
 
-/// The physical network, on which all nodes are.
+/// The physical network, on which all nodes are by [`NIC`].
 pub fn provider() -> String {
     object("ProviderNetwork", PROVIDER, &json!({"mtu": 1500, "nodes": [{"interface": NIC}]}))
 }
@@ -135,7 +145,10 @@ pub async fn ready(layout: &Layout) -> Result<()> {
         provider
             .is_some_and(|provider| nodes.iter().all(|node| provider.data["status"]["nodes"][node]["ready"] == true))
     };
-    within(api(&client, "ProviderNetwork"), PROVIDER, here).await?;
+    // Where nodes are VMs, it is their hypervisors that are on it.
+    if layout.options.mode != Mode::Nested {
+        within(api(&client, "ProviderNetwork"), PROVIDER, here).await?;
+    }
     let networks = api(&client, "Network");
     for network in networks.list(&ListParams::default()).await.context("listing Networks")? {
         let accepted = |network: Option<&DynamicObject>| {

@@ -43,11 +43,13 @@ pub(super) struct Address<'a> {
     pub port: Option<LogicalPort<'a>>,
 }
 
-/// A port of a node's switch.
+/// A port of a switch of a node, or of a Network.
 #[derive(Clone)]
 pub(super) struct LogicalPort<'a> {
     /// Name of the node.
     pub node: &'a Str,
+    /// The Network on whose switch it is, if it is not that of the node.
+    pub network: Option<&'a Str>,
     /// `name` of the Logical_Switch_Port.
     pub name: String,
     pub mac: Mac,
@@ -119,7 +121,7 @@ impl<'a> Ends<'a> {
             }
         };
         let name = name::lsp_name(fact.namespace(), fact.name());
-        let port = LogicalPort { node, name, mac: addresses.mac };
+        let port = LogicalPort { node, network: fact.on.as_ref(), name, mac: addresses.mac };
         let of = |ip| Address { ip, pod: Some(fact), management_of: None, port: Some(port.clone()) };
         Ok(addresses.iter().map(of).collect())
     }
@@ -147,7 +149,7 @@ impl<'a> Ends<'a> {
     fn management(&self, fact: &'a NodeFact) -> Vec<Address<'a>> {
         let Some(subnets) = self.snapshot.subnets(&fact.name) else { return Vec::new() };
         let Some(mac) = node::management_mac(fact, &subnets.usable) else { return Vec::new() };
-        let port = LogicalPort { node: &fact.name, name: name::management_port(&fact.name), mac };
+        let port = LogicalPort { node: &fact.name, network: None, name: name::management_port(&fact.name), mac };
         let of = |ip| Address { ip, pod: None, management_of: Some(&fact.name), port: Some(port.clone()) };
         subnets.usable.iter().filter_map(|subnet| address::management(*subnet)).map(of).collect()
     }

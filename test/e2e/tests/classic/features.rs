@@ -1,13 +1,12 @@
 //! What OVN does in the overlay and the node itself here: the lot by weights, limits of bandwidth, SCTP by every door, the log of policies.
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
 use ovenbird_e2e::service::{Responder, Transport, ask, service, slices};
-use ovenbird_e2e::{LIMIT, pods, sctp};
+use ovenbird_e2e::{LIMIT, pods, pour, sctp};
 use ovenbird_lab::{Family, Lab, Place, testing, wait_for};
 use serde_json::{Value, json};
 
@@ -91,37 +90,12 @@ async fn limits_hold(lab: &Lab) -> Result<()> {
         ("slow-out", "light", true),
     ] {
         for ip in ips(lab, to).await? {
-            let took = pour(&scene(lab, from)?, &scene(lab, to)?, ip, bytes)?;
+            let took = pour::pour(&scene(lab, from)?, &scene(lab, to)?, ip, bytes)?;
             println!("{from} to {to}, {ip}: {bytes} bytes in {took:.2?}; with a limit not before {least:.2?}");
             ensure!(!limited || took >= least, "{from} to {to}: {took:?} is too fast");
         }
     }
     Ok(())
-}
-
-/// Sends so many bytes by TCP, and returns how long it took until all were there.
-fn pour(from: &Place, to: &Place, ip: IpAddr, bytes: usize) -> Result<Duration> {
-    let listener = to.run(|| TcpListener::bind((ip, 0)).context("listening"))?;
-    let address = listener.local_addr().context("an address")?;
-    let reader = std::thread::spawn(move || -> Result<usize> {
-        let (mut stream, _) = listener.accept().context("accepting")?;
-        stream.set_read_timeout(Some(LIMIT)).context("setting a time limit")?;
-        let (mut all, mut buffer) = (0, vec![0; 1 << 16]);
-        loop {
-            match stream.read(&mut buffer).context("reading")? {
-                0 => return Ok(all),
-                length => all += length,
-            }
-        }
-    });
-    let mut stream = from.run(|| TcpStream::connect_timeout(&address, LIMIT).context("connecting"))?;
-    stream.set_write_timeout(Some(LIMIT)).context("setting a time limit")?;
-    let began = Instant::now();
-    stream.write_all(&vec![7; bytes]).context("writing")?;
-    drop(stream);
-    let read = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
-    ensure!(read == bytes, "{read} of {bytes} bytes came");
-    Ok(began.elapsed())
 }
 
 /// INIT and INIT ACK by cluster address, node port and host port: to the endpoint at its own port, and back from where the client asked.

@@ -14,7 +14,7 @@ use kube::core::ApiResource;
 use kube::{Api, Client};
 use ovenbird_e2e::sctp::{self, Packet};
 use ovenbird_e2e::service::{PORT, service, slices};
-use ovenbird_e2e::{pods, witness};
+use ovenbird_e2e::{datapath, pods, witness};
 use ovenbird_lab::{Lab, Mode, Place};
 use ovenbird_verdict::{Cluster, Host};
 use serde_json::{Value, json};
@@ -177,15 +177,11 @@ impl World {
 
     /// Makes the datapaths of all nodes look up all flows anew, and forget all connections (ovs-vswitchd(8)). In user space a connection of
     /// SCTP is all between two pods: one that began with an answer, when the first policy came, would stay the wrong way round.
-    /// The kernel's datapath has nothing to forget.
     pub fn forget_flows(&self) -> Result<()> {
-        if self.lab.layout().options.mode == Mode::Classic {
-            return Ok(());
-        }
-        for (node, what) in
-            self.nodes.iter().flat_map(|node| ["dpctl/flush-conntrack", "revalidator/purge"].map(|what| (node, what)))
-        {
-            self.lab.exec_node(&node.name, &["ovs-appctl", what])?;
+        for host in datapath::switches(&self.lab) {
+            for what in ["dpctl/flush-conntrack", "revalidator/purge"] {
+                self.lab.exec_node(&host, &["ovs-appctl", what])?;
+            }
         }
         Ok(())
     }
