@@ -1,16 +1,17 @@
-//! `ovenbird status network`: the network of this node as its Open_vSwitch has it: mode, tunnels to the other nodes, MTU, state.
+//! `ovenbird status network`: the network of this node as its Open_vSwitch has it: mode, tunnels to the other nodes, MTU, state, physical networks.
 //!
 //! ```text
-//! Open_vSwitch --replica--> mode (OVN's settings, or the classic bridge's mark) --> peers (tunnel interfaces; the mark, where flows steer one)
+//! Open_vSwitch --replica--> [read] --> Network --> text, JSON
 //! ```
 //!
 //! Needs no daemon of ours. Must not: change anything.
+
+mod read;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use ovenbird_api::mark;
 use ovenbird_schema::vswitch::{DATABASE, bridge, interface, open_vswitch, port};
 use ovsdb::{Client, Config, Endpoint, Event, MonitorSpec, Replica, TableSpec};
 use serde::Serialize;
@@ -43,15 +44,32 @@ pub struct Args {
 /// The answer.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Network {
-    /// `overlay`, `classic flow`, `classic stp` or `classic rstp`; none where no network of ours is.
+    /// `overlay`, `nested`, `classic flow`, `classic stp` or `classic rstp`; none where no network of ours is.
     mode: Option<String>,
-    /// The bridge that has the tunnels.
+    /// The bridge that has the tunnels; in mode nested the VM's.
     bridge: String,
+    /// In mode nested: the VM's port on its hypervisor, once the Node names it.
+    parent: Option<String>,
+    /// In mode nested: what leads from the bridge to the hypervisor.
+    nics: Vec<String>,
     /// Own end of tunnels, where Open_vSwitch knows it.
     address: Option<String>,
     /// MTU of pods, in bytes.
     mtu: Option<i64>,
+    /// Ports of pods, where it is Open vSwitch that has them; in mode nested each has a tag.
+    pods: Option<usize>,
     peers: Vec<Peer>,
+    /// What `ovn-bridge-mappings` names.
+    physical: Vec<Physical>,
+}
+
+/// A physical network that the node is on.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Physical {
+    name: String,
+    bridge: String,
+    /// The bridge's ports to the outside; none where the bridge is not there.
+    nics: Option<Vec<String>>,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -75,7 +93,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             || format!("no answer from {}; is ovsdb-server running, and are you root on a node?", args.ovs_address);
         read.await.with_context(advice)?.with_context(advice)
     })?;
-    let network = read(&replica);
+    let network = read::network(&replica);
     match args.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&network)?),
         Output::Text => print!("{}", text(&network)),
@@ -83,7 +101,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn replicate(endpoints: Vec<Endpoint>) -> anyhow::Result<Replica> {
+/// What is read.
+fn columns() -> MonitorSpec {
     let interfaces = [
         interface::NAME,
         interface::TYPE,
@@ -95,12 +114,16 @@ async fn replicate(endpoints: Vec<Endpoint>) -> anyhow::Result<Replica> {
         interface::MTU,
         interface::EXTERNAL_IDS,
     ];
-    let ports = [port::NAME, port::INTERFACES, port::EXTERNAL_IDS, port::STATUS, port::RSTP_STATUS];
-    let spec = MonitorSpec::new()
+    let ports = [port::NAME, port::INTERFACES, port::TAG, port::EXTERNAL_IDS, port::STATUS, port::RSTP_STATUS];
+    MonitorSpec::new()
         .with(TableSpec::columns(&open_vswitch::TABLE, [open_vswitch::EXTERNAL_IDS]))
         .with(TableSpec::columns(&bridge::TABLE, [bridge::NAME, bridge::PORTS, bridge::EXTERNAL_IDS]))
         .with(TableSpec::columns(&port::TABLE, ports))
-        .with(TableSpec::columns(&interface::TABLE, interfaces).index(interface::NAME));
+        .with(TableSpec::columns(&interface::TABLE, interfaces).index(interface::NAME))
+}
+
+async fn replicate(endpoints: Vec<Endpoint>) -> anyhow::Result<Replica> {
+    let spec = columns();
     let mut replica = Replica::new(&DATABASE, &spec);
     let (handle, mut events) = Client::spawn(Config::new(endpoints), &DATABASE, spec);
     while let Some(event) = events.recv().await {
@@ -118,78 +141,6 @@ async fn replicate(endpoints: Vec<Endpoint>) -> anyhow::Result<Replica> {
     bail!("the connection has ended")
 }
 
-fn read(replica: &Replica) -> Network {
-    let root = replica.rows(&open_vswitch::TABLE).next().map(|(_, row)| open_vswitch::Ref(row));
-    let setting = |key| root.and_then(|r| r.external_ids().get(key)).map(str::to_owned);
-    let bridges = || replica.rows(&bridge::TABLE).map(|(_, row)| bridge::Ref(row));
-    let classic = bridges().find_map(|b| Some((b, b.external_ids().get(mark::NETWORK)?)));
-    let overlay = || bridges().find(|b| b.name() == "br-int" && setting("ovn-remote").is_some());
-    let (bridge, mode) = match classic {
-        Some((bridge, mode)) => (Some(bridge), Some(mode.to_owned())),
-        None => (overlay(), overlay().map(|_| "overlay".to_owned())),
-    };
-    let ports = bridge.into_iter().flat_map(|b| b.ports()).filter_map(|uuid| replica.row(&port::TABLE, &uuid));
-    let mut mtu = None;
-    let mut peers = Vec::new();
-    for port in ports.map(port::Ref) {
-        for link in port.interfaces().filter_map(|uuid| replica.row(&interface::TABLE, &uuid)).map(interface::Ref) {
-            match link.options().get("remote_ip") {
-                Some("flow") => peers.extend(steered(bridge, link)),
-                Some(remote) => peers.push(peer(port, link, remote)),
-                // The management port of OVN's network; what joins the two bridges of the classic one.
-                None if ["ovn-k8s-mp0", "tun0", "obr0"].contains(&link.name()) => mtu = mtu.or(link.mtu()),
-                None => {}
-            }
-        }
-    }
-    peers.sort();
-    Network {
-        mode,
-        bridge: bridge.map(|b| b.name().to_owned()).unwrap_or_default(),
-        address: setting("ovn-encap-ip").filter(|_| classic.is_none()),
-        mtu,
-        peers,
-    }
-}
-
-/// The other end of a tunnel that has a port of its own.
-fn peer(port: port::Ref<'_>, link: interface::Ref<'_>, remote: &str) -> Peer {
-    // ovn-controller(8): CHASSIS@ADDRESS.
-    let chassis = port.external_ids().get("ovn-chassis-id").map(|id| id.split('@').next().unwrap_or(id));
-    let name = link.external_ids().get(mark::PEER).or(chassis).unwrap_or("?");
-    let tree = port.status().get("stp_state").or(port.rstp_status().get("rstp_port_state"));
-    let state = match (trouble(link), tree) {
-        (Some(trouble), _) => trouble,
-        (None, Some(tree)) => format!("up, {}", tree.to_lowercase()),
-        (None, None) => match (link.bfd_status().get("state"), link.status().get("tunnel_egress_iface")) {
-            (Some(bfd), _) if bfd != "up" => format!("down: BFD says {bfd}"),
-            (_, Some(by)) => format!("up by {by}"),
-            (_, None) => "no route to it".into(),
-        },
-    };
-    Peer { name: name.into(), address: remote.into(), encap: link.type_().into(), state }
-}
-
-/// The other ends of a tunnel that flows steer: `NODE=ADDRESS` of the bridge's mark.
-fn steered(bridge: Option<bridge::Ref<'_>>, link: interface::Ref<'_>) -> Vec<Peer> {
-    let peers = bridge.and_then(|b| b.external_ids().get(mark::PEERS)).unwrap_or_default().split_whitespace();
-    let state = trouble(link).unwrap_or_else(|| "up by flows".into());
-    let of = |(name, address): (&str, &str)| Peer {
-        name: name.into(),
-        address: address.into(),
-        encap: link.type_().into(),
-        state: state.clone(),
-    };
-    peers.filter_map(|text| text.split_once('=')).map(of).collect()
-}
-
-/// What vswitchd complains of.
-fn trouble(link: interface::Ref<'_>) -> Option<String> {
-    let missing =
-        || link.ofport().is_none_or(|port| port <= 0).then(|| "down: ovs-vswitchd has made no port".to_owned());
-    link.error().map(|error| format!("down: {error}")).or_else(missing)
-}
-
 fn text(network: &Network) -> String {
     let mut out = String::new();
     let Some(mode) = &network.mode else {
@@ -198,19 +149,42 @@ fn text(network: &Network) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "mode     {mode}");
     let _ = writeln!(out, "bridge   {}", network.bridge);
+    let nested = mode == "nested";
+    if nested {
+        let _ = writeln!(out, "nic      {}", nics(Some(&network.nics)));
+        let _ = writeln!(
+            out,
+            "parent   {}",
+            network.parent.as_deref().unwrap_or("unknown: annotate the Node with ovenbird.io/parent-port")
+        );
+    }
     if let Some(address) = &network.address {
         let _ = writeln!(out, "address  {address}");
     }
     let mtu = network.mtu.map_or_else(|| "unknown".into(), |mtu| mtu.to_string());
     let _ = writeln!(out, "mtu      {mtu}");
-    if network.peers.is_empty() {
+    if let Some(pods) = network.pods {
+        let _ = writeln!(out, "pods     {pods}");
+    }
+    if network.peers.is_empty() && !nested {
         out.push_str("\nno peers: it is the only node, or the others have not told their addresses\n");
     }
     let row = |peer: &Peer| {
         vec![peer.name.clone(), peer.address.clone(), peer.encap.clone(), mtu.clone(), peer.state.clone()]
     };
     table(&mut out, &["PEER", "ADDRESS", "ENCAP", "MTU", "STATE"], network.peers.iter().map(row).collect());
+    let row =
+        |physical: &Physical| vec![physical.name.clone(), physical.bridge.clone(), nics(physical.nics.as_deref())];
+    table(&mut out, &["NETWORK", "BRIDGE", "NIC"], network.physical.iter().map(row).collect());
     out
+}
+
+fn nics(nics: Option<&[String]>) -> String {
+    match nics {
+        None => "the bridge is missing".to_owned(),
+        Some([]) => "none in the bridge".to_owned(),
+        Some(all) => all.join(", "),
+    }
 }
 
 #[cfg(test)]
@@ -227,8 +201,17 @@ mod tests {
         };
         let peers =
             vec![peer("node2", "172.30.0.12", "up by flows"), peer("n3", "172.30.0.113", "down: no such device")];
-        let network =
-            Network { mode: Some("classic flow".into()), bridge: "obr0".into(), address: None, mtu: Some(1458), peers };
+        let network = Network {
+            mode: Some("classic flow".into()),
+            bridge: "obr0".into(),
+            parent: None,
+            nics: Vec::new(),
+            address: None,
+            mtu: Some(1458),
+            pods: None,
+            peers,
+            physical: Vec::new(),
+        };
         let expected = "\
 mode     classic flow
 bridge   obr0

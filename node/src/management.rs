@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use ovenbird_api::annotation::PARENT_PORT;
 use ovenbird_api::{Mac, name};
 use ovenbird_reconcile::Owner;
 use ovenbird_schema::vswitch::interface;
@@ -99,7 +100,8 @@ impl<N: NetOps> Management<N> {
         // The interface that was looked after last, and whether it has been in order since.
         let mut seen: Option<i64> = None;
         loop {
-            let subnets = self.node.wait_for(|fact| !fact.subnets.is_empty()).await?.subnets.clone();
+            let fact = self.node.wait_for(|fact| !fact.subnets.is_empty()).await?.clone();
+            let (subnets, parent) = (fact.subnets, fact.annotations.get(PARENT_PORT).map(String::as_str));
             self.readiness.set(Part::Subnets, true);
             let nested_in = self.config.network.nested_in().map(str::to_owned);
             let there = |s: &State| nested_in.as_ref().map_or(s.bridge, |name| s.bridges.contains_key(name));
@@ -114,7 +116,7 @@ impl<N: NetOps> Management<N> {
                 self.node.changed().await?;
                 continue;
             };
-            let (owner, output) = rows::management(&self.config.node, want.mac, want.mtu, nested_in.as_deref());
+            let (owner, output) = rows::management(&self.config.node, want.mac, want.mtu, nested_in.as_deref(), parent);
             self.vswitch.set(owner.clone(), output);
             self.declared.cancel();
             self.host_changes.borrow_and_update();

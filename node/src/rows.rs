@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use ovenbird_api::annotation::PARENT_PORT;
 use ovenbird_api::bandwidth::Bandwidth;
 use ovenbird_api::name::{INTEGRATION_BRIDGE, MANAGEMENT_INTERFACE, lsp_name, management_port};
 use ovenbird_api::nested::MANAGEMENT_TAG;
@@ -244,10 +245,11 @@ pub fn trunk(name: &str) -> (Owner, Output) {
     (Owner::new(TRUNK, name), Output { rows: vec![row], ..Output::default() })
 }
 
-/// The management port: owner and rows. On a nested node it is an access port of the VM's bridge.
-pub fn management(node: &str, mac: Mac, mtu: u32, nested_in: Option<&str>) -> (Owner, Output) {
+/// The management port: owner and rows. On a nested node it is an access port of the VM's bridge, and says which port the VM has on its hypervisor.
+pub fn management(node: &str, mac: Mac, mtu: u32, nested_in: Option<&str>, parent: Option<&str>) -> (Owner, Output) {
     let owner = Owner::new(MANAGEMENT, node);
-    let ids = keys([("iface-id", management_port(node)), ("attached_mac", mac.to_string())]);
+    let mut ids = keys([("iface-id", management_port(node)), ("attached_mac", mac.to_string())]);
+    ids.extend(nested_in.map(|_| (PARENT_PORT.into(), parent.map(Atom::from))));
     let columns = vec![
         exactly(interface::type_("internal")),
         exactly(interface::mac(Some(mac.to_string()))),

@@ -72,7 +72,7 @@ fn without_limits_there_is_no_queue() {
 
 #[test]
 fn other_interfaces_are_no_attachments() {
-    let (_, output) = management("n1", "0a:58:0a:80:00:02".parse().unwrap(), 1400, None);
+    let (_, output) = management("n1", "0a:58:0a:80:00:02".parse().unwrap(), 1400, None, None);
     let row = written(&output, &interface::TABLE);
     assert_eq!(interface::Ref(&row).name(), "ovn-k8s-mp0");
     assert_eq!(interface::Ref(&row).external_ids().get("iface-id"), Some("k8s-n1"));
@@ -162,7 +162,7 @@ fn networks_come_and_go_beside_the_mappings_of_others() {
 fn on_a_nested_node_ports_are_access_ports_of_its_bridge() {
     let pod = PodPort { tag: Some(42), ..pod_port() };
     let (_, bridge) = trunk("breth0");
-    let (_, host) = management("n1", "0a:58:0a:80:00:02".parse().unwrap(), 1400, Some("breth0"));
+    let (_, host) = management("n1", "0a:58:0a:80:00:02".parse().unwrap(), 1400, Some("breth0"), Some("vif-vm1"));
     for (output, tag) in [(pod.output_in("breth0", pod.tag), 42), (host, 1)] {
         assert_eq!(port::Ref(&written(&output, &port::TABLE)).tag(), Some(tag));
         assert_eq!(output.contributions[0].row, bridge.rows[0].id);
