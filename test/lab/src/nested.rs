@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::fabric::{self, ip_batch};
 use crate::layout::Layout;
-use crate::options::{Api, Options, Uplink};
+use crate::options::{Options, Uplink};
 use crate::{cluster, ovn, underlay};
 
 /// The VM's port in its hypervisor.
@@ -46,8 +46,8 @@ pub fn parent_port(node: &str) -> String {
 /// # Errors
 /// Names the option that it cannot have with them.
 pub fn validate(options: &Options) -> Result<()> {
-    if options.api == Api::Real || options.uplink == Uplink::Nic || options.bare || options.tls {
-        bail!("--mode nested: give none of --api real, --uplink nic, --bare, --tls with it");
+    if options.uplink == Uplink::Nic || options.bare || options.tls {
+        bail!("--mode nested: give none of --uplink nic, --bare, --tls with it");
     }
     if options.nodes > FIRST {
         bail!("--mode nested --nodes {}: give 1 to {FIRST}", options.nodes);

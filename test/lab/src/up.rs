@@ -192,11 +192,12 @@ async fn start_node(layout: &Layout, node: String, index: u16) -> Result<()> {
 /// Names what does not come up.
 pub fn start_host(layout: &Layout, node: &str, index: u16) -> Result<()> {
     if layout.options.mode == Mode::Nested {
-        return nested::start(layout, node, index);
-    }
-    ovn::start_switch(layout, node, index)?;
-    if layout.options.mode != Mode::Classic {
-        ovn::start_controller(layout, node)?;
+        nested::start(layout, node, index)?;
+    } else {
+        ovn::start_switch(layout, node, index)?;
+        if layout.options.mode != Mode::Classic {
+            ovn::start_controller(layout, node)?;
+        }
     }
     if layout.options.api == Api::Real { real::start_runtime(layout, node) } else { Ok(()) }
 }
