@@ -50,6 +50,8 @@ pub fn table(links: &Links) -> Table {
     }
     let mut pods = Chain::default();
     for rule in [
+        // The bridge would take it, for the host's own sake (`host_ports`).
+        "ether type ip ip daddr 127.0.0.0/8 drop",
         "ether type arp arp saddr ip 0.0.0.0 accept",
         "ether type arp iifname . arp saddr ip @v4 accept",
         "ether type ip iifname . ip saddr @v4 accept",

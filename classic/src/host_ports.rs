@@ -3,11 +3,13 @@
 //! ```text
 //! pods that ask, older first --> at_v4:  192.168.1.11 . udp . 53 : 10.244.1.4 . 5353     at one address of the node (hostIP)
 //!                                any_v4: tcp . 8080 : 10.244.1.5 . 80                    at all of them
-//! prerouting, output -99: to the node itself, but for loopback --> at_v4, any_v4 --> DNAT
+//! prerouting, output -99: to the node itself, but for ::1 --> at_v4, any_v4 --> DNAT
+//! prerouting -300: from the link to or from 127.0.0.0/8 --> drop
 //! ```
 //!
-//! It stands apart from Services, for it is there whoever serves them; they come first. The pod sees the client's own address, but for itself. Of two
-//! pods that ask for one port the older has it (the master says so to the other). Must not: know the node's addresses; the kernel does.
+//! It stands apart from Services, for it is there whoever serves them; they come first. The pod sees the client's own address, unless that is the
+//! pod's or 127.0.0.1, whose packets leave by the link to pods (`route_localnet` of it). Of two pods that ask for one port the older has it (the
+//! master says so to the other). Must not: know the node's addresses; the kernel does.
 
 use std::net::IpAddr;
 
@@ -21,18 +23,26 @@ use crate::services::{Answers, Changed};
 pub const TABLE: &str = "inet ovenbird-host-ports";
 /// After those of Services, which are at `dstnat` (nft(8)).
 const PRIORITY: i32 = -99;
+/// Before connections are known.
+const FIRST: i32 = -300;
 
-/// The table for a node's pods, those of older pods first.
-pub fn table(pods: &[HostPorts]) -> Table {
+/// The table for a node's pods, those of older pods first, to which a link leads.
+pub fn table(pods: &[HostPorts], link: &str) -> Table {
     let mut table = Table::new(TABLE);
     for (name, hook) in [("prerouting", "prerouting"), ("output", "output")] {
         let mut chain = Chain::base("nat", hook, PRIORITY);
         chain.rule("fib daddr type local jump host_ports");
         table.chains.insert(name.into(), chain);
     }
+    // What the link lets pass for the host's own sake is not for others.
+    let mut loopback = Chain::base("filter", "prerouting", FIRST);
+    for side in ["saddr", "daddr"] {
+        loopback.rule(format!("iifname \"{link}\" ip {side} 127.0.0.0/8 drop"));
+    }
+    table.chains.insert("loopback".into(), loopback);
     let mut postrouting = Chain::base("nat", "postrouting", 100);
-    let host_ports = table.chain("host_ports");
-    host_ports.rule("ip daddr 127.0.0.0/8 return").rule("ip6 daddr ::1 return");
+    postrouting.rule("ct status dnat ip saddr 127.0.0.0/8 masquerade fully-random");
+    table.chain("host_ports").rule("ip6 daddr ::1 return");
     for v4 in [true, false] {
         let (ip, [at, any, hairpin]) = (ip(v4), ["at", "any", "hairpin"].map(|stem| name(stem, v4)));
         let host_ports = table.chain("host_ports");

@@ -46,7 +46,7 @@ fn cases() -> Vec<PathBuf> {
 #[test]
 fn golden() {
     for case in cases() {
-        let mut table = table(&load(&case));
+        let mut table = table(&load(&case), "kbr0");
         if !case.ends_with("none.yaml") {
             table.chains.clear();
         }
@@ -112,7 +112,7 @@ fn the_oldest_has_it_and_nft_takes_it() {
     let config = ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let result = runner.run(&pods(), |pods| {
-        let table = table(&pods);
+        let table = table(&pods, "kbr0");
         for (to, protocol) in OWN
             .iter()
             .flat_map(|ip| (1..4).map(|port| SocketAddr::new(ip.parse().unwrap(), port)))

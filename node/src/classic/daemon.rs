@@ -43,7 +43,8 @@ pub async fn run(config: Config, settings: Settings, stop: CancellationToken) ->
     let (weights, weighed) = watch::channel(None);
     let weights = Weighing::new(weights);
     let policies = policy::Task { config: config.clone(), client: client.clone(), covered, weights };
-    let host_ports = host_ports::Task { net: net.clone(), pods: pods.clone(), audit: config.audit_interval };
+    let (link, audit) = (settings.bridge.clone(), config.audit_interval);
+    let host_ports = host_ports::Task { net: net.clone(), pods: pods.clone(), link, audit };
     let ports = Ports::new(net.clone(), vswitch.clone(), &settings.bridge, folder.clone(), covers)
         .with_context(|| format!("making {}", folder.display()))?;
     let ports = Arc::new(ports);

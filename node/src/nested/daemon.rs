@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use ovenbird_api::name::MANAGEMENT_INTERFACE;
 use ovenbird_api::{Mac, annotation, node as text};
 use ovenbird_classic::services::Weights;
 use ovenbird_daemon::access;
@@ -56,7 +57,8 @@ pub async fn run(config: Config, bridge: String, stop: CancellationToken) -> any
     };
     // Weights are known where all pods are watched; here endpoints are chosen for few.
     let (even, weights) = watch::channel(Some(Weights::new()));
-    let host_ports = host_ports::Task { net: net.clone(), pods: base.pods.clone(), audit: config.audit_interval };
+    let (link, audit) = (MANAGEMENT_INTERFACE.to_owned(), config.audit_interval);
+    let host_ports = host_ports::Task { net: net.clone(), pods: base.pods.clone(), link, audit };
     let services = services::Task {
         config: config.clone(),
         client: client.clone(),

@@ -2,7 +2,7 @@
 //! that asks itself too; a port at one address is at no other; of two pods that ask for one port the older has it and the other is told; and
 //! policies hold there.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -87,6 +87,13 @@ async fn lead_to_pods(name: &str, mode: Mode) -> Result<()> {
         let at_other = asked(&lab, client, Protocol::Tcp, SocketAddr::new(own[1], AT))?;
         ensure!(at_other.is_none(), "{client} is answered at another address: {at_other:?}");
     }
+    // By its own loopback address, which is nobody else's.
+    let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ANY);
+    eventually(&lab, "node1 asks by 127.0.0.1", || {
+        let answer = asked(&lab, "node1", Protocol::Tcp, loopback)?.context("nobody answers")?;
+        ensure!(answer.who == "older", "{answer:?}");
+        Ok(())
+    })?;
     let told = format!("port {ANY}/TCP of node node1 belongs to pod {NAMESPACE}/older");
     await_event(&lab, "younger", &told).await?;
     policies_hold(&lab, &own, &far).await?;
