@@ -136,7 +136,10 @@ pub fn ask(from: &Place, transport: Transport, to: SocketAddr) -> Result<Answer>
             let source = source.parse().with_context(|| format!("{to} answers {text:?}"))?;
             Ok(Answer::From { name: name.to_owned(), source })
         }
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(Answer::Refused),
+        // What nftables rejects on its way out of a host ends the call itself.
+        Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied) => {
+            Ok(Answer::Refused)
+        }
         Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => Ok(Answer::Silence),
         Err(error) => bail!("asking {to}: {error}"),
     }

@@ -1,5 +1,5 @@
 //! Services, by hand-made slices: pods and nodes reach the endpoints that they should, in every family, over TCP and UDP; and nothing but
-//! those.
+//! those. In the overlay, on a VLAN and in VMs.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -10,9 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
+use ovenbird_api::mode::Feature;
 use ovenbird_e2e::service::{Answer, Responder, Transport, ask, service, slices};
 use ovenbird_e2e::{LIMIT, northbound, pods};
-use ovenbird_lab::{Family, Lab, Options, Place, testing, wait_for};
+use ovenbird_lab::{Family, Lab, Mode, Options, Place, testing, wait_for};
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "services";
@@ -21,20 +22,40 @@ const MANY: usize = 41;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_reach_their_endpoints() -> Result<()> {
-    let options = Options { nodes: 2, family: Family::Dual, ..Options::default() };
-    let Some(lab) = testing::lab("e2e-services", options).await? else { return Ok(()) };
+    reach("e2e-services", Mode::Overlay).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_reach_their_endpoints_on_a_vlan() -> Result<()> {
+    reach("e2e-services-vlan", Mode::Underlay).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_reach_their_endpoints_in_vms() -> Result<()> {
+    reach("e2e-services-vms", Mode::Nested).await
+}
+
+async fn reach(name: &str, mode: Mode) -> Result<()> {
+    let options = Options { nodes: 2, family: Family::Dual, mode, ..Options::default() };
+    let Some(lab) = testing::lab(name, options).await? else { return Ok(()) };
     let mut world = World::new(&lab).await?;
     world.who_answers_late_is_heard().await.context("UDP that nobody answers at first")?;
     world.everybody_reaches_all().await.context("everybody reaches all endpoints")?;
     world.endpoints_come_and_go().await.context("endpoints come and go")?;
-    world.busy_clients_follow().await.context("UDP clients that never pause")?;
+    // On a hypervisor it would be OVN that forgets their connections (`options:ct_flush`), which 23.03 does not know.
+    if mode != Mode::Nested {
+        world.busy_clients_follow().await.context("UDP clients that never pause")?;
+    }
     world.without_endpoints_is_refused().await.context("no endpoint")?;
     world.a_pod_reaches_itself().await.context("hairpin")?;
-    world.local_means_this_node().await.context("internalTrafficPolicy Local")?;
+    if !mode.api().lacks().contains(&Feature::NearEndpoints) {
+        world.local_means_this_node().await.context("internalTrafficPolicy Local")?;
+    }
     world.clients_stay().await.context("session affinity")?;
     world.what_ovn_cannot_is_told().await.context("scheduler")?;
     world.networks_come_and_go().await.context("ServiceCIDR")?;
-    northbound::equals_from_scratch(&lab)
+    // Whoever runs the hypervisors has rows there, too.
+    if mode == Mode::Nested { Ok(()) } else { northbound::equals_from_scratch(&lab) }
 }
 
 struct World<'a> {
