@@ -274,7 +274,8 @@ pub fn provider_bridge(name: &str, nic: &str, userspace: bool) -> (Owner, Output
     };
     let mut columns = vec![
         exactly(bridge::name(name)),
-        exactly(bridge::ports(["local", "nic"].map(|role| ours(&port::TABLE, role)))),
+        // ovn-controller's patch ports are there, too.
+        (bridge::PORTS, Want::Members),
         (bridge::EXTERNAL_IDS, Want::Keys(keys([(MADE_FOR, nic.to_owned())]).into())),
     ];
     if userspace {
@@ -286,6 +287,13 @@ pub fn provider_bridge(name: &str, nic: &str, userspace: bool) -> (Owner, Output
         output.rows.push(row(&port::TABLE, role, vec![exactly(port::name(name)), interface]));
         let columns = vec![exactly(interface::name(name)), exactly(interface::type_(kind))];
         output.rows.push(row(&interface::TABLE, role, columns));
+        output.contributions.push(Contribution {
+            zone: Zone(0),
+            table: &bridge::TABLE,
+            row: RowId::Ours(ours(&bridge::TABLE, "")),
+            column: bridge::PORTS,
+            member: ours(&port::TABLE, role).into(),
+        });
     }
     output.contributions.push(Contribution {
         zone: Zone(0),

@@ -149,6 +149,13 @@ fn networks_come_and_go_beside_the_mappings_of_others() {
             [Some("fabric:breth1,physnet:br-ex"), Some("fabric:breth1")],
             "fabric:breth1,physnet:br-ex -",
         ),
+        (
+            None,
+            Some("br-ex"),
+            None,
+            [Some("physnet:br-ex,fabric:breth1"), Some("fabric:breth1")],
+            "physnet:br-ex,fabric:breth1 -",
+        ),
         (Some("a:br-a"), None, None, [Some("a:br-a,fabric:breth1"), Some("fabric:breth1")], "a:br-a,fabric:breth1 -"),
         // Written before, and gone.
         (None, None, on(&[]), [Some("other:br-o,fabric:breth1"), Some("fabric:breth1")], "other:br-o none"),

@@ -45,6 +45,29 @@ async fn bridge_mappings_of_others_are_never_dropped() {
     }
 }
 
+/// ovn-controller's patch ports, for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_of_others_on_a_bridge_of_a_physical_network_stay() {
+    let Some(ovsdb) = Ovsdb::start("") else { return };
+    for round in 0..2 {
+        let vswitch = Vswitch::spawn(vec![ovsdb.endpoint()], Duration::from_secs(300));
+        let (owner, output) = crate::rows::provider_bridge("breth1", "eth1", true);
+        vswitch.set(owner, output);
+        vswitch.allow_deletes();
+        vswitch.set_chassis(chassis(Some("br-ex")));
+        let state = vswitch.until(|s| s.bridge && s.bridges.contains_key("breth1")).await.unwrap();
+        assert!(state.bridges["breth1"].ports.contains_key("eth1"), "{state:?}");
+        let before = ovsdb.vsctl("--bare --columns=_uuid,ports list Bridge breth1");
+        ovsdb.vsctl(&format!("--no-wait add-port breth1 patch{round}"));
+        vswitch.until(|s| s.bridges["breth1"].ports.contains_key(&format!("patch{round}"))).await.unwrap();
+        vswitch.remove(&Owner::new(crate::rows::SANDBOX, "nobody")).await;
+        let ports = ovsdb.vsctl("list-ports breth1");
+        for patch in 0..=round {
+            assert!(ports.contains(&format!("patch{patch}")), "{ports}, before {before}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn other_bridges_are_seen_with_their_ports() {
     let Some(ovsdb) = Ovsdb::start("") else { return };

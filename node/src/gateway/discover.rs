@@ -136,17 +136,25 @@ fn uplink(name: &str, bridge: &Bridge) -> Result<(String, u16), Unusable> {
     Ok((port.clone(), number))
 }
 
-/// `ovn-bridge-mappings` with the external bridge among what is there: mappings of other networks stay as they are.
+/// `ovn-bridge-mappings` with the external bridge among what is there: mappings of other networks stay as they are, and each stays in its place.
 pub fn mappings(have: Option<&str>, bridge: &str) -> String {
     let ours = format!("{PHYSICAL_NETWORK}:{bridge}");
-    let others = without_ours(have.unwrap_or_default());
+    let have = have.unwrap_or_default();
+    if have.split(',').map(str::trim).filter(|m| is_ours(m)).eq([&*ours]) {
+        return have.split(',').map(str::trim).filter(|m| !m.is_empty()).collect::<Vec<_>>().join(",");
+    }
+    let others = without_ours(have);
     if others.is_empty() { ours } else { [&others, ",", &ours].concat() }
+}
+
+fn is_ours(mapping: &str) -> bool {
+    mapping.split(':').next() == Some(PHYSICAL_NETWORK)
 }
 
 /// The mappings of other networks among these.
 pub fn without_ours(mappings: &str) -> String {
     let all = mappings.split(',').map(str::trim);
-    let others = all.filter(|m| !m.is_empty() && m.split(':').next() != Some(PHYSICAL_NETWORK));
+    let others = all.filter(|m| !m.is_empty() && !is_ours(m));
     others.collect::<Vec<_>>().join(",")
 }
 

@@ -36,6 +36,11 @@ async fn a_classic_network_converges() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pods_on_a_vlan_converge() -> Result<()> {
+    converges("e2e-shuffle-vl", Mode::Underlay).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nested_nodes_converge() -> Result<()> {
     converges("e2e-shuffle-ne", Mode::Nested).await
 }

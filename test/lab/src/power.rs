@@ -66,7 +66,7 @@ pub fn on(layout: &Layout, node: &str) -> Result<()> {
         _ => fabric::connect(layout, node)?,
     }
     if layout.options.has_vlans() {
-        underlay::connect(layout, node)?;
+        underlay::reconnect(layout, node)?;
     }
     // Sockets and pid files of the time before.
     for entry in fs::read_dir(layout.home(node)).with_context(|| format!("listing the folder of {node}"))?.flatten() {

@@ -83,6 +83,17 @@ pub fn connect(layout: &Layout, host: &str) -> Result<()> {
     ip_batch(&layout.place(PLACE), &cable(host, NIC, &layout.netns(host)))
 }
 
+/// The same of a node that boots: in user space a switch holds on to the link that is gone.
+///
+/// # Errors
+/// What `ip` or `ovs-vsctl` said.
+pub fn reconnect(layout: &Layout, node: &str) -> Result<()> {
+    connect(layout, node)?;
+    ovn::vsctl(layout, PLACE, &["--", "--if-exists", "del-port", node])
+        .and_then(|()| ovn::vsctl(layout, PLACE, &["--", "add-port", "switch", node]))
+        .context("plugging a node into the switch with VLANs")
+}
+
 /// Pulls it, though something may still hold the node's namespace.
 ///
 /// # Errors
