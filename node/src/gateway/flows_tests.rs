@@ -31,6 +31,7 @@ pub(in crate::gateway) fn served() -> Served {
         node_ports: [((Protocol::Tcp, 30080), targets()), ((Protocol::Udp, 30053), targets())].into(),
         vips: ["192.0.2.1", "2001:db8::9"].map(|vip| ((vip.parse().unwrap(), Protocol::Sctp, 132), targets())).into(),
         direct: Direct::default(),
+        ..Served::default()
     }
 }
 

@@ -55,8 +55,8 @@ pub struct Link<'a> {
 /// A file for nft(8) that replaces the table as a whole, in one transaction.
 pub fn ruleset(facts: &Facts<'_>) -> String {
     let mut text = format!("{}table {TABLE} {{\n", delete());
-    let (mut rules, mut direct) = (String::new(), String::new());
-    let Served { vips, node_ports, direct: own } = facts.served;
+    let (mut rules, mut direct, mut but) = (String::new(), String::new(), String::new());
+    let Served { vips, node_ports, host_ports, direct: own } = facts.served;
     let vip = |(vip, protocol, port): &(IpAddr, Protocol, u16)| format!("{vip} . {} . {port}", protocol.name());
     let node_port = |(protocol, port): &(Protocol, u16)| format!("{} . {port}", protocol.name());
     for v4 in [true, false] {
@@ -69,6 +69,8 @@ pub fn ruleset(facts: &Facts<'_>) -> String {
             &elements(vips.iter().filter(|(key, _)| key.0.is_ipv4() == v4), vip, of_family),
         );
         ways.add_node_ports(&mut text, &mut rules, &elements(node_ports, node_port, of_family));
+        let ports: Vec<_> = host_ports.iter().filter(|key| key.0.is_ipv4() == v4).map(vip).collect();
+        ways.but_pods(&mut text, &mut but, &ports);
         let ways = Ways { prefix: "direct_", ..ways };
         ways.add_vips(&mut text, &mut direct, &elements(&own.vips, vip, first));
         ways.add_node_ports(&mut text, &mut direct, &elements(&own.node_ports, node_port, first));
@@ -83,7 +85,7 @@ pub fn ruleset(facts: &Facts<'_>) -> String {
         }
         _ => String::new(),
     };
-    chains(&mut text, &rules, &direct, &(as_host(facts.link) + &local_pods(facts)));
+    chains(&mut text, &rules, &(but + &direct), &(as_host(facts.link) + &local_pods(facts)));
     text.push_str("}\n");
     text
 }
@@ -108,6 +110,20 @@ impl Ways<'_> {
             map(text, &format!("{prefix}vips_{suffix}"), &of, vips);
             let key = format!("{ip} daddr . meta l4proto . th dport");
             rules.push_str(&format!("\t\tdnat {ip} to {key} map @{prefix}vips_{suffix}\n"));
+        }
+    }
+
+    /// Ports of the node are not for pods that ask it itself, as those on Networks do: they would be taken for the node, which policies let pass.
+    fn but_pods(self, text: &mut String, rules: &mut String, ports: &[String]) {
+        let (ip, kind, suffix) = self.words();
+        if !ports.is_empty() {
+            let elements = ports.join(",\n\t\t\t");
+            let _ = write!(
+                text,
+                "\tset host_ports_{suffix} {{\n\t\ttype {kind} . inet_proto . inet_service\n\t\telements = {{\n\t\t\t{elements},\n\t\t}}\n\t}}\n"
+            );
+            let key = format!("{ip} daddr . meta l4proto . th dport");
+            let _ = writeln!(rules, "\t\tiifname \"{MANAGEMENT_INTERFACE}\" {key} @host_ports_{suffix} return");
         }
     }
 

@@ -63,6 +63,8 @@ pub struct Served {
     pub node_ports: BTreeMap<(Protocol, u16), Targets>,
     /// External and load-balancer addresses; ports of the node that lead to pods, at its own.
     pub vips: BTreeMap<(IpAddr, Protocol, u16), Targets>,
+    /// Those of them that are ports of the node.
+    pub host_ports: BTreeSet<(IpAddr, Protocol, u16)>,
     /// What from the wire is the host's own to answer.
     pub direct: Direct,
 }
@@ -132,8 +134,11 @@ impl Served {
         for pod in pods {
             for wanted in &pod.ports {
                 for address in own.iter().filter(|address| wanted.covers(**address)) {
-                    let targets = || Targets { addresses: pod.addresses.clone(), port: wanted.target };
-                    self.vips.entry((*address, wanted.protocol, wanted.port)).or_insert_with(targets);
+                    let key = (*address, wanted.protocol, wanted.port);
+                    self.vips.entry(key).or_insert_with(|| {
+                        self.host_ports.insert(key);
+                        Targets { addresses: pod.addresses.clone(), port: wanted.target }
+                    });
                 }
             }
         }
