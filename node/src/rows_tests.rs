@@ -1,9 +1,15 @@
 //! Rows of attachments, and the way back.
 
+use ovenbird_api::bandwidth::Bandwidth;
+use ovenbird_cni_server::Attachment;
+use ovenbird_schema::vswitch::qos;
 use ovsdb::Row;
 use proptest::prelude::*;
 
 use super::*;
+use crate::net::NetnsId;
+use crate::plug::Entered;
+use crate::underlay::Mapped;
 
 fn pod_port() -> PodPort {
     PodPort {
