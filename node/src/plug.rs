@@ -1,8 +1,9 @@
 //! [`Attach`]: plugs pods in and out.
 //!
 //! ```text
-//! ADD: existing ports known -> pod's annotation -> veth into the sandbox -> Port, Interface -> addresses, routes \
-//!                                                                          -> ovn-installed ------------------> result
+//! ADD: existing ports known -> pod's annotation -> rows of the pod's earlier sandbox gone -> veth into the sandbox
+//!      -> Port, Interface -> addresses, routes \
+//!                         -> ovn-installed -----> result
 //! DEL: rows go, then the veth                 GC: DEL of all that are not named
 //! ```
 //!

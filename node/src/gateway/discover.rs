@@ -140,22 +140,24 @@ fn uplink(name: &str, bridge: &Bridge) -> Result<(String, u16), Unusable> {
 pub fn mappings(have: Option<&str>, bridge: &str) -> String {
     let ours = format!("{PHYSICAL_NETWORK}:{bridge}");
     let have = have.unwrap_or_default();
-    if have.split(',').map(str::trim).filter(|m| is_ours(m)).eq([&*ours]) {
-        return have.split(',').map(str::trim).filter(|m| !m.is_empty()).collect::<Vec<_>>().join(",");
+    if parts(have).filter(|m| is_ours(m)).eq([&*ours]) {
+        return parts(have).collect::<Vec<_>>().join(",");
     }
     let others = without_ours(have);
     if others.is_empty() { ours } else { [&others, ",", &ours].concat() }
 }
 
-fn is_ours(mapping: &str) -> bool {
-    mapping.split(':').next() == Some(PHYSICAL_NETWORK)
-}
-
 /// The mappings of other networks among these.
 pub fn without_ours(mappings: &str) -> String {
-    let all = mappings.split(',').map(str::trim);
-    let others = all.filter(|m| !m.is_empty() && !is_ours(m));
-    others.collect::<Vec<_>>().join(",")
+    parts(mappings).filter(|m| !is_ours(m)).collect::<Vec<_>>().join(",")
+}
+
+fn parts(mappings: &str) -> impl Iterator<Item = &str> {
+    mappings.split(',').map(str::trim).filter(|mapping| !mapping.is_empty())
+}
+
+fn is_ours(mapping: &str) -> bool {
+    mapping.split(':').next() == Some(PHYSICAL_NETWORK)
 }
 
 #[cfg(test)]

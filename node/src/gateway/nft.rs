@@ -106,8 +106,8 @@ impl Ways<'_> {
     fn add_vips(self, text: &mut String, rules: &mut String, vips: &[String]) {
         let ((ip, kind, suffix), prefix) = (self.words(), self.prefix);
         if !vips.is_empty() {
-            let of = format!("{kind} . inet_proto . inet_service : {kind}");
-            map(text, &format!("{prefix}vips_{suffix}"), &of, vips);
+            let of = format!("{kind} . inet_proto . inet_service : {kind} . inet_service");
+            object(text, "map", &format!("{prefix}vips_{suffix}"), &of, vips);
             let key = format!("{ip} daddr . meta l4proto . th dport");
             rules.push_str(&format!("\t\tdnat {ip} to {key} map @{prefix}vips_{suffix}\n"));
         }
@@ -117,11 +117,8 @@ impl Ways<'_> {
     fn but_pods(self, text: &mut String, rules: &mut String, ports: &[String]) {
         let (ip, kind, suffix) = self.words();
         if !ports.is_empty() {
-            let elements = ports.join(",\n\t\t\t");
-            let _ = write!(
-                text,
-                "\tset host_ports_{suffix} {{\n\t\ttype {kind} . inet_proto . inet_service\n\t\telements = {{\n\t\t\t{elements},\n\t\t}}\n\t}}\n"
-            );
+            let of = format!("{kind} . inet_proto . inet_service");
+            object(text, "set", &format!("host_ports_{suffix}"), &of, ports);
             let key = format!("{ip} daddr . meta l4proto . th dport");
             let _ = writeln!(rules, "\t\tiifname \"{MANAGEMENT_INTERFACE}\" {key} @host_ports_{suffix} return");
         }
@@ -134,7 +131,8 @@ impl Ways<'_> {
         if !self.facts.node_port || ports.is_empty() || (!chosen.is_empty() && own.is_empty()) {
             return;
         }
-        map(text, &format!("{prefix}node_ports_{suffix}"), &format!("inet_proto . inet_service : {kind}"), ports);
+        let of = format!("inet_proto . inet_service : {kind} . inet_service");
+        object(text, "map", &format!("{prefix}node_ports_{suffix}"), &of, ports);
         let which = if own.is_empty() {
             format!("{ip} daddr != {}", if self.v4 { "127.0.0.0/8" } else { "::1" })
         } else {
@@ -168,9 +166,10 @@ fn elements<'a, K: 'a, T: 'a>(
     entries.into_iter().filter_map(of).collect()
 }
 
-fn map(text: &mut String, name: &str, kind: &str, elements: &[String]) {
+/// A set or a map with its elements.
+fn object(text: &mut String, what: &str, name: &str, kind: &str, elements: &[String]) {
     // Writing to a String does not fail.
-    let _ = write!(text, "\tmap {name} {{\n\t\ttype {kind} . inet_service\n\t\telements = {{\n");
+    let _ = write!(text, "\t{what} {name} {{\n\t\ttype {kind}\n\t\telements = {{\n");
     for element in elements {
         let _ = writeln!(text, "\t\t\t{element},");
     }
