@@ -10,6 +10,7 @@ pub mod oracle;
 pub mod pods;
 pub mod pour;
 pub mod pulse;
+pub mod reach;
 pub mod real;
 pub mod sctp;
 pub mod service;

@@ -1,13 +1,11 @@
 //! Every pod and every node reaches every pod, in every family, over Geneve or VXLAN and nothing else; with the names that people
 //! know, and nothing in the Northbound that nobody answers for.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
-use ovenbird_e2e::wire::{self, Capture};
-use ovenbird_e2e::{LIMIT, northbound, pods};
-use ovenbird_lab::demo::matrix;
+use ovenbird_e2e::reach::{all_cells, by_tunnel_alone, two_on_each_node};
+use ovenbird_e2e::{LIMIT, northbound, wire};
 use ovenbird_lab::{Encap, Family, Lab, Mode, Options, Status, testing, wait_for};
 
 const NAMESPACE: &str = "matrix";
@@ -19,8 +17,8 @@ const INSIDE: [(&str, &str); 2] =
 async fn dual_stack_over_geneve() -> Result<()> {
     let options = Options { nodes: 3, family: Family::Dual, encap: Encap::Geneve, ..Options::default() };
     let Some(lab) = testing::lab("e2e-dual", options).await? else { return Ok(()) };
-    lab.apply(&(manifest(&lab) + &portless_pods())).await?;
-    reach_everything(&lab, 4, "udp 6081").await?;
+    lab.apply(&(two_on_each_node(&lab, NAMESPACE) + &portless_pods())).await?;
+    reach_everything(&lab, "udp 6081").await?;
     has_the_known_names(&lab)?;
     northbound::equals_from_scratch(&lab)
 }
@@ -29,16 +27,16 @@ async fn dual_stack_over_geneve() -> Result<()> {
 async fn ipv4_over_vxlan() -> Result<()> {
     let options = Options { nodes: 2, family: Family::V4, encap: Encap::Vxlan, ..Options::default() };
     let Some(lab) = testing::lab("e2e-v4", options).await? else { return Ok(()) };
-    lab.apply(&manifest(&lab)).await?;
-    reach_everything(&lab, 2, "udp 4789").await
+    lab.apply(&two_on_each_node(&lab, NAMESPACE)).await?;
+    reach_everything(&lab, "udp 4789").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ipv6_over_geneve() -> Result<()> {
     let options = Options { nodes: 2, family: Family::V6, encap: Encap::Geneve, ..Options::default() };
     let Some(lab) = testing::lab("e2e-v6", options).await? else { return Ok(()) };
-    lab.apply(&manifest(&lab)).await?;
-    reach_everything(&lab, 2, "udp 6081").await
+    lab.apply(&two_on_each_node(&lab, NAMESPACE)).await?;
+    reach_everything(&lab, "udp 6081").await
 }
 
 /// All pods on a VLAN: what they say to each other is in no tunnel; only a node and the pods of others meet by the router, which is on one node.
@@ -46,27 +44,18 @@ async fn ipv6_over_geneve() -> Result<()> {
 async fn dual_stack_on_a_vlan() -> Result<()> {
     let options = Options { nodes: 2, mode: Mode::Underlay, ..Options::default() };
     let Some(lab) = testing::lab("e2e-vlan", options).await? else { return Ok(()) };
-    lab.apply(&manifest(&lab)).await?;
+    lab.apply(&two_on_each_node(&lab, NAMESPACE)).await?;
     lab.await_running(NAMESPACE).await?;
     let mut status = Status::of(&lab).await?;
     let on_vlan = |ip: &IpAddr| ["192.168.100.", "fd00:100::"].iter().any(|net| ip.to_string().starts_with(net));
     ensure!(status.pods.iter().flat_map(|pod| &pod.ips).all(on_vlan), "{:?}", status.pods);
     let (fabric, nodes) = (lab.scene("fabric")?, lab.layout().options.node_names());
-    let tunnelled = wire::counted(&fabric, &nodes, &INSIDE, || all_cells(&lab, &status, 4))?;
+    let tunnelled = wire::counted(&fabric, &nodes, &INSIDE, || all_cells(&lab, &status, NAMESPACE).map(drop))?;
     ensure!(tunnelled.values().all(|count| *count > 0), "nodes reach pods of others by no tunnel: {tunnelled:?}");
     status.nodes.clear();
-    let tunnelled = wire::counted(&fabric, &nodes, &INSIDE, || all_cells(&lab, &status, 4))?;
+    let tunnelled = wire::counted(&fabric, &nodes, &INSIDE, || all_cells(&lab, &status, NAMESPACE).map(drop))?;
     ensure!(tunnelled.values().all(|count| *count == 0), "pods to pods by a tunnel: {tunnelled:?}");
     northbound::equals_from_scratch(&lab)
-}
-
-/// Two pods on each node.
-fn manifest(lab: &Lab) -> String {
-    let nodes = lab.layout().options.node_names();
-    let two = |node: &String| {
-        pods::pod(NAMESPACE, &format!("a-{node}"), node) + &pods::pod(NAMESPACE, &format!("b-{node}"), node)
-    };
-    nodes.iter().map(two).fold(pods::namespace(NAMESPACE), |text, two| text + &two)
 }
 
 /// A host-network pod and one that finishes: neither may have a port.
@@ -76,29 +65,11 @@ fn portless_pods() -> String {
         .into()
 }
 
-/// The whole matrix works, and the fabric saw only the tunnel (and IPv6's own neighbour discovery) between nodes.
-async fn reach_everything(lab: &Lab, checks_per_cell: usize, tunnel: &str) -> Result<()> {
-    lab.await_running(NAMESPACE).await?;
-    let status = Status::of(lab).await?;
-    let capture = Capture::start(lab)?;
-    all_cells(lab, &status, checks_per_cell)?;
-    let kinds = capture.stop()?;
-    let neighbour_discovery = ["icmpv6 135", "icmpv6 136"];
-    let seen: BTreeSet<_> =
-        kinds.iter().map(String::as_str).filter(|kind| !neighbour_discovery.contains(kind)).collect();
-    ensure!(seen == BTreeSet::from([tunnel]), "between nodes: {seen:?}");
+/// The whole matrix works by the tunnel alone, and nothing in the Northbound is nobody's.
+async fn reach_everything(lab: &Lab, tunnel: &str) -> Result<()> {
+    by_tunnel_alone(lab, NAMESPACE, tunnel).await?;
     let dump = northbound::dump(lab)?;
     ensure!(northbound::unowned(&dump).is_empty(), "{:?}", northbound::unowned(&dump));
-    Ok(())
-}
-
-/// Everybody that `status` names reaches all pods.
-fn all_cells(lab: &Lab, status: &Status, checks_per_cell: usize) -> Result<()> {
-    let matrix = matrix(lab, status, NAMESPACE)?;
-    let pods = status.pods.iter().filter(|pod| pod.namespace == NAMESPACE).count();
-    ensure!(matrix.cells.len() == (pods + status.nodes.len()) * pods, "{} cells", matrix.cells.len());
-    ensure!(matrix.cells.iter().all(|cell| cell.checks.len() == checks_per_cell), "{}", matrix.table());
-    ensure!(matrix.failures().is_empty(), "{}\n{}", matrix.table(), matrix.failures().join("\n"));
     Ok(())
 }
 

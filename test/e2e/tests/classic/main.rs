@@ -15,10 +15,9 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::runtime::wait::await_condition;
 use ovenbird_e2e::pulse::{Pulse, echo, go_on, laps};
-use ovenbird_e2e::wire::Capture;
+use ovenbird_e2e::reach::{all_cells, by_tunnel_alone, two_on_each_node};
 use ovenbird_e2e::witness::Protocol;
 use ovenbird_e2e::{LIMIT, pods};
-use ovenbird_lab::demo::matrix;
 use ovenbird_lab::{Family, Lab, Mode, Options, Status, testing, wait_for};
 use tokio::time::timeout;
 
@@ -38,8 +37,8 @@ fn options(nodes: u16, family: Family, args: &[&str]) -> Options {
 #[tokio::test(flavor = "multi_thread")]
 async fn flows_of_four_nodes() -> Result<()> {
     let Some(mut lab) = testing::lab("e2e-cl-flow", options(4, Family::Dual, &[])).await? else { return Ok(()) };
-    lab.apply(&manifest(&lab)).await?;
-    reach_everything(&lab, "ip protocol 47").await?;
+    lab.apply(&two_on_each_node(&lab, NAMESPACE)).await?;
+    by_tunnel_alone(&lab, NAMESPACE, "ip protocol 47").await?;
     for node in lab.layout().options.node_names() {
         let flows = flows(&lab, &node)?;
         // IP and ARP of IPv4, IPv6: 2 + 2 (N - 1) and 1 + (N - 1).
@@ -70,8 +69,8 @@ async fn tunnels_and_attachments() -> Result<()> {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let options = options(2, Family::V4, &args);
         let Some(lab) = testing::lab(&format!("e2e-cl-{tunnel}"), options).await? else { return Ok(()) };
-        lab.apply(&manifest(&lab)).await?;
-        reach_everything(&lab, wire).await.with_context(|| format!("{tunnel}, {attach}"))?;
+        lab.apply(&two_on_each_node(&lab, NAMESPACE)).await?;
+        by_tunnel_alone(&lab, NAMESPACE, wire).await.with_context(|| format!("{tunnel}, {attach}"))?;
         let ports = lab.exec_node("node1", &["bridge", "link"])?;
         ensure!(ports.contains("master cbr0"), "{ports}");
         ensure!(flows(&lab, "node1")?.len() == 4, "{:?}", flows(&lab, "node1")?);
@@ -87,10 +86,10 @@ async fn a_tree_of_three_nodes() -> Result<()> {
         let args = [&format!("--classic-variant={variant}"), "--classic-forward-delay=4"];
         let options = options(3, Family::V4, &args.map(AsRef::as_ref));
         let Some(lab) = testing::lab(&format!("e2e-cl-{variant}"), options).await? else { return Ok(()) };
-        lab.apply(&manifest(&lab)).await?;
+        lab.apply(&two_on_each_node(&lab, NAMESPACE)).await?;
         wait_for("the tree", LIMIT, || blocked(&lab).is_ok_and(|blocked| blocked.len() == 1))
             .with_context(|| format!("{variant}: {:?}", blocked(&lab)))?;
-        reach_everything(&lab, "ip protocol 47").await.context(variant)?;
+        by_tunnel_alone(&lab, NAMESPACE, "ip protocol 47").await.context(variant)?;
         // The first node is the root: none of its tunnels is blocked.
         ensure!(!blocked(&lab)?.iter().any(|at| at.starts_with("node1 ")), "{:?}", blocked(&lab)?);
         let before = broadcasts(&lab)?;
@@ -119,7 +118,7 @@ async fn modes_are_switched() -> Result<()> {
         return Ok(());
     };
     let Some(classic) = testing::lab("e2e-fresh", fresh(Mode::Classic)).await? else { return Ok(()) };
-    lab.apply(&manifest(&lab)).await?;
+    lab.apply(&two_on_each_node(&lab, NAMESPACE)).await?;
     lab.await_running(NAMESPACE).await?;
     let mut former = NAMESPACE.to_owned();
     let modes = [(Mode::Classic, Some(&classic)), (Mode::Overlay, None), (Mode::Classic, Some(&classic))];
@@ -141,10 +140,9 @@ async fn modes_are_switched() -> Result<()> {
             .or(seen)?;
         }
         former = format!("{NAMESPACE}-{round}");
-        lab.apply(&pods_in(&lab, &former)).await?;
+        lab.apply(&two_on_each_node(&lab, &former)).await?;
         lab.await_running(&former).await?;
-        let matrix = matrix(&lab, &Status::of(&lab).await?, &former)?;
-        ensure!(matrix.failures().is_empty(), "{mode}: {}\n{}", matrix.table(), matrix.failures().join("\n"));
+        all_cells(&lab, &Status::of(&lab).await?, &former).with_context(|| mode.to_string())?;
         println!("{mode}: every pod reaches every pod {:?} after the daemons were started", began.elapsed());
         ensure!(began.elapsed() < Duration::from_secs(10), "{mode}: after {:?}", began.elapsed());
     }
@@ -168,35 +166,6 @@ fn inventory(lab: &Lab) -> Result<BTreeSet<String>> {
 fn same(now: &BTreeSet<String>, wanted: &BTreeSet<String>) -> Result<()> {
     let (more, less): (Vec<_>, Vec<_>) = (now.difference(wanted).collect(), wanted.difference(now).collect());
     ensure!(more.is_empty() && less.is_empty(), "too much: {more:#?}\ntoo little: {less:#?}");
-    Ok(())
-}
-
-/// Two pods on each node.
-fn manifest(lab: &Lab) -> String {
-    pods_in(lab, NAMESPACE)
-}
-
-fn pods_in(lab: &Lab, namespace: &str) -> String {
-    let nodes = lab.layout().options.node_names();
-    let two = |node: &String| {
-        pods::pod(namespace, &format!("a-{node}"), node) + &pods::pod(namespace, &format!("b-{node}"), node)
-    };
-    nodes.iter().map(two).fold(pods::namespace(namespace), |text, two| text + &two)
-}
-
-/// Every pod and host reaches every pod, and the fabric saw only the tunnel.
-async fn reach_everything(lab: &Lab, tunnel: &str) -> Result<()> {
-    lab.await_running(NAMESPACE).await?;
-    let status = Status::of(lab).await?;
-    let capture = Capture::start(lab)?;
-    let matrix = matrix(lab, &status, NAMESPACE)?;
-    let kinds = capture.stop()?;
-    let nodes = lab.layout().options.node_names().len();
-    ensure!(matrix.cells.len() == 3 * nodes * 2 * nodes, "{} cells", matrix.cells.len());
-    ensure!(matrix.failures().is_empty(), "{}\n{}", matrix.table(), matrix.failures().join("\n"));
-    let discovery = ["icmpv6 135", "icmpv6 136"];
-    let seen: BTreeSet<_> = kinds.iter().map(String::as_str).filter(|kind| !discovery.contains(kind)).collect();
-    ensure!(seen == BTreeSet::from([tunnel]), "between nodes: {seen:?}");
     Ok(())
 }
 
