@@ -5,45 +5,17 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
 
 use ovenbird_nft::{Base, Chain, Set, Table, delete, read, script};
 use proptest::prelude::*;
 use serde_json::Value;
 
-/// Puts the thread into a network namespace of its own; false (said loudly) where that is not possible.
-fn enter() -> bool {
-    if !nix::unistd::geteuid().is_root() || Command::new("nft").arg("-v").output().is_err() {
-        assert!(std::env::var_os("CI").is_none(), "no root, or no nft, in CI");
-        eprintln!("SKIP: needs root and nft");
-        return false;
-    }
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-    true
-}
+mod kernel;
 
-fn nft(args: &[&str], input: &str) -> Result<String, String> {
-    let mut child = Command::new("nft")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
-}
+use kernel::{enter, listed, nft};
 
 fn write(text: &str) {
-    nft(&["-f", "-"], text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-}
-
-fn listed(id: &str) -> String {
-    let (family, name) = id.split_once(' ').unwrap();
-    nft(&["-j", "list", "table", family, name], "").unwrap()
+    nft(&["-f", "-"], text);
 }
 
 /// What is listed, without the table's name, handles, and the order of objects and elements.

@@ -1,39 +1,12 @@
-//! nft(8) in a network namespace of the test's own.
+//! Tables as the kernel has them.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+#[path = "../../../nft/tests/kernel/mod.rs"]
+mod kernel;
 
+pub use kernel::{enter, nft};
 use ovenbird_nft::{Table, read};
 
-/// Runs nft, which must not complain, and returns what it prints.
-pub fn nft(args: &[&str], input: &str) -> String {
-    let mut child = Command::new("nft")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{input}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A table as the kernel has it.
+/// By family and name.
 pub fn shown(id: &str) -> Table {
-    let (family, name) = id.split_once(' ').unwrap();
-    read(id, &nft(&["-j", "list", "table", family, name], "")).unwrap()
-}
-
-/// Puts the thread into a network namespace of its own; false (said loudly) where that is not possible.
-pub fn enter() -> bool {
-    if !nix::unistd::geteuid().is_root() || Command::new("nft").arg("-v").output().is_err() {
-        assert!(std::env::var_os("CI").is_none(), "no root, or no nft, in CI");
-        eprintln!("SKIP: needs root and nft");
-        return false;
-    }
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-    true
+    read(id, &kernel::listed(id)).unwrap()
 }
