@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ovenbird_cni_server::{Add, Attach, Attached, Attachment, Check, CniError, Code, Del, Interface, Ip, Route};
-use ovenbird_reconcile::{Diagnostic, Severity};
+use ovenbird_reconcile::Diagnostic;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -274,11 +274,8 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
     }
 
     fn tell_limits(&self, (namespace, name, uid): (&str, &str, &str), pod: &ReadyPod, userspace: bool) {
-        let warning = |reason, field: &str, message| Diagnostic {
-            severity: Severity::Warning,
-            reason,
-            field: format!("metadata.annotations[{field}]"),
-            message,
+        let warning = |reason, field: &str, message| {
+            Diagnostic::warning(reason, format!("metadata.annotations[{field}]"), message)
         };
         match &pod.bandwidth {
             Err(e) => {

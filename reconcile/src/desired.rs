@@ -21,7 +21,7 @@ use crate::dirty::{Cause, Dirt, Dirty, Item};
 use crate::entry::{Adopted, Claim, Entry, Holder, canonical, member_columns, references};
 use crate::identity::is_ours;
 use crate::owners::{OwnerId, Owners, SetId, Yielded};
-use crate::row::{DesiredRow, Diagnostic, Output, Owner, OwnerKind, RowId, Severity, Want, Zone};
+use crate::row::{DesiredRow, Diagnostic, Output, Owner, OwnerKind, RowId, Want, Zone};
 
 /// Kind of the stand-in owner of a row that carries our tag but that nobody wants; its key is `Table/uuid`.
 pub const ORPHAN: OwnerKind = OwnerKind { rank: u8::MAX, name: "Orphan" };
@@ -464,13 +464,7 @@ pub(crate) fn orphan(table: &TableDesc, uuid: Uuid) -> Arc<Owner> {
 }
 
 fn conflict(table: &TableDesc, uuid: Uuid, winner: &Owner) -> Diagnostic {
-    Diagnostic {
-        severity: Severity::Error,
-        reason: "RowConflict",
-        field: String::new(),
-        message: format!(
-            "{} row {uuid} already belongs to {winner}; rename or remove one of the two objects",
-            table.name
-        ),
-    }
+    let table = table.name;
+    let message = format!("{table} row {uuid} already belongs to {winner}; rename or remove one of the two objects");
+    Diagnostic::error("RowConflict", "", message)
 }

@@ -10,7 +10,7 @@ use ovsdb::DbError;
 use rustc_hash::FxHashMap;
 
 use crate::dirty::{Cause, Dirt};
-use crate::row::{Diagnostic, Owner, Severity};
+use crate::row::{Diagnostic, Owner};
 
 /// Times that an owner's rows are healed at once; a writer that goes on undoing ours is then answered ever more slowly.
 const PATIENCE: u32 = 20;
@@ -69,8 +69,7 @@ impl Quarantine {
         let message = format!(
             "the database rejects this object's rows ({error}); change the object or remove what is in its way"
         );
-        let reason = "RejectedByDatabase";
-        let diagnostic = Diagnostic { severity: Severity::Error, reason, field: String::new(), message };
+        let diagnostic = Diagnostic::error("RejectedByDatabase", "", message);
         self.hold(owner, attempts, diagnostic.clone(), now);
         diagnostic
     }
@@ -86,8 +85,7 @@ impl Quarantine {
             return false;
         }
         let message = format!("another program has undone this object's rows {times} times; find it and stop it");
-        let reason = "RowsContested";
-        let diagnostic = Diagnostic { severity: Severity::Warning, reason, field: String::new(), message };
+        let diagnostic = Diagnostic::warning("RowsContested", "", message);
         self.hold(owner, times - PATIENCE - 1, diagnostic, now);
         true
     }

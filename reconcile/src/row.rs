@@ -114,6 +114,18 @@ pub struct Diagnostic {
     pub message: String,
 }
 
+impl Diagnostic {
+    /// What keeps the object from having the effect that it asks for.
+    pub fn error(reason: &'static str, field: impl Into<String>, message: impl Into<String>) -> Diagnostic {
+        Diagnostic { severity: Severity::Error, reason, field: field.into(), message: message.into() }
+    }
+
+    /// What has another effect than its owner may think.
+    pub fn warning(reason: &'static str, field: impl Into<String>, message: impl Into<String>) -> Diagnostic {
+        Diagnostic { severity: Severity::Warning, reason, field: field.into(), message: message.into() }
+    }
+}
+
 /// All that one owner yields. Equal inputs give equal outputs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Output {

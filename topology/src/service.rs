@@ -20,7 +20,7 @@ mod way_back;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use ovenbird_reconcile::{Contribution, DesiredRow, Diagnostic, Output, Owner, Severity};
+use ovenbird_reconcile::{Contribution, DesiredRow, Diagnostic, Output, Owner};
 use ovenbird_schema::northbound::{
     load_balancer as lb, load_balancer_group as group, logical_router as lr, logical_switch as ls,
 };
@@ -76,13 +76,15 @@ fn tell_of_networks(view: &View<'_>, output: &mut Output) {
         return;
     }
     let message = format!("pods on the Networks {} reach all endpoints, on whichever node", names.join(", "));
-    let field = "spec.internalTrafficPolicy".to_owned();
-    output.diagnostics.push(Diagnostic {
-        severity: Severity::Warning,
-        reason: "InternalLocalUnsupported",
-        field,
-        message,
-    });
+    let told = Diagnostic::warning("InternalLocalUnsupported", "spec.internalTrafficPolicy", message);
+    output.diagnostics.push(told);
+}
+
+/// What several ports of a Service give rise to is one thing to say.
+fn tell_once(told: Diagnostic, diagnostics: &mut Vec<Diagnostic>) {
+    if !diagnostics.contains(&told) {
+        diagnostics.push(told);
+    }
 }
 
 fn ports<'a>(service: &'a ServiceFact, protocol: Protocol, slices: &[&'a EndpointSliceFact]) -> Vec<Port<'a>> {
@@ -108,11 +110,7 @@ fn refuse(view: &View<'_>, service: &ServiceFact, port: &mut Port<'_>, diagnosti
             continue;
         };
         let field = if service.external_ips.contains(&ip) { "spec.externalIPs" } else { "status.loadBalancer.ingress" };
-        let field = field.to_owned();
-        let told = Diagnostic { severity: Severity::Warning, reason: "AddressRefused", field, message: problem };
-        if !diagnostics.contains(&told) {
-            diagnostics.push(told);
-        }
+        tell_once(Diagnostic::warning("AddressRefused", field, problem), diagnostics);
         port.refused.push(ip);
     }
 }

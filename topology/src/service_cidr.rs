@@ -4,7 +4,7 @@
 //! Inputs: the ServiceCIDR. Outputs: complaints. Must not: refuse a Service that has its address from there; the API server gave it.
 
 use ovenbird_api::address;
-use ovenbird_reconcile::{Diagnostic, Output, Owner, Severity};
+use ovenbird_reconcile::{Diagnostic, Output, Owner};
 
 use crate::config::SERVICE_CIDRS;
 use crate::view::View;
@@ -20,13 +20,7 @@ pub(crate) fn translate(view: &View<'_>, owner: &Owner) -> Output {
                 "{cidr} and {setting} {net} overlap: Services with an address in both are not reached; delete this ServiceCIDR and \
                  choose a network outside"
             );
-            let field = "spec.cidrs".to_owned();
-            output.diagnostics.push(Diagnostic {
-                severity: Severity::Error,
-                reason: "NetworksOverlap",
-                field,
-                message,
-            });
+            output.diagnostics.push(Diagnostic::error("NetworksOverlap", "spec.cidrs", message));
         }
     }
     output

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use ovenbird_api::{Mac, name};
-use ovenbird_reconcile::{DesiredRow, Diagnostic, Output, Owner, Severity};
+use ovenbird_reconcile::{DesiredRow, Diagnostic, Output, Owner};
 use ovenbird_schema::northbound::{
     gateway_chassis, logical_router as lr, logical_router_policy as policy, logical_router_port as lrp,
     logical_router_static_route as route, logical_switch as ls, logical_switch_port as lsp,
@@ -129,10 +129,10 @@ pub(crate) fn admit<'a>(
 pub(crate) fn translate(view: &View<'_>, owner: &Owner) -> Output {
     let mut output = Output::default();
     let Some(network) = view.own_network(owner) else { return output };
-    let told = network.problems.iter().map(|p| error("InvalidNetwork", &p.field, p.message.clone()));
+    let told = network.problems.iter().map(|p| Diagnostic::error("InvalidNetwork", &p.field, p.message.clone()));
     output.diagnostics.extend(told);
     let refused = view.network_errors(&network.name);
-    output.diagnostics.extend(refused.iter().map(|e| error("NetworkRefused", e.field(), e.to_string())));
+    output.diagnostics.extend(refused.iter().map(|e| Diagnostic::error("NetworkRefused", e.field(), e.to_string())));
     if !output.diagnostics.is_empty() {
         return output;
     }
@@ -140,7 +140,7 @@ pub(crate) fn translate(view: &View<'_>, owner: &Owner) -> Output {
     if provider.is_none() {
         let problem =
             format!("ProviderNetwork {} does not exist; until it does, its pods are cut off", network.provider);
-        output.diagnostics.push(warning("ProviderNetworkMissing", "spec.providerNetwork", problem));
+        output.diagnostics.push(Diagnostic::warning("ProviderNetworkMissing", "spec.providerNetwork", problem));
     }
     let switch = switch_row(view, owner, network);
     let localnet = localnet_row(view, owner, network);
@@ -213,7 +213,7 @@ fn add_router(
     let Some(first) = gateways.first() else {
         let problem =
             "no node has the physical network ready: nothing routes yet; see the status of the ProviderNetwork";
-        return output.diagnostics.push(warning("NoGatewayNode", "spec.gateway.ovn", problem.to_owned()));
+        return output.diagnostics.push(Diagnostic::warning("NoGatewayNode", "spec.gateway.ovn", problem.to_owned()));
     };
     let switch_name = name::network_switch(&network.name);
     let port_name = router_port(&network.name);
@@ -317,12 +317,4 @@ fn add_rule(view: &View<'_>, owner: &Owner, rule: Rule, output: &mut Output) {
 /// True when the address is one of a network's.
 pub(crate) fn is_inside(view: &View<'_>, ip: IpAddr) -> bool {
     view.networks().iter().any(|network| network.subnets.iter().any(|net| net.contains(&ip)))
-}
-
-fn error(reason: &'static str, field: &str, message: String) -> Diagnostic {
-    Diagnostic { severity: Severity::Error, reason, field: field.to_owned(), message }
-}
-
-fn warning(reason: &'static str, field: &str, message: String) -> Diagnostic {
-    Diagnostic { severity: Severity::Warning, reason, field: field.to_owned(), message }
 }

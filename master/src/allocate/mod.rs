@@ -23,7 +23,7 @@ mod tag;
 mod tests;
 
 use ovenbird_api::node::NODE_IDS;
-use ovenbird_reconcile::{Diagnostic, Severity};
+use ovenbird_reconcile::Diagnostic;
 use ovenbird_topology::allocate::{AddressPool, NodeIds, NodeSubnets};
 use ovenbird_topology::config::ClusterSubnet;
 use ovenbird_topology::facts::Labels;
@@ -238,7 +238,7 @@ impl Allocator {
 }
 
 fn complaint(reason: &'static str, field: &str, message: String) -> Vec<Diagnostic> {
-    vec![Diagnostic { severity: Severity::Error, reason, field: format!("metadata.annotations[{field}]"), message }]
+    vec![Diagnostic::error(reason, format!("metadata.annotations[{field}]"), message)]
 }
 
 /// The fact as it will be once the annotation is there.

@@ -168,11 +168,6 @@ impl Pass<'_> {
 }
 
 fn no_room() -> Diagnostic {
-    Diagnostic {
-        severity: Severity::Error,
-        reason: "NoRoom",
-        field: "spec.priority".to_owned(),
-        message: "the policies before this one take up all priorities that OVN has for its tier; use fewer rules"
-            .to_owned(),
-    }
+    let message = "the policies before this one take up all priorities that OVN has for its tier; use fewer rules";
+    Diagnostic::error("NoRoom", "spec.priority", message)
 }

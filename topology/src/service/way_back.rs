@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use ovenbird_reconcile::{Diagnostic, Output, Owner, Severity};
+use ovenbird_reconcile::{Diagnostic, Output, Owner};
 
 use crate::facts::{NetworkFact, ServiceFact};
 use crate::gateway::{self, Answering};
@@ -12,6 +12,7 @@ use crate::underlay::{self, WayOut};
 use crate::view::View;
 
 use super::endpoints::Port;
+use super::tell_once;
 use super::variants::is_outside;
 
 /// Adds the way back from the endpoints of a protocol, whose ports these are.
@@ -38,10 +39,7 @@ fn tell<'a>(networks: impl Iterator<Item = &'a NetworkFact>, output: &mut Output
         let message = format!(
             "clients outside do not reach endpoints on Network {name}, whose way out is not OVN's; use policy Cluster, or the endpoints' own addresses"
         );
-        let field = "spec.externalTrafficPolicy".to_owned();
-        let told = Diagnostic { severity: Severity::Warning, reason: "ExternalLocalUnsupported", field, message };
-        if !output.diagnostics.contains(&told) {
-            output.diagnostics.push(told);
-        }
+        let told = Diagnostic::warning("ExternalLocalUnsupported", "spec.externalTrafficPolicy", message);
+        tell_once(told, &mut output.diagnostics);
     }
 }
