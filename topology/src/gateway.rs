@@ -29,7 +29,7 @@ use ovsdb::{ColumnId, Str, TableDesc, Uuid};
 
 pub(crate) use claims::{GatewayError, host_addresses, judge};
 pub(crate) use nat::exclusions;
-pub(crate) use way_back::{ANSWERS, Answering, INSIDE, answers};
+pub(crate) use way_back::{ANSWERS, Answering, INSIDE, answers, inside};
 
 use crate::build::{self, RowBuilder, complaint, contribution};
 use crate::config::{Config, is_v4};

@@ -31,7 +31,7 @@ use crate::build::{self, RowBuilder, contribution, refused};
 use crate::cluster::{self, Group, load_balancer_group};
 use crate::config::is_v4;
 use crate::facts::{NetworkFact, PodAddresses, PodFact, ProviderNetworkFact};
-use crate::gateway::INSIDE;
+use crate::gateway::{self, INSIDE};
 use crate::kinds;
 use crate::policy as policies;
 use crate::view::View;
@@ -40,6 +40,7 @@ use crate::view::View;
 const GATEWAYS: usize = 3;
 /// Priority of the policy that keeps networks apart: above all that leads elsewhere.
 const APART: i64 = 1010;
+
 /// Identity of a network's switch.
 pub(crate) fn switch(network: &str) -> Uuid {
     build::id(&ls::TABLE, &Owner::new(kinds::NETWORK, network), "")
@@ -273,10 +274,7 @@ fn add_way_out(view: &View<'_>, owner: &Owner, v4: bool, port: &str, first: &Gat
         .build();
     output.contributions.push(contribution(&lr::TABLE, cluster::router(), lr::STATIC_ROUTES, row.id.uuid()));
     output.rows.push(row);
-    let config = view.config();
-    let pods = config.cluster_subnets().iter().map(|subnet| subnet.net);
-    let inside = pods.chain(config.join_subnets().iter().copied()).filter(|net| is_v4(net) == v4);
-    let inside: Vec<String> = inside.chain(routed(view, v4)).map(|net| net.to_string()).collect();
+    let inside: Vec<String> = gateway::inside(view, v4).map(|net| net.to_string()).collect();
     let text = format!("inport == \"{port}\" && {ip}.dst == {{{}}}", inside.join(", "));
     let rule = Rule { role: format!("inside:{ip}"), priority: INSIDE, text, action: policy::Action::Allow };
     add_rule(view, owner, rule, output);
@@ -316,5 +314,5 @@ fn add_rule(view: &View<'_>, owner: &Owner, rule: Rule, output: &mut Output) {
 
 /// True when the address is one of a network's.
 pub(crate) fn is_inside(view: &View<'_>, ip: IpAddr) -> bool {
-    view.networks().iter().any(|network| network.subnets.iter().any(|net| net.contains(&ip)))
+    network_at(view, ip).is_some()
 }

@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use ovenbird_api::name;
 use ovenbird_reconcile::{DesiredRow, Output, Owner};
 use ovenbird_schema::northbound::logical_router as lr;
@@ -79,14 +80,11 @@ pub(crate) fn answers(view: &View<'_>, owner: &Owner, who: &Answering<'_>, outpu
 
 /// Adds the policies of a node by which nothing that stays in the cluster or on the node is taken for such an answer.
 pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
-    let config = gateway.view.config();
     let port = name::router_to_switch(&gateway.node.name);
     for family in &gateway.families {
-        let pods = config.cluster_subnets().iter().map(|subnet| subnet.net);
-        let inside = pods.chain(config.join_subnets().iter().copied()).filter(|net| is_v4(net) == family.v4);
-        let inside = inside.chain(underlay::routed(gateway.view, family.v4));
         let host = gateway.host.iter().filter(|address| address.is_ipv4() == family.v4);
-        let inside: Vec<String> = inside.map(|net| net.to_string()).chain(host.map(ToString::to_string)).collect();
+        let inside = inside(gateway.view, family.v4).map(|net| net.to_string());
+        let inside: Vec<String> = inside.chain(host.map(ToString::to_string)).collect();
         let matched = format!("inport == \"{port}\" && {}.dst == {}", ip(family.v4), list(inside.iter()));
         let role = format!("inside:{}", ip(family.v4));
         let row = RowBuilder::new(gateway.view, &policy::TABLE, gateway.owner, &role, policy::EXTERNAL_IDS, &[])
@@ -96,6 +94,14 @@ pub(super) fn add(gateway: &Gateway<'_>, output: &mut Output) {
             .build();
         on_cluster_router(output, row);
     }
+}
+
+/// The networks of a family that are the cluster's own: of pods, of gateway routers, and those on VLANs that OVN routes to.
+pub(crate) fn inside<'a>(view: &View<'a>, v4: bool) -> impl Iterator<Item = IpNet> + use<'a> {
+    let config = view.config();
+    let pods = config.cluster_subnets().iter().map(|subnet| subnet.net);
+    let own = pods.chain(config.join_subnets().iter().copied()).filter(move |net| is_v4(net) == v4);
+    own.chain(underlay::routed(view, v4))
 }
 
 fn on_cluster_router(output: &mut Output, row: DesiredRow) {
