@@ -53,8 +53,8 @@ pub struct Settings {
     #[arg(long, env = "OVENBIRD_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Network of the cluster, as for the nodes: overlay, or classic, for which subnets and addresses are given out and no Northbound is
-    /// written [default: overlay].
+    /// Network of the cluster, as for the nodes: overlay; underlay, in which pods are on Networks alone; or classic, for which subnets
+    /// and addresses are given out and no Northbound is written [default: overlay].
     #[arg(long, env = "OVENBIRD_NETWORK_MODE", value_name = "MODE")]
     pub network_mode: Option<String>,
 
@@ -241,13 +241,17 @@ impl Config {
     pub fn new(s: Settings) -> Result<Config, SettingError> {
         let cluster = networks(&s)?;
         let northbound = match s.network_mode.as_deref() {
-            None | Some("overlay") => Some(Northbound::new(
+            None | Some("overlay" | "underlay") => Some(Northbound::new(
                 s.nb_address.as_deref().unwrap_or("unix:/var/run/ovn/ovnnb_db.sock"),
                 [s.nb_client_privkey, s.nb_client_cert, s.nb_client_cacert],
             )?),
             Some("classic") => None,
             Some(other) => {
-                return Err(wrong("network-mode", format!("{other:?} is unknown"), "choose overlay or classic"));
+                return Err(wrong(
+                    "network-mode",
+                    format!("{other:?} is unknown"),
+                    "choose overlay, underlay or classic",
+                ));
             }
         };
         let admin_socket = s.admin_socket.unwrap_or_else(|| "/run/ovenbird/master.sock".into());
@@ -308,6 +312,7 @@ fn networks(s: &Settings) -> Result<topology::Config, SettingError> {
         masquerade_subnets: &masquerade,
         non_masquerade_cidrs: or(s.non_masquerade_cidrs.as_ref(), ""),
         snat: !s.disable_snat.unwrap_or(false),
+        networks_only: s.network_mode.as_deref() == Some("underlay"),
         network_policy: s.enable_network_policy.unwrap_or(true),
         acl_logging_rate: s.acl_logging_rate_limit.unwrap_or(topology::DEFAULT_ACL_LOGGING_RATE),
         ..topology::Settings::default()

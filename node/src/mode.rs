@@ -12,7 +12,7 @@ use crate::config::Settings;
 /// See the file header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkMode {
-    /// OVN's, over its tunnels.
+    /// OVN's, over its tunnels, or with pods on Networks alone: which of these the master decides.
     Overlay,
     /// kbr0 and obr0.
     Classic(ovenbird_classic::Settings),
@@ -53,12 +53,14 @@ impl NetworkMode {
     /// The first setting that is wrong.
     pub fn new(s: &Settings) -> Result<NetworkMode, SettingError> {
         match s.network_mode.as_deref() {
-            None | Some("overlay") => Ok(NetworkMode::Overlay),
+            None | Some("overlay" | "underlay") => Ok(NetworkMode::Overlay),
             Some("classic") => classic::settings::new(s).map(NetworkMode::Classic),
             Some("nested") => Nested::new(s).map(NetworkMode::Nested),
-            Some(other) => {
-                Err(wrong("network-mode", format!("{other:?} is unknown"), "choose overlay, classic or nested"))
-            }
+            Some(other) => Err(wrong(
+                "network-mode",
+                format!("{other:?} is unknown"),
+                "choose overlay, underlay, classic or nested",
+            )),
         }
     }
 

@@ -63,6 +63,8 @@ pub struct Settings<'a> {
     pub non_masquerade_cidrs: &'a str,
     /// Pods have their node's address outside the cluster.
     pub snat: bool,
+    /// Pods that no Network takes get no addresses.
+    pub networks_only: bool,
     /// MTU of pods, in bytes.
     pub mtu: u16,
     /// Policies are enforced.
@@ -80,6 +82,7 @@ impl Default for Settings<'_> {
             masquerade_subnets: DEFAULT_MASQUERADE_SUBNETS,
             non_masquerade_cidrs: "",
             snat: true,
+            networks_only: false,
             mtu: DEFAULT_MTU,
             network_policy: true,
             acl_logging_rate: DEFAULT_ACL_LOGGING_RATE,
@@ -96,6 +99,7 @@ pub struct Config {
     masquerade: Masquerade,
     snat: bool,
     non_masquerade_cidrs: Vec<IpNet>,
+    networks_only: bool,
     mtu: u16,
     network_policy: bool,
     acl_logging_rate: u16,
@@ -175,6 +179,7 @@ impl Config {
             masquerade: masquerade(settings.masquerade_subnets)?,
             snat: settings.snat,
             non_masquerade_cidrs: subnets(NON_MASQUERADE_CIDRS, "192.168.0.0/16", settings.non_masquerade_cidrs)?,
+            networks_only: settings.networks_only,
             mtu: settings.mtu,
             network_policy: settings.network_policy,
             acl_logging_rate: settings.acl_logging_rate,
@@ -222,6 +227,7 @@ impl Config {
             masquerade: masquerade(DEFAULT_MASQUERADE_SUBNETS)?,
             snat: true,
             non_masquerade_cidrs: Vec::new(),
+            networks_only: false,
             mtu: DEFAULT_MTU,
             network_policy,
             acl_logging_rate,
@@ -256,6 +262,11 @@ impl Config {
     /// Destinations outside to which pods keep their own address nevertheless, in the order given.
     pub fn non_masquerade_cidrs(&self) -> &[IpNet] {
         &self.non_masquerade_cidrs
+    }
+
+    /// Pods are on Networks alone: one that no Network takes gets no addresses, not the node's.
+    pub fn networks_only(&self) -> bool {
+        self.networks_only
     }
 
     /// MTU of pod interfaces, in bytes.

@@ -18,7 +18,10 @@ use super::{Allocator, Effects};
 /// Where a pod waits whose namespace is not known yet.
 const NOWHERE: &str = "/";
 
-/// The Network that is a home; `None` when that is a node.
+/// Where a pod waits that no Network takes, when pods are on Networks alone.
+pub(super) const NO_NETWORK: &str = "//";
+
+/// The Network that is a home, or a place to wait; `None` when that is a node.
 pub(super) fn network_of(home: &str) -> Option<&str> {
     home.strip_prefix('/')
 }
@@ -78,7 +81,7 @@ impl Allocator {
             return;
         }
         self.networks.settle(&self.config);
-        let opened = self.nodes.keys().filter_map(|home| network_of(home)).filter(|name| !name.is_empty());
+        let opened = self.nodes.keys().filter_map(|home| network_of(home)).filter(|name| !["", "/"].contains(name));
         let mut names: Vec<Str> = opened.map(Str::from).chain(self.networks.names().cloned()).collect();
         names.sort_unstable();
         names.dedup();
@@ -106,15 +109,18 @@ impl Allocator {
 
     /// Where a pod on a node is to get addresses.
     pub(super) fn home(&self, fact: &PodFact, node: &Str) -> Str {
-        if self.networks.all_usable().next().is_none() {
+        let alone = self.config.networks_only();
+        if !alone && self.networks.all_usable().next().is_none() {
             return node.clone();
         }
         match self.namespaces.get(fact.namespace()) {
             // Its watch is behind.
             None => NOWHERE.into(),
-            Some(labels) => {
-                self.networks.of_namespace(labels).map_or_else(|| node.clone(), |network| scope(&network.name).into())
-            }
+            Some(labels) => match self.networks.of_namespace(labels) {
+                Some(network) => scope(&network.name).into(),
+                None if alone => NO_NETWORK.into(),
+                None => node.clone(),
+            },
         }
     }
 

@@ -6,7 +6,7 @@ use ovenbird_topology::underlay::scope;
 use ovenbird_topology::{Fact, PodAddresses, PodFact};
 use ovsdb::Str;
 
-use super::network::{network_of, told};
+use super::network::{NO_NETWORK, network_of, told};
 use super::node::Node;
 use super::{Allocator, Effects, complaint, shown};
 use crate::annotate::{Outcome, Request, Target};
@@ -310,6 +310,11 @@ impl Allocator {
     fn choose(&mut self, key: &Str, fx: &mut Effects) -> bool {
         let Some(pod) = self.pods.get_mut(key).filter(|_| self.active) else { return false };
         let Some(work) = pod.work.as_mut().filter(|w| w.stage == Stage::Waiting) else { return false };
+        if *pod.home == *NO_NETWORK {
+            let problem = "no Network takes pods of its namespace; make one that selects it, or one with default: true";
+            self.complain(key, Some(("NoNetwork", problem.to_owned())), fx);
+            return false;
+        }
         let Some(node) = self.nodes.get_mut(&pod.home) else { return false };
         let Some(pool) = &mut node.pool else { return false };
         let chosen = match pool.allocate(key) {

@@ -1,6 +1,6 @@
 //! The allocator against a small world: facts in, requests and facts out. Steps read as a story.
 
-use ovenbird_topology::config::{DEFAULT_JOIN_SUBNETS, DEFAULT_MTU};
+use ovenbird_topology::config::{DEFAULT_JOIN_SUBNETS, DEFAULT_MTU, Settings};
 use ovenbird_topology::{NodeFact, PodAddresses};
 
 use super::*;
@@ -23,7 +23,10 @@ struct World {
 impl World {
     /// Settled and active, with the nodes `n1`, `n2`, ... that have the subnets given.
     fn new(cluster: &str, nodes: &[&str]) -> World {
-        let config = Config::parse(cluster, "", DEFAULT_JOIN_SUBNETS, DEFAULT_MTU).expect("valid");
+        World::with(Config::parse(cluster, "", DEFAULT_JOIN_SUBNETS, DEFAULT_MTU).expect("valid"), nodes)
+    }
+
+    fn with(config: Config, nodes: &[&str]) -> World {
         let mut world = World {
             allocator: Allocator::new(config),
             fx: Effects::default(),
@@ -433,5 +436,25 @@ mod networks {
         assert_eq!(world.asked(), [""; 0], "its node has no subnet yet");
         world.network("v100", vlan("192.168.100.0/24"));
         assert_eq!(world.asked(), ["a@1 192.168.100.5 v100"]);
+    }
+
+    #[test]
+    fn where_pods_are_on_networks_alone_they_wait_for_one() {
+        let settings = Settings { networks_only: true, ..Settings::default() };
+        let mut world = World::with(Config::new(&settings).expect("valid"), &["10.128.0.0/23"]);
+        world.pod("a", "n1", None);
+        assert_eq!(world.complaints(), [""; 0], "its namespace is not known yet");
+        world.namespace(&[("vlan", "100")]);
+        assert_eq!(world.complaints(), ["ns/a NoNetwork"]);
+        world.pod("b", "n1", None);
+        assert_eq!((world.complaints(), world.asked()), (vec!["ns/b NoNetwork".to_owned()], vec![]));
+        let why = world.why("b").expect("it waits");
+        assert!(why.contains("no Network takes pods of its namespace") && why.contains("default"), "{why}");
+        world.network("v100", vlan("192.168.100.0/24"));
+        assert_eq!(world.asked(), ["a@2 192.168.100.5 v100", "b@3 192.168.100.6 v100"]);
+        assert_eq!(world.complaints(), [""; 0]);
+        world.network("v100", serde_json::json!({}));
+        world.pod("c", "n1", None);
+        assert_eq!(world.complaints(), ["ns/c NoNetwork"], "a Network without effect takes nobody");
     }
 }

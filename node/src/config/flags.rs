@@ -60,8 +60,8 @@ pub struct Settings {
     #[arg(long, env = "OVENBIRD_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
 
-    /// Network of the cluster, the same on all nodes and for the master: overlay (OVN's tunnels) or classic (kbr0, obr0 and plain tunnels,
-    /// without OVN); or nested, on a node of an overlay that is a VM on an OVN hypervisor [default: overlay].
+    /// Network of the cluster, the same on all nodes and for the master: overlay (OVN's tunnels), underlay (OVN's, pods on VLANs alone) or
+    /// classic (kbr0, obr0 and plain tunnels, without OVN); or nested, on a node that is a VM on an OVN hypervisor [default: overlay].
     #[arg(long, env = "OVENBIRD_NETWORK_MODE", value_name = "MODE")]
     pub network_mode: Option<String>,
 

@@ -90,7 +90,8 @@ impl Mode {
     /// What the daemons are told with `--network-mode`, the master first.
     pub fn network_modes(self) -> [&'static str; 2] {
         match self {
-            Self::Overlay | Self::Underlay => ["overlay", "overlay"],
+            Self::Overlay => ["overlay", "overlay"],
+            Self::Underlay => ["underlay", "underlay"],
             Self::Classic => ["classic", "classic"],
             // VMs are nodes of an overlay.
             Self::Nested => ["overlay", "nested"],
