@@ -3,6 +3,9 @@
 //!
 //! `classic-reconcile`: a daemon starts on a host where all is as it should be: flows and rows written (0), and the CPU it takes until
 //! it has compared everything; the floor is the CPU of `ovs-ofctl dump-flows` and `ip route` on the same host.
+//!
+//! `classic-flows`: the table of flows on obr0 by the number of nodes, counted on a real one; the floor is the formula, 2 + 2 (N - 1) for IPv4 and
+//! 1 + (N - 1) for IPv6.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,8 +23,12 @@ use crate::{Context, Outcome, median};
 
 const PEERS: usize = 100;
 const ROUNDS: usize = 20;
+/// Numbers of nodes in the table of flows.
+const SIZES: [usize; 6] = [1, 2, 4, 10, 30, 100];
 /// Flows of a peer: IP and ARP.
 const FLOWS: usize = 2;
+/// In IPv6: no neighbour is asked for.
+const FLOWS_V6: usize = 1;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A real node among simulated peers.
@@ -31,11 +38,15 @@ struct Bench {
 }
 
 impl Bench {
-    async fn new() -> anyhow::Result<Bench> {
-        let options = Options { nodes: 1, family: Family::V4, mode: Mode::Classic, ..Options::default() };
+    async fn alone(family: Family) -> anyhow::Result<Bench> {
+        let options = Options { nodes: 1, family, mode: Mode::Classic, ..Options::default() };
         let lab = testing::lab("classic", options).await?.context("the case needs root")?;
         let nodes = Api::all(lab.client().await?);
-        let bench = Bench { lab, nodes };
+        Ok(Bench { lab, nodes })
+    }
+
+    async fn new() -> anyhow::Result<Bench> {
+        let bench = Bench::alone(Family::V4).await?;
         for peer in 0..PEERS {
             bench.create(peer).await?;
         }
@@ -59,7 +70,11 @@ impl Bench {
 
     /// Waits until so many nodes have flows.
     fn await_flows(&self, nodes: usize) -> anyhow::Result<()> {
-        wait_for("flows", LIMIT, || self.flows().is_ok_and(|text| text.matches("actions=").count() == FLOWS * nodes))
+        self.await_count(FLOWS * nodes)
+    }
+
+    fn await_count(&self, flows: usize) -> anyhow::Result<()> {
+        wait_for("flows", LIMIT, || self.flows().is_ok_and(|text| text.matches("actions=").count() == flows))
     }
 
     /// Milliseconds in which ovs-ofctl writes a peer's flows by itself.
@@ -153,5 +168,36 @@ pub async fn reconcile(_: &Context) -> anyhow::Result<Outcome> {
         rows: 0,
         bytes: 0,
         more: BTreeMap::from([("peers", Value::from(PEERS)), ("flows", Value::from(FLOWS * (PEERS + 1)))]),
+    })
+}
+
+/// Runs the case `classic-flows`.
+pub async fn flows(_: &Context) -> anyhow::Result<Outcome> {
+    let bench = Bench::alone(Family::Dual).await?;
+    let watch = Stopwatch::start()?;
+    let (mut table, mut last) = (serde_json::Map::new(), 0);
+    for size in SIZES {
+        for peer in last..size - 1 {
+            bench.create(peer).await?;
+        }
+        last = size - 1;
+        bench.await_count((FLOWS + FLOWS_V6) * size).with_context(|| format!("{size} nodes"))?;
+        let text = bench.flows()?;
+        let v6 = text.lines().filter(|flow| flow.contains("ipv6,") || flow.contains("icmp6,")).count();
+        let v4 = text.matches("actions=").count() - v6;
+        ensure!((v4, v6) == (FLOWS * size, FLOWS_V6 * size), "{size} nodes: {v4} flows of IPv4, {v6} of IPv6:\n{text}");
+        table.insert(format!("{size} nodes"), json!([v4, v6]));
+    }
+    let most = SIZES[SIZES.len() - 1];
+    Ok(Outcome {
+        ours: bench.flows()?.matches("actions=").count() as f64,
+        floor: ((FLOWS + FLOWS_V6) * most) as f64,
+        unit: "flows",
+        goal: "the formula",
+        usage: watch.usage()?,
+        transactions: 0,
+        rows: 0,
+        bytes: 0,
+        more: BTreeMap::from([("[IPv4, IPv6]", Value::Object(table))]),
     })
 }

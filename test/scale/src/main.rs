@@ -75,6 +75,7 @@ const CASES: &[(&str, Run)] = &[
     ("memory", |context| Box::pin(memory::run(context))),
     ("classic-join", |context| Box::pin(classic::join(context))),
     ("classic-reconcile", |context| Box::pin(classic::reconcile(context))),
+    ("classic-flows", |context| Box::pin(classic::flows(context))),
     ("classic-services", |context| Box::pin(classic_services::run(context))),
     ("cni-add", |context| Box::pin(cni_add::run(context))),
     ("services-cold", |context| Box::pin(services::cold(context))),
