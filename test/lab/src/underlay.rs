@@ -36,7 +36,7 @@ pub const NIC: &str = "eth1";
 pub const PROVIDER: &str = "fabric";
 /// See `PROVIDER`.
 pub const DEFAULT: &str = "v100";
-/// Subnets of the default Network, each with the address of OVN's router there.
+/// See `subnets`.
 const SUBNETS: [(&str, &str); 2] = [("192.168.100.0/24", "192.168.100.1"), ("fd00:100::/64", "fd00:100::1")];
 /// The definitions of what may be on it.
 const CRDS: &str = include_str!("../../../deploy/crds.yaml");
@@ -124,15 +124,19 @@ pub async fn define(layout: &Layout) -> Result<()> {
 /// # Errors
 /// When the API server refuses the objects.
 pub async fn put_pods_on(layout: &Layout) -> Result<()> {
-    let family = layout.options.family;
-    let own = SUBNETS.into_iter().filter(|(net, _)| if net.contains(':') { family.has_v6() } else { family.has_v4() });
-    let (subnets, routers): (Vec<_>, Vec<_>) = own.unzip();
+    let (subnets, routers): (Vec<_>, Vec<_>) = subnets(layout).unzip();
     let network = json!({
         "providerNetwork": PROVIDER, "vlan": VLANS[0], "subnets": subnets, "gateway": {"ovn": routers}, "default": true,
     });
     let manifest = provider() + &object("Network", DEFAULT, &network);
     let client = cluster::connect(&layout.kubeconfig()).await?;
     cluster::apply(&client, &manifest).await.map(drop)
+}
+
+/// The subnets of the default Network, each with the address of OVN's router there.
+pub fn subnets(layout: &Layout) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let family = layout.options.family;
+    SUBNETS.into_iter().filter(move |(net, _)| if net.contains(':') { family.has_v6() } else { family.has_v4() })
 }
 
 /// The physical network, on which all nodes are by [`NIC`].

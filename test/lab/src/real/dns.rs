@@ -15,8 +15,9 @@ use ovenbird_kube::version::COREDNS;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::cluster;
 use crate::layout::Layout;
+use crate::options::Mode;
+use crate::{cluster, underlay};
 
 const DNS: &str = include_str!("dns.yaml");
 const DNS_LIMIT: Duration = Duration::from_secs(60);
@@ -48,9 +49,13 @@ pub fn dns_address(layout: &Layout) -> Result<String> {
     Ok(nth_address(network, 10)?.to_string())
 }
 
-/// Packets of the API server go by the node of their pod.
+/// Packets of the API server go by the node of their pod, those to the VLAN of all pods by any.
 async fn lead_to_the_nodes(layout: &Layout, client: &Client) -> Result<()> {
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("listing nodes")?;
+    for (subnet, _) in underlay::subnets(layout).filter(|_| layout.options.mode == Mode::Underlay) {
+        let hop = nodes.iter().find_map(|node| address_of(node, !subnet.contains(':')));
+        lead(layout, subnet, &hop.with_context(|| format!("no node has an address for {subnet}"))?)?;
+    }
     for node in nodes {
         let name = node.name_any();
         let text =
@@ -59,14 +64,15 @@ async fn lead_to_the_nodes(layout: &Layout, client: &Client) -> Result<()> {
         for subnet in subnets["default"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             let hop = address_of(&node, !subnet.contains(':'));
             let hop = hop.with_context(|| format!("{name} has no address for {subnet}"))?;
-            let route = ["ip", "route", "replace", subnet, "via", &hop];
-            layout
-                .place("central")
-                .output(&route)
-                .with_context(|| format!("leading the API server to pods of {name}"))?;
+            lead(layout, subnet, &hop)?;
         }
     }
     Ok(())
+}
+
+fn lead(layout: &Layout, subnet: &str, hop: &str) -> Result<()> {
+    let route = ["ip", "route", "replace", subnet, "via", hop];
+    layout.place("central").output(&route).with_context(|| format!("leading the API server to {subnet}")).map(drop)
 }
 
 /// The node's own address of a family.
