@@ -10,73 +10,38 @@
 //! Whatever has arrived is taken in before anything is sent, so load raises the size of transactions and not the length of a
 //! queue. Must not: block, do I/O by itself, or let a stage reach back into one before it.
 
+mod commits;
+mod ends;
+mod seen;
+
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ovenbird_reconcile::{Outcome, Owner, OwnerKind, Zone};
-use ovenbird_schema::northbound::acl;
+pub use ends::{Inputs, Outputs, Seen};
+use ovenbird_reconcile::{Owner, OwnerKind, Zone};
 use ovenbird_topology::check::answer::Enforcer;
 use ovenbird_topology::check::{Answer, Query};
-use ovenbird_topology::{
-    AdminKind, AdminPolicyFact, Change as FactChange, EndpointSliceFact, Engine, Fact, FactKey, NamespaceFact,
-    NetworkFact, NetworkPolicyFact, NodeFact, PodFact, ProviderNetworkFact, ServiceCidrFact, ServiceFact, kinds,
-};
-use ovsdb::{Handle, Str};
-use tokio::sync::{mpsc, watch};
+use ovenbird_topology::{Change as FactChange, Engine, kinds};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Question;
 use crate::allocate::{Allocator, Effects};
-use crate::annotate::{self, Done, Request};
-use crate::condition::Conditions;
+use crate::annotate::{self, Done};
 use crate::config::Config;
-use crate::event::{Reporter, Source, Subject};
-use crate::lease::{Leading, Validity};
+use crate::event::{Source, Subject};
+use crate::lease::Leading;
 use crate::lists::Lists;
-use crate::metrics::Metrics;
-use crate::northbound::{Commit, Northbound};
-use crate::object::Told;
-use crate::readiness::Readiness;
+use crate::northbound::Northbound;
 use crate::report;
 use crate::status;
-use crate::watch::{Batch, Change};
 
-/// Transactions remembered for the status.
-const REMEMBERED: usize = 50;
 /// Changes taken in before anything is sent.
 const GULP: usize = 256;
 /// Services translated at a time, once every list is complete: the server writes the first while the next are translated.
 const PORTION: usize = 128;
 /// Time that a stop waits for what is under way.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// What watches tell.
-#[derive(Debug)]
-pub enum Seen {
-    /// Of nodes.
-    Nodes(Batch<Told<NodeFact>>),
-    /// Of pods.
-    Pods(Batch<Told<PodFact>>),
-    /// Of namespaces.
-    Namespaces(Batch<NamespaceFact>),
-    /// Of Services.
-    Services(Batch<ServiceFact>),
-    /// Of EndpointSlices.
-    EndpointSlices(Batch<EndpointSliceFact>),
-    /// Of NetworkPolicies.
-    NetworkPolicies(Batch<NetworkPolicyFact>),
-    /// Of admin policies of one kind.
-    AdminPolicies(AdminKind, Batch<AdminPolicyFact>),
-    /// Of Networks.
-    Networks(Batch<NetworkFact>),
-    /// Of ProviderNetworks.
-    ProviderNetworks(Batch<ProviderNetworkFact>),
-    /// Of ServiceCIDRs.
-    ServiceCidrs(Batch<ServiceCidrFact>),
-}
 
 /// Owners whose rows depend on all that may restrict a pod.
 const POLICED: [OwnerKind; 7] = [
@@ -88,42 +53,6 @@ const POLICED: [OwnerKind; 7] = [
     kinds::CLUSTER_NETWORK_POLICY,
     kinds::POD,
 ];
-/// The ends of all channels that lead here.
-#[derive(Debug)]
-pub struct Inputs {
-    /// From watches.
-    pub seen: mpsc::Receiver<Seen>,
-    /// From the annotator.
-    pub outcomes: mpsc::UnboundedReceiver<Done>,
-    /// From the OVSDB client.
-    pub northbound: mpsc::UnboundedReceiver<ovsdb::Event>,
-    /// From the election.
-    pub leading: watch::Receiver<Leading>,
-    /// From the admin socket.
-    pub questions: mpsc::Receiver<Question>,
-}
-
-/// What the pipeline is connected to.
-#[derive(Debug)]
-pub struct Outputs {
-    /// To the annotator.
-    pub requests: mpsc::UnboundedSender<Request>,
-    /// To the watches: a new generation makes them list anew.
-    pub generation: watch::Sender<u64>,
-    /// To the OVSDB client.
-    pub handle: Handle,
-    /// To the Events of objects.
-    pub reporter: Reporter,
-    /// To the status of admin policies and Networks.
-    pub conditions: Conditions,
-    /// Asked before each transaction.
-    pub validity: Validity,
-    /// For /metrics.
-    pub metrics: Arc<Metrics>,
-    /// For /readyz.
-    pub readiness: Arc<Readiness>,
-}
-
 /// See the file header.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -298,101 +227,6 @@ impl Pipeline {
         self.lists.are_complete() && !self.caught_up
     }
 
-    /// Returns the number of changes.
-    fn on_seen(&mut self, seen: Seen) -> usize {
-        match seen {
-            Seen::Nodes(batch) => {
-                let change = |this: &mut Self, told| this.allocator.upsert_node(told, &mut this.effects);
-                self.take("Node", batch, FactKey::Node, change)
-            }
-            Seen::Pods(batch) => {
-                let change = |this: &mut Self, told| this.allocator.upsert_pod(told, &mut this.effects);
-                self.take("Pod", batch, FactKey::Pod, change)
-            }
-            Seen::Namespaces(batch) => {
-                let change = |this: &mut Self, fact| this.allocator.upsert_namespace(fact, &mut this.effects);
-                self.take("Namespace", batch, FactKey::Namespace, change)
-            }
-            Seen::Services(batch) => {
-                let change = |this: &mut Self, fact| this.effects.facts.push(Fact::Service(fact));
-                self.take("Service", batch, FactKey::Service, change)
-            }
-            Seen::EndpointSlices(batch) => {
-                let change = |this: &mut Self, fact| this.effects.facts.push(Fact::EndpointSlice(fact));
-                self.take("EndpointSlice", batch, FactKey::EndpointSlice, change)
-            }
-            Seen::NetworkPolicies(batch) => {
-                let change = |this: &mut Self, fact| this.effects.facts.push(Fact::NetworkPolicy(fact));
-                self.take("NetworkPolicy", batch, FactKey::NetworkPolicy, change)
-            }
-            Seen::AdminPolicies(kind, batch) => {
-                let change = |this: &mut Self, fact: AdminPolicyFact| {
-                    this.out.conditions.forget(&Owner::new(kinds::of_admin(kind), fact.key.1.clone()));
-                    this.effects.facts.push(Fact::AdminPolicy(fact));
-                };
-                self.take(kind.as_str(), batch, |name| FactKey::AdminPolicy((kind, name)), change)
-            }
-            Seen::Networks(batch) => {
-                let change = |this: &mut Self, fact: NetworkFact| {
-                    this.out.conditions.forget(&Owner::new(kinds::NETWORK, fact.name.clone()));
-                    this.allocator.upsert_network(fact, &mut this.effects);
-                };
-                self.take(kinds::NETWORK.name, batch, FactKey::Network, change)
-            }
-            Seen::ProviderNetworks(batch) => {
-                let change = |this: &mut Self, fact| this.allocator.upsert_provider(fact, &mut this.effects);
-                self.take("ProviderNetwork", batch, FactKey::ProviderNetwork, change)
-            }
-            Seen::ServiceCidrs(batch) => {
-                let change = |this: &mut Self, fact| this.effects.facts.push(Fact::ServiceCidr(fact));
-                self.take("ServiceCIDR", batch, FactKey::ServiceCidr, change)
-            }
-        }
-    }
-
-    fn take<T>(
-        &mut self,
-        kind: &str,
-        batch: Batch<T>,
-        key: impl Fn(Str) -> FactKey,
-        upsert: impl Fn(&mut Self, T),
-    ) -> usize {
-        let count = batch.changes.len();
-        self.lists.note(kind, batch.objects, batch.error);
-        for change in batch.changes {
-            match change {
-                Change::Upsert(told) => upsert(self, told),
-                Change::Delete(name) => {
-                    let key = key(name);
-                    self.allocator.delete(&key, &mut self.effects);
-                    self.flush_facts();
-                    self.engine.apply(FactChange::Delete(key));
-                }
-            }
-        }
-        if let Some(generation) = batch.complete {
-            self.lists.complete(kind, generation);
-            self.on_listed();
-        }
-        count
-    }
-
-    /// The engine must learn of facts and deletes in their order.
-    fn flush_facts(&mut self) {
-        for fact in self.effects.facts.drain(..) {
-            self.engine.apply(FactChange::Upsert(fact));
-        }
-    }
-
-    fn on_listed(&mut self) {
-        if self.lists.are_complete() && !self.out.readiness.watches.swap(true, Ordering::Relaxed) {
-            let [nodes, pods] = ["Node", "Pod"].map(|kind| self.lists.objects(kind));
-            tracing::info!(nodes, pods, "every list is complete");
-            self.allocator.settle(&mut self.effects);
-        }
-        self.activate();
-    }
-
     /// We may choose when we lead and have listed everything since the leader before us stopped, be it ourselves.
     fn activate(&mut self) {
         if self.outdated && self.leading != Leading::No && self.requests_open == 0 {
@@ -431,59 +265,6 @@ impl Pipeline {
         if self.outdated {
             self.activate();
         }
-    }
-
-    fn on_northbound(&mut self, event: ovsdb::Event) {
-        let commit = self.northbound.on_event(event, self.now());
-        let up = self.northbound.is_up();
-        if up {
-            self.engine.set_acl_tiers(self.northbound.has_column(&acl::TABLE, acl::TIER));
-        }
-        self.out.readiness.northbound.store(up, Ordering::Relaxed);
-        self.out.metrics.connected.set(up.into());
-        if let Some(commit) = commit {
-            self.on_commit(&commit);
-        }
-    }
-
-    fn on_commit(&mut self, commit: &Commit) {
-        let metrics = &self.out.metrics;
-        let text = match &commit.outcome {
-            None if self.northbound.epoch().is_some() => "epoch raised".into(),
-            None => "epoch not raised".into(),
-            Some(Outcome::Committed { .. }) => "committed".to_owned(),
-            Some(other) => report::outcome(other),
-        };
-        if matches!(commit.outcome, Some(Outcome::Committed { .. })) {
-            metrics.transactions.inc();
-            metrics.rows.inc_by(commit.rows as u64);
-            metrics.bytes.inc_by(commit.bytes as u64);
-            metrics.commit.observe(commit.took.as_secs_f64());
-            if let Some(queued) = commit.queued {
-                metrics.queue_to_commit.observe(queued.as_secs_f64());
-            }
-        } else if commit.outcome.is_some() {
-            metrics.transactions_failed.inc();
-            tracing::warn!(outcome = text, rows = commit.rows, "a transaction of the Northbound failed");
-        }
-        if let Some(Outcome::Quarantined(owners)) = &commit.outcome {
-            for (owner, diagnostic) in owners {
-                match Subject::of(owner) {
-                    Some(subject) => {
-                        self.out.reporter.set(Source::Commit, subject, std::slice::from_ref(diagnostic));
-                    }
-                    None => tracing::warn!(%owner, "{}: {}", diagnostic.field, diagnostic.message),
-                }
-            }
-        }
-        self.commits.truncate(REMEMBERED - 1);
-        self.commits.push_front(status::Commit {
-            time: jiff::Timestamp::now().to_string(),
-            rows: commit.rows,
-            bytes: commit.bytes,
-            milliseconds: commit.took.as_secs_f64() * 1e3,
-            outcome: text,
-        });
     }
 
     fn on_question(&mut self, question: Question) {
