@@ -32,6 +32,8 @@ pub struct PodNetwork {
     pub routes: Vec<PodRoute>,
     /// MTU of the pod's interface, in bytes, where it is not the node's for pods: on a network that is not tunnelled.
     pub mtu: Option<u32>,
+    /// The addresses are probed on the link before they are used (RFC 5227, RFC 4862): others may be there that know nothing of us.
+    pub probe: bool,
     /// On a nested node: VLAN tag between VM and hypervisor, one of [`crate::nested::POD_TAGS`].
     pub tag: Option<u16>,
 }
@@ -56,6 +58,7 @@ struct Raw<'a> {
     ip_address: Option<&'a RawValue>,
     gateway_ip: Option<&'a RawValue>,
     mtu: Option<&'a RawValue>,
+    probe: Option<&'a RawValue>,
     tag: Option<&'a RawValue>,
 }
 
@@ -97,8 +100,10 @@ impl PodNetwork {
         let routes = raw.routes.map_or(Ok(Vec::new()), |raw| parse_routes(at.field("default.routes"), raw))?;
         let field = at.field("default.mtu");
         let mtu = raw.mtu.map(|raw| field.json(raw.get(), "a number of bytes")).transpose()?;
+        let field = at.field("default.probe");
+        let probe = raw.probe.map(|raw| field.json(raw.get(), "true or false")).transpose()?.unwrap_or(false);
         let tag = raw.tag.map(|raw| parse_tag(at.field("default.tag"), raw)).transpose()?;
-        Ok(PodNetwork { addresses, mac, gateways, routes, mtu, tag })
+        Ok(PodNetwork { addresses, mac, gateways, routes, mtu, probe, tag })
     }
 
     /// The annotation's text, for a pod that has no other networks.
@@ -151,6 +156,8 @@ struct WrittenNetwork {
     gateway_ip: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mtu: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    probe: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     tag: Option<u16>,
     role: &'static str,
@@ -177,6 +184,7 @@ impl From<&PodNetwork> for WrittenNetwork {
             ip_address: if let [one] = network.addresses[..] { Some(one.to_string()) } else { None },
             gateway_ip: if let [one] = network.gateways[..] { Some(one) } else { None },
             mtu: network.mtu,
+            probe: network.probe,
             tag: network.tag,
             role: "primary",
         }
@@ -208,6 +216,7 @@ mod tests {
             gateways: vec![],
             routes: vec![PodRoute { dest: "fd01::/48".parse().unwrap(), next_hop: None }],
             mtu: Some(9000),
+            probe: true,
             tag: Some(4094),
         };
         let text = network.format();

@@ -100,11 +100,33 @@ pub struct NetworkSpec<S> {
     pub exclude_ips: Vec<String>,
     /// MTU of pods, in bytes, instead of what follows from the ProviderNetwork.
     pub mtu: Option<u32>,
+    /// Whether addresses are probed on the network before a pod has them; absent for yes.
+    pub probe_addresses: Option<bool>,
     /// Namespaces whose pods are on it.
     pub namespace_selector: Option<S>,
     /// The pods of all other namespaces are on it, too.
     #[serde(rename = "default")]
     pub is_default: bool,
+}
+
+/// `status` of a Network, without its conditions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NetworkStatus {
+    /// By address: who has it that is none of our pods; written by the node that has found it. No pod gets it.
+    pub in_use: BTreeMap<String, Holder>,
+}
+
+/// Who has an address of a Network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Holder {
+    /// Its MAC.
+    pub mac: String,
+    /// The node that has heard of it.
+    pub node: String,
+    /// When it did last, as RFC 3339 has it.
+    pub seen: String,
 }
 
 /// Who routes what leaves a Network: at most one address of each family for either.

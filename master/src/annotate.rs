@@ -38,6 +38,8 @@ pub struct Request {
     pub guard: Guard,
     /// Keys and texts.
     pub annotations: Vec<(&'static str, String)>,
+    /// Keys that go.
+    pub removed: &'static [&'static str],
 }
 
 /// How a write ended.
@@ -88,8 +90,9 @@ pub async fn run(
 const LIMIT: Duration = Duration::from_secs(60);
 
 async fn write(client: &kube::Client, validity: &Validity, request: &Request) -> Outcome {
-    let annotations: serde_json::Map<_, _> =
-        request.annotations.iter().map(|(key, text)| ((*key).to_owned(), text.as_str().into())).collect();
+    let written = request.annotations.iter().map(|(key, text)| ((*key).to_owned(), text.as_str().into()));
+    let removed = request.removed.iter().map(|key| ((*key).to_owned(), serde_json::Value::Null));
+    let annotations: serde_json::Map<_, _> = written.chain(removed).collect();
     let patch = Patch::Merge(serde_json::json!({
         "metadata": { "uid": &*request.guard.uid, "resourceVersion": &*request.guard.version, "annotations": annotations }
     }));
@@ -147,7 +150,7 @@ mod tests {
         let (done, mut outcomes) = mpsc::unbounded_channel();
         let target = Target::Pod("ns/a".into());
         requests
-            .send(Request { target: target.clone(), guard: Guard::default(), annotations: vec![] })
+            .send(Request { target: target.clone(), guard: Guard::default(), annotations: vec![], removed: &[] })
             .expect("a reader");
         drop(requests);
         run(client, Validity::new(), 1, served, done).await;

@@ -27,6 +27,7 @@ use crate::net::linux::Linux;
 use crate::plug::{Entered, Parts, Plug};
 use crate::pods::PodBook;
 use crate::readiness::{Part, Readiness, Shown};
+use crate::underlay::objects;
 use crate::vswitch::{State, Vswitch};
 use crate::{cluster, cni_conf, restore, sweep};
 
@@ -95,7 +96,8 @@ impl Base {
             pods: pods.clone(),
             readiness: readiness.clone(),
             metrics: metrics.clone(),
-            tell: cluster::events(client, &config.node),
+            tell: cluster::events(client.clone(), &config.node),
+            report: objects::reports(client.clone(), &config.node),
             entered,
             mtu,
         }));

@@ -4,6 +4,7 @@
 //! ADD: existing ports known -> pod's annotation -> rows of the pod's earlier sandbox gone -> veth into the sandbox
 //!      -> Port, Interface -> addresses, routes \
 //!                         -> ovn-installed -----> result
+//!      on a Network: addresses come after a probe, when nobody else has them
 //! DEL: rows go, then the veth                 GC: DEL of all that are not named
 //! ```
 //!
@@ -11,9 +12,13 @@
 //! (see `restore`), not from files. Must not: poll, or start a process.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use ipnet::IpNet;
+use ovenbird_api::Mac;
 use ovenbird_cni_server::{Add, Attach, Attached, Attachment, Check, CniError, Code, Del, Interface, Ip, Route};
 use ovenbird_reconcile::Diagnostic;
 use tokio::sync::watch;
@@ -38,6 +43,9 @@ pub type Tell = Box<dyn Fn(&str, &str, &str, Diagnostic) + Send + Sync>;
 /// By Network that has had pods here: the host end of the pod that was the first of those that are there, or were there last.
 pub type Entered = BTreeMap<String, String>;
 
+/// Tells that somebody on a Network has an address: (Network, address, its MAC). Returns when it is known, or cannot be told.
+pub type Report = Box<dyn Fn(&str, IpAddr, Mac) -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// See the file header.
 pub struct Plug<N, C = Vswitch> {
     net: Arc<N>,
@@ -46,6 +54,7 @@ pub struct Plug<N, C = Vswitch> {
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     tell: Tell,
+    report: Report,
     entered: Arc<watch::Sender<Entered>>,
     mtu: u32,
     known: Mutex<Known>,
@@ -86,6 +95,8 @@ pub struct Parts<N, C = Vswitch> {
     pub metrics: Arc<Metrics>,
     /// Diagnostics go there.
     pub tell: Tell,
+    /// Told of addresses that others have.
+    pub report: Report,
     /// Told which Networks have pods here.
     pub entered: Arc<watch::Sender<Entered>>,
     /// MTU of pods.
@@ -95,9 +106,9 @@ pub struct Parts<N, C = Vswitch> {
 impl<N: NetOps, C: Cable> Plug<N, C> {
     /// A plug that knows of no attachment yet.
     pub fn new(parts: Parts<N, C>) -> Plug<N, C> {
-        let Parts { net, cable, pods, readiness, metrics, tell, entered, mtu } = parts;
+        let Parts { net, cable, pods, readiness, metrics, tell, report, entered, mtu } = parts;
         let (known, stale, slots) = (Mutex::default(), watch::Sender::default(), Mutex::default());
-        Plug { net, cable, pods, readiness, metrics, tell, entered, mtu, known, stale, slots }
+        Plug { net, cable, pods, readiness, metrics, tell, report, entered, mtu, known, stale, slots }
     }
 
     /// What the host ends are plugged into.
@@ -227,35 +238,65 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
         let bandwidth = pod.bandwidth.clone().unwrap_or_default();
         let port = PodPort::new(add.attachment.clone(), (add.netns.clone(), netns_id), names, &pod.network, bandwidth);
         let veth = self.veth(&port, &pod, userspace);
-        let host_mac = match self.existing(&port, &veth).await {
-            Some(mac) => mac,
+        let (host_mac, is_bare) = match self.existing(&port, &veth).await {
+            Some(found) => found,
             None => {
                 // Of an earlier attempt, or of a sandbox that this one replaces: ovn-installed must not be its.
                 self.cable.withdraw(&port.attachment).await;
                 self.unplug_rivals(&port).await;
                 self.tell_limits(names, &pod, userspace);
-                self.net.create_veth(&veth).await.map_err(|e| link_error(&e))?
+                (self.net.create_veth(&veth).await.map_err(|e| link_error(&e))?, true)
             }
         };
         self.declare(&mut self.known(), port.clone());
         progress.at(Step::Ovn);
-        tokio::try_join!(async { self.net.configure_veth(&veth).await.map_err(|e| link_error(&e)) }, async {
+        let probed = pod.on.as_deref().filter(|_| is_bare && pod.network.probe);
+        let first = match probed {
+            // It gets its addresses when nobody else has them.
+            Some(_) => &Veth { addresses: Vec::new(), routes: Vec::new(), ..veth.clone() },
+            None => &veth,
+        };
+        tokio::try_join!(async { self.net.configure_veth(first).await.map_err(|e| link_error(&e)) }, async {
             self.cable.until_connected(&port, &pod.network.gateways).await
         },)?;
         if let Some(network) = &pod.on {
             self.enter(&port.attachment, network);
         }
+        if let Some(network) = probed {
+            progress.at(Step::Probe);
+            self.probe(names, network, &veth).await?;
+            self.net.configure_veth(&veth).await.map_err(|e| link_error(&e))?;
+        }
         Ok(attached(&veth, &pod, host_mac))
     }
 
-    /// The host end's MAC when everything in the kernel is as this ADD would make it.
-    async fn existing(&self, port: &PodPort, veth: &Veth) -> Option<ovenbird_api::Mac> {
+    /// Asks on the Network whether somebody else has the pod's addresses.
+    async fn probe(&self, pod: (&str, &str, &str), network: &str, veth: &Veth) -> Result<(), CniError> {
+        let addresses: Vec<IpAddr> = veth.addresses.iter().map(IpNet::addr).collect();
+        let Some((ip, mac)) = self.net.probe(veth, &addresses).await.map_err(|e| link_error(&e))? else {
+            return Ok(());
+        };
+        let what = format!("address {ip} of Network {network} is in use: {mac} answers for it on the physical network");
+        let advice = format!(
+            "the pod gets another address; put {ip} into excludeIPs of the Network if it is to stay there, or remove it from that \
+             host and from status.inUse of the Network"
+        );
+        let (namespace, name, uid) = pod;
+        let field = format!("metadata.annotations[{}]", ovenbird_api::annotation::POD_NETWORKS);
+        let message = format!("{what}; {advice}");
+        (self.tell)(namespace, name, uid, Diagnostic::error("AddressConflict", field, message));
+        (self.report)(network, ip, mac).await;
+        Err(CniError::new(Code::TryAgainLater, what).details(advice))
+    }
+
+    /// The host end's MAC when everything in the kernel is as this ADD would make it, and whether it has no addresses yet.
+    async fn existing(&self, port: &PodPort, veth: &Veth) -> Option<(Mac, bool)> {
         if self.known().ports.get(&port.attachment) != Some(port) {
             return None;
         }
         let inside = self.net.sandbox_link(&veth.netns, &veth.ifname).await.ok()??;
         let host = self.net.host_link(&veth.host).await.ok()??;
-        host.mac.filter(|_| inside.mac == Some(veth.mac))
+        host.mac.filter(|_| inside.mac == Some(veth.mac)).map(|mac| (mac, inside.addresses.is_empty()))
     }
 
     fn veth(&self, port: &PodPort, pod: &ReadyPod, userspace: bool) -> Veth {

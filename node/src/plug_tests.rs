@@ -22,6 +22,7 @@ struct Lab {
     plug: Arc<Plug<Fake>>,
     told: Arc<Mutex<Vec<Diagnostic>>>,
     entered: Arc<watch::Sender<Entered>>,
+    reported: Arc<Mutex<Vec<String>>>,
 }
 
 fn pod(uid: &str) -> Pod {
@@ -61,6 +62,14 @@ async fn lab_on(ovsdb: Ovsdb) -> Lab {
         let told = told.clone();
         move |_, _, _, diagnostic| told.lock().unwrap().push(diagnostic)
     });
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let report: Report = Box::new({
+        let reported = reported.clone();
+        move |network: &str, ip, mac| {
+            reported.lock().unwrap().push(format!("{network} {ip} {mac}"));
+            Box::pin(std::future::ready(()))
+        }
+    });
     let readiness = Arc::new(Readiness::with(&[Part::ManagementPort]));
     readiness.set(Part::Restored, true);
     vswitch.until(|s| s.synced).await.unwrap();
@@ -73,10 +82,11 @@ async fn lab_on(ovsdb: Ovsdb) -> Lab {
         readiness,
         metrics: Arc::default(),
         tell,
+        report,
         entered: entered.clone(),
         mtu: 1400,
     };
-    Lab { ovsdb, net, pods, plug: Arc::new(Plug::new(parts)), told, entered }
+    Lab { ovsdb, net, pods, plug: Arc::new(Plug::new(parts)), told, entered, reported }
 }
 
 fn attachment(id: &str) -> Attachment {
@@ -150,6 +160,34 @@ async fn the_first_pod_of_a_network_is_told() {
     }
     lab.add("c4", on("c4")).await;
     assert_eq!(told(), Some(PodPort::host_name(&attachment("c4"))), "the first one after all have gone");
+}
+
+#[tokio::test]
+async fn an_address_that_another_has_is_not_used() {
+    let Some(lab) = lab().await else { return };
+    let network = PodNetwork { probe: true, ..PodNetwork::parse(NETWORK).unwrap() }.format();
+    let on = || Pod { on: Some("v100".into()), network: Some(network.clone()), ..pod("u1") };
+    lab.pods.apply("default/web".into(), on());
+    let other: IpAddr = "fd01::3".parse().unwrap();
+    lab.net.set_other(other, Some(Mac([2, 0, 0, 0, 0, 9])));
+    let (failed, ()) = tokio::join!(lab.plug.add(add("c1", "/ns/a", "u1"), soon()), lab.install("c1"));
+    let failed = failed.unwrap_err().to_string();
+    assert!(failed.starts_with("address fd01::3 of Network v100 is in use: 02:00:00:00:00:09 answers"), "{failed}");
+    assert_eq!(*lab.reported.lock().unwrap(), ["v100 fd01::3 02:00:00:00:00:09"]);
+    let event = lab.told.lock().unwrap().pop().unwrap();
+    assert!(event.reason == "AddressConflict" && event.message.contains("excludeIPs"), "{event:?}");
+    assert_eq!(lab.plug.attachments(), [], "nothing is left");
+    // It has gone; and what is attached is not asked for again.
+    lab.net.set_other(other, None);
+    lab.add_installed(add("c1", "/ns/a", "u1")).await;
+    let probed = lab.net.probed();
+    assert_eq!(probed.iter().filter(|ip| **ip == other).count(), 2, "{probed:?}");
+    lab.add_installed(add("c1", "/ns/a", "u1")).await;
+    assert_eq!(lab.net.probed(), probed);
+    // Nor where nobody wants it.
+    lab.pods.apply("default/web".into(), Pod { network: Some(NETWORK.into()), ..on() });
+    lab.add_installed(add("c2", "/ns/a", "u1")).await;
+    assert_eq!(lab.net.probed(), probed);
 }
 
 #[tokio::test]

@@ -250,6 +250,7 @@ impl Node {
             readiness: readiness.clone(),
             metrics: Arc::default(),
             tell: Box::new(|_, _, _, _| {}),
+            report: Box::new(|_, _, _| Box::pin(std::future::ready(()))),
             entered: Arc::default(),
             mtu: 1400,
         }));

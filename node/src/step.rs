@@ -20,6 +20,8 @@ pub enum Step {
     Link,
     /// ovn-controller's word that flows are installed.
     Ovn,
+    /// Whether others have the addresses.
+    Probe,
 }
 
 impl Step {
@@ -31,6 +33,7 @@ impl Step {
             Step::Vswitch => "vswitch",
             Step::Link => "link",
             Step::Ovn => "ovn-installed",
+            Step::Probe => "probe",
         }
     }
 
@@ -49,7 +52,7 @@ impl Step {
             Step::Vswitch => {
                 ("Open_vSwitch with bridge br-int".to_owned(), "are ovsdb-server and ovs-vswitchd running?".to_owned())
             }
-            Step::Link => {
+            Step::Link | Step::Probe => {
                 ("the kernel to make the pod's interface".to_owned(), "see the log of ovenbird-node".to_owned())
             }
             Step::Ovn => (

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ovenbird_api::service::parse_weight;
+pub use ovenbird_api::underlay::NetworkStatus;
 use ovenbird_api::{AclLogging, AnnotationError, L3Gateway, Mac, PodNetwork, annotation, name, nested, node};
 pub use ovenbird_api::{HostPort, Protocol, ProviderNetworkSpec, ProviderNetworkStatus};
 use ovsdb::Str;

@@ -95,13 +95,16 @@ fn port_row(
         // Writing to a String cannot fail.
         let _ = write!(text, " {ip}");
     }
-    let text: Str = text.into();
+    // What probes for an address sends none of its own (RFC 5227 section 2.1.1); neighbour discovery OVN lets do so.
+    let probed = pod.on.as_deref().and_then(|on| view.network(on)).is_some_and(|network| network.probe);
+    let secured = if probed && addresses.v4.is_some() { format!("{text} 0.0.0.0") } else { text.clone() };
+    let (text, secured): (Str, Str) = (text.into(), secured.into());
     let namespace = Atom::String(view.text(pod.namespace()));
     let extra = [("namespace", namespace), ("pod", Atom::String(view.text("true")))];
     let row = RowBuilder::new(view, &lsp::TABLE, owner, "", lsp::EXTERNAL_IDS, &extra)
         .exactly(lsp::name(name::lsp_name(pod.namespace(), pod.name())))
         .exactly(lsp::addresses([text.clone()]))
-        .exactly(lsp::port_security([text]))
+        .exactly(lsp::port_security([secured]))
         .keys(
             lsp::OPTIONS,
             // Only a manifest that no API server has seen is without UID.

@@ -37,7 +37,7 @@ fn cluster() -> Engine {
                 let [metadata, spec] = ["metadata", "spec"].map(|part| object[part].clone());
                 let (metadata, spec) =
                     (serde_json::from_value(metadata).unwrap(), serde_json::from_value(spec).unwrap());
-                Fact::Network(NetworkFact::new(&metadata, &spec, &mut interner))
+                Fact::Network(NetworkFact::new(&metadata, &spec, &Default::default(), &mut interner))
             }
             other => {
                 let kind = AdminKind::ALL.into_iter().find(|kind| kind.as_str() == other).unwrap();

@@ -83,8 +83,9 @@ impl Pipeline {
             }
             "Network" => {
                 let (meta, spec) = parts(&object);
+                let status = serde_json::from_value(object["status"].clone()).unwrap_or_default();
                 let spec = serde_json::from_value(spec).unwrap();
-                Change::Upsert(Fact::Network(NetworkFact::new(&meta, &spec, interner)))
+                Change::Upsert(Fact::Network(NetworkFact::new(&meta, &spec, &status, interner)))
             }
             "ProviderNetwork" => {
                 let (meta, spec) = parts(&object);

@@ -292,7 +292,7 @@ fn vlan(name: u8, shape: u16, interner: &mut Interner) -> NetworkFact {
     let meta = serde_json::from_value(
         json!({"name": format!("v{name}"), "creationTimestamp": format!("2026-01-01T00:00:0{}Z", shape >> 7 & 1)}),
     );
-    NetworkFact::new(&meta.unwrap(), &serde_json::from_value(spec).unwrap(), interner)
+    NetworkFact::new(&meta.unwrap(), &serde_json::from_value(spec).unwrap(), &Default::default(), interner)
 }
 
 fn provider(ready: u8, interner: &mut Interner) -> ProviderNetworkFact {

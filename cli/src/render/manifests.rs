@@ -12,7 +12,9 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use ovenbird_topology::facts::{AdminPolicySpec, NetworkSpec, ProviderNetworkSpec, ProviderNetworkStatus};
+use ovenbird_topology::facts::{
+    AdminPolicySpec, NetworkSpec, NetworkStatus, ProviderNetworkSpec, ProviderNetworkStatus,
+};
 use ovenbird_topology::{
     AdminKind, AdminPolicyFact, EndpointSliceFact, Fact, FactKey, Interner, NamespaceFact, NetworkFact,
     NetworkPolicyFact, NodeFact, PodFact, ProviderNetworkFact, ServiceCidrFact, ServiceFact,
@@ -97,8 +99,8 @@ impl Reader {
     }
 
     fn network(&mut self, object: Value, kind: &str) -> anyhow::Result<Fact> {
-        let Custom { metadata, spec, .. } = typed::<Custom<NetworkSpec, IgnoredAny>>(object, kind)?;
-        Ok(Fact::Network(NetworkFact::new(&metadata, &spec, &mut self.interner)))
+        let Custom { metadata, spec, status } = typed::<Custom<NetworkSpec, NetworkStatus>>(object, kind)?;
+        Ok(Fact::Network(NetworkFact::new(&metadata, &spec, &status, &mut self.interner)))
     }
 
     fn provider_network(&mut self, object: Value, kind: &str) -> anyhow::Result<Fact> {

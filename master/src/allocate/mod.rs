@@ -148,6 +148,8 @@ impl Allocator {
             self.fill_node(&name, fx);
             self.fill_pods(&name, fx);
         }
+        let networks: Vec<Str> = self.networks.names().cloned().collect();
+        networks.iter().for_each(|name| self.evict_all(name, fx));
     }
 
     /// Tries again what failed. Called on a timer.

@@ -48,10 +48,22 @@ pub(super) fn told(
 impl Allocator {
     /// A Network is there, new or changed.
     pub fn upsert_network(&mut self, fact: NetworkFact, fx: &mut Effects) {
+        let name = fact.name.clone();
         fx.facts.push(Fact::Network(fact.clone()));
-        if self.networks.set(&fact.name.clone(), Some(fact)) {
+        if self.networks.set(&name, Some(fact)) {
             self.networks_changed(fx);
         }
+        self.evict_all(&name, fx);
+    }
+
+    /// Looks after the pods of a Network that have addresses of others.
+    pub(super) fn evict_all(&self, name: &str, fx: &mut Effects) {
+        if !self.settled || self.networks.usable(name).is_none_or(|network| network.in_use.is_empty()) {
+            return;
+        }
+        let mut keys: Vec<&Str> = self.nodes.get(&*scope(name)).iter().flat_map(|home| &home.pods).collect();
+        keys.sort_unstable();
+        keys.into_iter().for_each(|key| self.evict(key, fx));
     }
 
     pub(super) fn delete_network(&mut self, name: &Str, fx: &mut Effects) {
@@ -90,7 +102,10 @@ impl Allocator {
             let fact = self.networks.usable(&name);
             let entry = self.nodes.entry(home.clone()).or_default();
             let same = |a: &NetworkFact, b: &NetworkFact| {
-                a.subnets == b.subnets && a.excluded == b.excluded && a.gateways().eq(b.gateways())
+                a.subnets == b.subnets
+                    && a.excluded == b.excluded
+                    && a.in_use == b.in_use
+                    && a.gateways().eq(b.gateways())
             };
             if !match (&entry.network, fact) {
                 (Some(before), Some(now)) => same(before, now),

@@ -225,7 +225,12 @@ impl Allocator {
         }
         if !annotations.is_empty() {
             node.write = Write::Sent(node.guard.version.clone());
-            fx.requests.push(Request { target: Target::Node(name.clone()), guard: node.guard.clone(), annotations });
+            fx.requests.push(Request {
+                target: Target::Node(name.clone()),
+                guard: node.guard.clone(),
+                annotations,
+                removed: &[],
+            });
         }
     }
 

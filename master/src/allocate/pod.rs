@@ -1,6 +1,6 @@
 //! Pods: addresses, and on nodes that are VMs tags.
 
-use ovenbird_api::annotation::POD_NETWORKS;
+use ovenbird_api::annotation::{NETWORK, POD_NETWORKS};
 use ovenbird_topology::allocate::AddressError;
 use ovenbird_topology::underlay::scope;
 use ovenbird_topology::{Fact, PodAddresses, PodFact};
@@ -27,6 +27,8 @@ pub(super) struct Pod {
     pub held: bool,
     /// There until the annotation has come by watch.
     work: Option<Box<Work>>,
+    /// Of one with addresses of a Network, as annotated: what it takes to remove the annotation.
+    guard: Option<Box<Guard>>,
     /// Why it has no address of its own.
     problem: Option<Box<str>>,
 }
@@ -112,7 +114,7 @@ impl Allocator {
             self.forget_pod(&fact.key, fx);
         }
         match fact.network {
-            Some(Ok(addresses)) => self.annotated(&fact, (node, home), addresses, fx),
+            Some(Ok(addresses)) => self.annotated(&fact, (node, home), (addresses, guard), fx),
             // The engine complains of it; it is not overwritten.
             Some(Err(_)) => self.forget_pod(&fact.key, fx),
             None => return self.bare(fact, (node, home), guard, fx),
@@ -120,17 +122,32 @@ impl Allocator {
         fx.facts.push(Fact::Pod(fact));
     }
 
-    fn annotated(&mut self, fact: &PodFact, place: (Str, Str), addresses: PodAddresses, fx: &mut Effects) {
+    fn annotated(&mut self, fact: &PodFact, place: (Str, Str), told: (PodAddresses, Guard), fx: &mut Effects) {
+        let (addresses, guard) = told;
+        let guard = network_of(&place.1).map(|_| Box::new(guard));
         if let Some(pod) = self.pods.get_mut(&fact.key) {
             if pod.held && pod.addresses == Some(addresses) {
-                pod.work = None;
+                (pod.work, pod.guard) = (None, guard);
                 return self.complain(&fact.key, None, fx);
             }
             self.release(&fact.key, fx);
         }
-        self.join(fact, place).addresses = Some(addresses);
+        let pod = self.join(fact, place);
+        (pod.addresses, pod.guard) = (Some(addresses), guard);
         if self.settled {
             self.hold(&fact.key, fx);
+            self.evict(&fact.key, fx);
+        }
+    }
+
+    /// Removes the annotation of a pod that cannot run, as somebody else on its Network has one of its addresses: it is given others.
+    pub(super) fn evict(&self, key: &str, fx: &mut Effects) {
+        let Some(pod) = self.pods.get(key).filter(|pod| self.active && !pod.held && pod.work.is_none()) else { return };
+        let (Some(addresses), Some(guard)) = (&pod.addresses, &pod.guard) else { return };
+        let network = network_of(&pod.home).and_then(|name| self.networks.usable(name));
+        if network.is_some_and(|network| addresses.iter().any(|ip| network.in_use.contains(&ip))) {
+            let (target, guard) = (Target::Pod(key.into()), (**guard).clone());
+            fx.requests.push(Request { target, guard, annotations: Vec::new(), removed: &[POD_NETWORKS, NETWORK] });
         }
     }
 
@@ -166,11 +183,13 @@ impl Allocator {
             addresses: None,
             held: false,
             work: None,
+            guard: None,
             problem: None,
         };
         let pod = self.pods.entry(fact.key.clone()).or_insert_with(|| Box::new(new));
         pod.addresses = None;
         pod.work = None;
+        pod.guard = None;
         pod
     }
 
@@ -342,7 +361,12 @@ impl Allocator {
         pod.addresses = Some(network.into());
         pod.held = true;
         work.stage = Stage::Sent(work.guard.version.clone());
-        fx.requests.push(Request { target: Target::Pod(key.clone()), guard: work.guard.clone(), annotations });
+        fx.requests.push(Request {
+            target: Target::Pod(key.clone()),
+            guard: work.guard.clone(),
+            annotations,
+            removed: &[],
+        });
         self.complain(key, None, fx);
         false
     }
@@ -406,7 +430,12 @@ impl Allocator {
         let tag = pod.addresses.and_then(|addresses| addresses.tag);
         let Some((_, annotations)) = told(&self.config, &self.networks, place, &addresses, tag) else { return };
         work.stage = Stage::Sent(work.guard.version.clone());
-        fx.requests.push(Request { target: Target::Pod(key.clone()), guard: work.guard.clone(), annotations });
+        fx.requests.push(Request {
+            target: Target::Pod(key.clone()),
+            guard: work.guard.clone(),
+            annotations,
+            removed: &[],
+        });
         self.show(key, fx);
     }
 

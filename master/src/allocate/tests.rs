@@ -73,6 +73,14 @@ impl World {
     }
 
     fn told(&mut self, name: &str, node: &str, has: Option<&str>, finished: bool) {
+        self.tell(name, node, has, (None, finished));
+    }
+
+    fn told_on(&mut self, name: &str, node: &str, has: Option<&str>, on: Option<&str>) {
+        self.tell(name, node, has, (on, false));
+    }
+
+    fn tell(&mut self, name: &str, node: &str, has: Option<&str>, (on, finished): (Option<&str>, bool)) {
         let tag = self.tag;
         let addresses = |ip: &str| {
             let v4: std::net::Ipv4Addr = ip.parse().expect("address");
@@ -83,7 +91,7 @@ impl World {
             uid: self.uid.clone(),
             node: Some(node.into()),
             network: has.map(|ip| Ok(addresses(ip))),
-            on: None,
+            on: on.map(Into::into),
             weight: None,
             labels: Box::default(),
             created: 0,
@@ -363,6 +371,7 @@ fn a_pod_recreated_under_its_name_is_another() {
 /// Networks, their namespaces, and pods of these.
 mod networks {
     use ovenbird_api::annotation::{NETWORK, POD_NETWORKS};
+    use ovenbird_api::underlay::{Holder, NetworkStatus};
     use ovenbird_topology::facts::NetworkSpec;
     use ovenbird_topology::{Interner, NamespaceFact, NetworkFact};
 
@@ -370,9 +379,15 @@ mod networks {
 
     impl World {
         fn network(&mut self, name: &str, spec: serde_json::Value) {
+            self.network_with(name, spec, &[]);
+        }
+
+        fn network_with(&mut self, name: &str, spec: serde_json::Value, in_use: &[&str]) {
             let spec: NetworkSpec = serde_json::from_value(spec).expect("a spec");
             let meta = kube::api::ObjectMeta { name: Some(name.into()), ..Default::default() };
-            self.allocator.upsert_network(NetworkFact::new(&meta, &spec, &mut Interner::default()), &mut self.fx);
+            let in_use = in_use.iter().map(|ip| ((*ip).to_owned(), Holder::default())).collect();
+            let fact = NetworkFact::new(&meta, &spec, &NetworkStatus { in_use }, &mut Interner::default());
+            self.allocator.upsert_network(fact, &mut self.fx);
         }
 
         fn namespace(&mut self, labels: &[(&str, &str)]) {
@@ -411,6 +426,37 @@ mod networks {
         assert_eq!(world.allocator.waiting().len(), 4, "three are being written, one has none");
         world.delete("b");
         assert_eq!(world.asked(), ["c@7 192.168.100.6 v100"]);
+    }
+
+    #[test]
+    fn a_pod_whose_address_others_have_is_given_another() {
+        let mut world = World::new("10.128.0.0/14/23", &["10.128.0.0/23"]);
+        world.namespace(&[("vlan", "100")]);
+        world.network("v100", vlan("192.168.100.0/24"));
+        world.pod("a", "n1", None);
+        assert_eq!(world.asked(), ["a@2 192.168.100.5 v100"]);
+        let on_network = |world: &mut World, ip: &str| {
+            world.told_on("a", "n1", Some(ip), Some("v100"));
+            let removed: Vec<_> =
+                world.fx.requests.drain(..).map(|r| (r.guard.version.to_string(), r.removed, r.annotations)).collect();
+            removed
+        };
+        let gone = |version: &str| (version.to_owned(), &[POD_NETWORKS, NETWORK][..], vec![]);
+        assert_eq!(on_network(&mut world, "192.168.100.5"), []);
+        // Its node finds out.
+        world.network_with("v100", vlan("192.168.100.0/24"), &["192.168.100.5"]);
+        let first = world.fx.requests.pop().expect("a request");
+        assert_eq!((&*first.guard.version, first.removed), ("3", &[POD_NETWORKS, NETWORK][..]));
+        // The pod has changed meanwhile.
+        world.ends("a", 3, Outcome::Conflict);
+        world.fx.requests.clear();
+        assert_eq!(on_network(&mut world, "192.168.100.5"), [gone("4")]);
+        world.pod("a", "n1", None);
+        world.pod("b", "n1", None);
+        assert_eq!(world.asked(), ["a@5 192.168.100.6 v100", "b@6 192.168.100.7 v100"]);
+        assert_eq!(on_network(&mut world, "192.168.100.6"), []);
+        world.network_with("v100", vlan("192.168.100.0/24"), &["192.168.100.5"]);
+        assert_eq!(world.asked(), [""; 0], "nothing more");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! [`NetOps`] in memory, for tests of the logic above it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -26,6 +27,10 @@ struct State {
     /// Ports of bridges.
     joined: BTreeMap<String, String>,
     created: usize,
+    /// Others on the link.
+    others: BTreeMap<IpAddr, Mac>,
+    /// Addresses that were probed.
+    probed: Vec<IpAddr>,
 }
 
 impl Fake {
@@ -52,6 +57,20 @@ impl Fake {
     pub fn veths(&self) -> Vec<Veth> {
         let state = self.state.lock().unwrap();
         state.veths.values().filter(|(_, configured)| *configured).map(|(veth, _)| veth.clone()).collect()
+    }
+
+    /// Somebody else has an address from now on, or has it no more.
+    pub fn set_other(&self, address: IpAddr, mac: Option<Mac>) {
+        let mut state = self.state.lock().unwrap();
+        match mac {
+            Some(mac) => drop(state.others.insert(address, mac)),
+            None => drop(state.others.remove(&address)),
+        }
+    }
+
+    /// Addresses that were probed so far.
+    pub fn probed(&self) -> Vec<IpAddr> {
+        self.state.lock().unwrap().probed.clone()
     }
 
     /// Sets what the host has.
@@ -87,6 +106,12 @@ impl NetOps for Fake {
             None => return Err(NetError::NoLink(veth.ifname.clone())),
         }
         Ok(())
+    }
+
+    async fn probe(&self, _: &Veth, addresses: &[IpAddr]) -> Result<Option<(IpAddr, Mac)>, NetError> {
+        let mut state = self.state.lock().unwrap();
+        state.probed.extend(addresses);
+        Ok(addresses.iter().find_map(|ip| Some((*ip, *state.others.get(ip)?))))
     }
 
     async fn sandbox_link(&self, netns: &Path, ifname: &str) -> Result<Option<Link>, NetError> {

@@ -5,6 +5,7 @@
 //! configure_veth: thread in the sandbox: sysctl, ethtool, socket; then addresses and routes through that socket
 //! ```
 
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +20,9 @@ use ovenbird_api::Mac;
 use rtnetlink::{Error, Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
 
-use super::{HostLink, HostNetwork, Link, NetError, NetOps, NetnsId, Route, SharedLink, Veth, ethtool, message, netns};
+use super::{
+    HostLink, HostNetwork, Link, NetError, NetOps, NetnsId, Route, SharedLink, Veth, ethtool, message, netns, probe,
+};
 
 /// Places in `Linux::managed`.
 const MANAGEMENT: usize = 0;
@@ -169,6 +172,13 @@ impl NetOps for Linux {
             add_route(&inside, link.index, route).await?;
         }
         Ok(())
+    }
+
+    async fn probe(&self, veth: &Veth, addresses: &[IpAddr]) -> Result<Option<(IpAddr, Mac)>, NetError> {
+        let (link, own, addresses) = (veth.ifname.clone(), veth.mac, addresses.to_vec());
+        let asked =
+            move || probe::run(&link, own, &addresses, probe::PATIENCE).map_err(|e| NetError::Probe(link.clone(), e));
+        netns::run(&veth.netns, asked).await
     }
 
     async fn sandbox_link(&self, netns: &Path, ifname: &str) -> Result<Option<Link>, NetError> {

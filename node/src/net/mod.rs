@@ -11,6 +11,7 @@ pub mod linux;
 mod message;
 pub mod neighbour;
 pub(crate) mod netns;
+pub mod probe;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -170,6 +171,9 @@ pub enum NetError {
     /// Entering it.
     #[error("entering network namespace {0}")]
     Enter(PathBuf, #[source] std::io::Error),
+    /// Probing addresses.
+    #[error("probing addresses on {0}")]
+    Probe(String, #[source] std::io::Error),
     /// The thread that was to enter it.
     #[error("running in network namespace {0}: {1}")]
     Thread(PathBuf, String),
@@ -221,6 +225,12 @@ pub trait NetOps: Send + Sync + 'static {
     fn create_veth(&self, veth: &Veth) -> impl Future<Output = Result<Mac, NetError>> + Send;
     /// Sets the sandbox end up, with its addresses and routes.
     fn configure_veth(&self, veth: &Veth) -> impl Future<Output = Result<(), NetError>> + Send;
+    /// Asks on the sandbox's link, which is up, who has these addresses; the first of them that somebody has.
+    fn probe(
+        &self,
+        veth: &Veth,
+        addresses: &[IpAddr],
+    ) -> impl Future<Output = Result<Option<(IpAddr, Mac)>, NetError>> + Send;
     /// A link of a sandbox.
     fn sandbox_link(&self, netns: &Path, ifname: &str) -> impl Future<Output = Result<Option<Link>, NetError>> + Send;
     /// A link of this namespace, without its addresses.

@@ -1,22 +1,28 @@
-//! Watches ProviderNetworks and Networks, and writes this node's part of a ProviderNetwork's status.
+//! Watches ProviderNetworks and Networks, and writes this node's part of their status.
 //!
 //! A cluster without these definitions, or one whose node accounts may not read them, has none. Must not: judge what it reads.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use ovenbird_api::underlay::{
-    GROUP, NETWORK, NETWORKS, NetworkSpec, NodeStatus, PROVIDER_NETWORK, PROVIDER_NETWORKS, VERSION,
+    GROUP, Holder, NETWORK, NETWORKS, NetworkSpec, NodeStatus, PROVIDER_NETWORK, PROVIDER_NETWORKS, VERSION,
 };
 use ovenbird_api::{ProviderNetworkSpec, ProviderNetworkStatus};
+use ovenbird_daemon::rights;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tracing::warn;
 
 use crate::known::{self, Absence, Known};
+use crate::plug::Report;
 
+/// Time that an ADD spends on telling of an address.
+const LIMIT: Duration = Duration::from_secs(5);
 /// Manager name of our writes.
 const MANAGER: &str = "ovenbird-node";
 
@@ -125,6 +131,31 @@ pub async fn say(client: &Client, name: &str, node: &str, said: Option<&NodeStat
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// A way to write into a Network's status that somebody has an address, by which the master gives it to no pod. What cannot be written is said in
+/// the log: the ADD fails in any case, and is repeated.
+pub fn reports(client: Client, node: &str) -> Report {
+    let node = node.to_owned();
+    Box::new(move |network, ip, mac| {
+        let objects = Api::<DynamicObject>::all_with(client.clone(), &resource(NETWORK, NETWORKS));
+        let (network, seen) = (network.to_owned(), k8s_openapi::jiff::Timestamp::now());
+        // To the second, as Kubernetes writes times.
+        let seen = format!("{seen:.0}");
+        let holder = Holder { mac: mac.to_string(), node: node.clone(), seen };
+        let patch = json!({"status": {"inUse": {ip.to_string(): holder}}});
+        Box::pin(async move {
+            let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+            let patch = Patch::Merge(&patch);
+            let written = objects.patch_status(&network, &params, &patch);
+            match tokio::time::timeout(LIMIT, written).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(e)) if rights::was_told(&e) => {}
+                Ok(Err(e)) => warn!("writing the status of Network {network}: {e}"),
+                Err(_) => warn!("writing the status of Network {network}: no answer within {LIMIT:?}"),
+            }
+        })
+    })
 }
 
 #[cfg(test)]

@@ -107,6 +107,58 @@ async fn the_only_nic_is_taken_over_for_a_physical_network() -> Result<()> {
     unbroken(&streams[..streams.len() / 2])
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_a_host_outside_has_is_not_given() -> Result<()> {
+    let options = Options { nodes: 1, underlay: true, ..Options::default() };
+    let Some(lab) = testing::lab("e2e-fabric-probe", options).await? else { return Ok(()) };
+    let outside = lab.scene("outside")?.place().clone();
+    outside.output(&["sysctl", "-qw", "net.ipv6.conf.vlan100.disable_ipv6=0"])?;
+    for (vlan, address) in
+        [(100, "192.168.100.1/24"), (100, "fd00:100::2/64"), (100, "192.168.100.250/24"), (200, "192.168.200.1/24")]
+    {
+        outside.output(&["ip", "address", "add", address, "dev", &format!("vlan{vlan}"), "noprefixroute"])?;
+    }
+    outside.output(&["ip", "route", "add", "192.168.100.0/24", "dev", "vlan100"])?;
+    let (provider, dual) = (json!({"nodes": [{"interface": underlay::NIC}]}), ["192.168.100.0/24", "fd00:100::/64"]);
+    let networks = object("ProviderNetwork", "fabric", &provider)
+        + &network_with("v100", Some(100), &dual, None)
+        + &network_with("v200", Some(200), &["192.168.200.0/24"], Some(false));
+    lab.apply(&networks).await?;
+    said(&lab, "node1", |status| status["ready"] == true).await?;
+
+    // Of IPv4 the first pod is offered what the host has, of IPv6 the second.
+    let mut found = Vec::new();
+    for name in ["p1", "p2"] {
+        let (place, _) = pods_of(&lab, "v100", &[name]).await?.remove(0);
+        found.push(pods::ips(&pods::api(&lab, "v100").await?, name).await?);
+        pings(&place, OUTSIDE.parse()?)?;
+    }
+    println!("pods beside the host's 192.168.100.1 and fd00:100::2: {found:?}");
+    let others: [IpAddr; 2] = ["192.168.100.1".parse()?, "fd00:100::2".parse()?];
+    let all: Vec<IpAddr> = found.concat();
+    ensure!(all.len() == 4 && !others.iter().any(|ip| all.contains(ip)), "addresses: {found:?}");
+    let link = outside.output(&["ip", "-o", "link", "show", "dev", "vlan100"])?;
+    let mac = link.split_once("link/ether ").and_then(|(_, rest)| rest.split(' ').next()).context("a MAC")?.to_owned();
+    let status = api(&lab, "Network", "networks").await?.get("v100").await?.data["status"].clone();
+    for ip in others {
+        let holder = &status["inUse"][ip.to_string()];
+        ensure!(holder["mac"] == mac.as_str() && holder["node"] == "node1", "{ip}: {status}, and the host has {mac}");
+    }
+    let told = events(&lab, "v100").await?;
+    ensure!(told.iter().any(|note| note.contains("192.168.100.1 ") && note.contains(&mac)), "Events: {told:?}");
+    // Where nobody is to ask, nobody is asked.
+    let unasked = pods_of(&lab, "v200", &["q1"]).await?;
+    ensure!(unasked[0].1.to_string() == "192.168.200.1", "{} without probing", unasked[0].1);
+    Ok(())
+}
+
+/// Notes of the Events of a namespace's pods.
+async fn events(lab: &Lab, namespace: &str) -> Result<Vec<String>> {
+    let all: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(lab.client().await?, namespace);
+    let all = all.list(&Default::default()).await.context("listing Events")?;
+    Ok(all.items.into_iter().filter_map(|event| event.note).collect())
+}
+
 /// Plugs the switch with VLANs into the fabric: what nodes send tagged by their only NIC arrives there. The host outside gets an address.
 fn onto_the_fabric(lab: &Lab) -> Result<Place> {
     let (switch, fabric) = (lab.scene(underlay::PLACE)?, lab.layout().netns("fabric"));
@@ -125,8 +177,12 @@ fn onto_the_fabric(lab: &Lab) -> Result<Place> {
 }
 
 fn network(name: &str, vlan: Option<u16>, subnet: &str) -> String {
+    network_with(name, vlan, &[subnet], None)
+}
+
+fn network_with(name: &str, vlan: Option<u16>, subnets: &[&str], probe: Option<bool>) -> String {
     let spec = json!({
-        "providerNetwork": "fabric", "vlan": vlan, "subnets": [subnet],
+        "providerNetwork": "fabric", "vlan": vlan, "subnets": subnets, "probeAddresses": probe,
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
     });
     object("Network", name, &spec)
@@ -142,16 +198,20 @@ fn object(kind: &str, name: &str, spec: &serde_json::Value) -> String {
     format!("---\n{object}\n")
 }
 
-/// Waits until a node has said this of the ProviderNetwork.
-async fn said(lab: &Lab, node: &str, fits: impl Fn(&serde_json::Value) -> bool) -> Result<()> {
+async fn api(lab: &Lab, kind: &str, plural: &str) -> Result<Api<DynamicObject>> {
     let resource = ApiResource {
         api_version: "ovenbird.io/v1alpha1".into(),
         group: "ovenbird.io".into(),
         version: "v1alpha1".into(),
-        kind: "ProviderNetwork".into(),
-        plural: "providernetworks".into(),
+        kind: kind.into(),
+        plural: plural.into(),
     };
-    let api = Api::<DynamicObject>::all_with(lab.client().await?, &resource);
+    Ok(Api::all_with(lab.client().await?, &resource))
+}
+
+/// Waits until a node has said this of the ProviderNetwork.
+async fn said(lab: &Lab, node: &str, fits: impl Fn(&serde_json::Value) -> bool) -> Result<()> {
+    let api = api(lab, "ProviderNetwork", "providernetworks").await?;
     let end = tokio::time::Instant::now() + LIMIT;
     loop {
         let status =

@@ -36,6 +36,7 @@ pub fn attachment(config: &Config, subnets: &[IpNet], addresses: &[IpAddr]) -> O
         Some(PodRoute { dest, next_hop: Some(next_hop) })
     };
     Some(PodNetwork {
+        probe: false,
         mac: Mac::of_any(on_subnet.iter().map(|(a, _)| *a))?,
         addresses: on_subnet.iter().map(|(a, subnet)| address::on_subnet(*a, *subnet)).collect(),
         routes: destinations.filter_map(route).collect(),

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector as K8sSelector, ObjectMeta};
-use ovenbird_api::underlay::{IpRange, NetworkSpec as Spec};
+use ovenbird_api::underlay::{IpRange, NetworkSpec as Spec, NetworkStatus};
 use ovenbird_api::{ProviderNetworkSpec, ProviderNetworkStatus, address, name};
 use ovsdb::Str;
 
@@ -45,6 +45,10 @@ pub struct NetworkFact {
     pub routers: Box<[IpNet]>,
     /// `spec.excludeIPs`.
     pub excluded: Box<[IpRange]>,
+    /// Addresses that others have, by `status.inUse`, sorted.
+    pub in_use: Box<[IpAddr]>,
+    /// `spec.probeAddresses`.
+    pub probe: bool,
     /// `spec.mtu`.
     pub mtu: Option<u32>,
     /// `spec.namespaceSelector`.
@@ -67,8 +71,8 @@ pub struct ProviderNetworkFact {
 }
 
 impl NetworkFact {
-    /// The fact of a Network from its `metadata` (name, creationTimestamp) and `spec`.
-    pub fn new(meta: &ObjectMeta, spec: &NetworkSpec, interner: &mut Interner) -> NetworkFact {
+    /// The fact of a Network from its `metadata` (name, creationTimestamp), `spec` and `status`.
+    pub fn new(meta: &ObjectMeta, spec: &NetworkSpec, status: &NetworkStatus, interner: &mut Interner) -> NetworkFact {
         let mut problems = Vec::new();
         let selector = spec.namespace_selector.as_ref();
         let namespaces =
@@ -87,6 +91,9 @@ impl NetworkFact {
         if spec.mtu.is_some_and(|mtu| !MTUS.contains(&mtu)) {
             reader.problem("spec.mtu", format!("is not from {} to {}", MTUS.start(), MTUS.end()));
         }
+        // What cannot be read nobody has.
+        let mut in_use: Vec<IpAddr> = status.in_use.keys().filter_map(|text| text.parse().ok()).collect();
+        in_use.sort_unstable();
         NetworkFact {
             name: meta.name.as_deref().unwrap_or_default().into(),
             created: created(meta),
@@ -96,6 +103,8 @@ impl NetworkFact {
             routers,
             subnets,
             excluded,
+            in_use: in_use.into(),
+            probe: spec.probe_addresses.unwrap_or(true),
             mtu: spec.mtu,
             namespaces,
             is_default: spec.is_default,

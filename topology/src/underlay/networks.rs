@@ -208,7 +208,8 @@ fn taken(network: &NetworkFact) -> impl Iterator<Item = IpRange> + Clone {
 impl NetworkFact {
     /// The free pool of its pods' addresses.
     pub fn pool(&self) -> AddressPool {
-        AddressPool::without(&self.subnets, &taken(self))
+        let others = self.in_use.iter().map(|ip| IpRange { first: *ip, last: *ip });
+        AddressPool::without(&self.subnets, &taken(self).chain(others))
     }
 }
 
@@ -237,6 +238,7 @@ pub fn attachment(
         gateways: families.filter_map(|v4| physical(v4).or(router(v4))).collect(),
         routes: destinations.filter_map(route).collect(),
         tag: None,
+        probe: network.probe,
         mtu: networks.mtu(config, network),
     })
 }

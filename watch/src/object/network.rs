@@ -6,12 +6,12 @@ use std::fmt;
 use kube::Resource;
 use kube::api::{ApiResource, ObjectMeta};
 use kube::core::ClusterResourceScope;
-use ovenbird_api::underlay::{GROUP, NETWORK, NETWORKS, PROVIDER_NETWORK, PROVIDER_NETWORKS, VERSION};
+use ovenbird_api::underlay::{GROUP, NETWORK, NETWORKS, NetworkStatus, PROVIDER_NETWORK, PROVIDER_NETWORKS, VERSION};
 use ovenbird_api::{ProviderNetworkSpec, ProviderNetworkStatus};
 use ovenbird_topology::facts::NetworkSpec;
 use ovenbird_topology::{Interner, NetworkFact, ProviderNetworkFact};
+use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
-use serde::{Deserialize, de::IgnoredAny};
 
 use super::Meta;
 
@@ -38,7 +38,7 @@ impl Kind for NetworkKind {
     const KIND: &'static str = NETWORK;
     const PLURAL: &'static str = NETWORKS;
     type Spec = NetworkSpec;
-    type Status = Unread;
+    type Status = NetworkStatus;
 }
 
 impl Kind for ProviderNetworkKind {
@@ -46,16 +46,6 @@ impl Kind for ProviderNetworkKind {
     const PLURAL: &'static str = PROVIDER_NETWORKS;
     type Spec = ProviderNetworkSpec;
     type Status = ProviderNetworkStatus;
-}
-
-/// A status of which nothing is read.
-#[derive(Clone, Debug, Default)]
-pub struct Unread;
-
-impl<'de> Deserialize<'de> for Unread {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer).map(|_| Unread)
-    }
 }
 
 /// A kind as dynamic clients name it; `None` for those of others.
@@ -127,7 +117,7 @@ impl<K: Kind> Resource for Own<K> {
 impl Own<NetworkKind> {
     /// The fact of a Network.
     pub fn tell(self, interner: &mut Interner) -> NetworkFact {
-        NetworkFact::new(&self.meta, &self.spec, interner)
+        NetworkFact::new(&self.meta, &self.spec, &self.status, interner)
     }
 }
 
