@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
 use ipnet::IpNet;
@@ -40,8 +40,8 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// Tells a pod's owner something: (namespace, name, UID, what).
 pub type Tell = Box<dyn Fn(&str, &str, &str, Diagnostic) + Send + Sync>;
 
-/// By Network that has had pods here: the host end of the pod that was the first of those that are there, or were there last.
-pub type Entered = BTreeMap<String, String>;
+/// By Network that has had pods here: a number that grows each time that one comes where none was.
+pub type Entered = BTreeMap<String, u64>;
 
 /// Tells that somebody on a Network has an address: (Network, address, its MAC). Returns when it is known, or cannot be told.
 pub type Report = Box<dyn Fn(&str, IpAddr, Mac) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -184,7 +184,7 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
         let first = known.on.values().all(|other| other != network);
         known.on.insert(attachment.clone(), network.to_owned());
         if first {
-            self.entered.send_modify(|all| drop(all.insert(network.to_owned(), PodPort::host_name(attachment))));
+            self.entered.send_modify(|all| *all.entry(network.to_owned()).or_insert_with(since_1970) += 1);
         }
     }
 
@@ -433,6 +433,11 @@ impl<N: NetOps, C: Cable> Attach for Plug<N, C> {
     fn observe(&self, command: &'static str, elapsed: Duration, code: u32) {
         self.metrics.cni(command, code, elapsed);
     }
+}
+
+/// Seconds: later runs of the daemon begin with larger numbers.
+fn since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn attached(veth: &Veth, pod: &ReadyPod, host_mac: ovenbird_api::Mac) -> Attached {

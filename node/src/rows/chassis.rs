@@ -52,7 +52,7 @@ pub struct Chassis {
     pub external_bridge: Option<String>,
     /// Bridges of ProviderNetworks, which are added to the mappings; `None` leaves those that are there.
     pub providers: Mapped,
-    /// Networks that have pods here, each with what changes when one comes anew (see [`ENTERED`]).
+    /// Networks that have pods here, each with a number that changes when one comes where none was (see [`ENTERED`]).
     pub entered: Entered,
     /// `ovn-monitor-all`.
     pub monitor_all: bool,
@@ -144,7 +144,7 @@ impl Chassis {
         let (mappings, ours) = self.mappings(known);
         let mut ids: Vec<_> = ids.drain(..).map(|(key, value)| (key, Some(value))).collect();
         ids.extend(mappings.map(|text| (BRIDGE_MAPPINGS, Some(text).filter(|text| !text.is_empty()))));
-        let entered: Vec<String> = self.entered.iter().map(|(network, port)| format!("{network}={port}")).collect();
+        let entered: Vec<String> = self.entered.iter().map(|(network, count)| format!("{network}={count}")).collect();
         ids.extend((!entered.is_empty()).then(|| (ENTERED, Some(entered.join(",")))));
         ids.extend(ours.map(|text| (PROVIDER_MAPPINGS, Some(text).filter(|text| !text.is_empty()))));
         let mut ids: Vec<_> = ids.into_iter().map(|(k, v)| (Atom::from(k), v.map(Atom::from))).collect();
