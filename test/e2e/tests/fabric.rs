@@ -131,7 +131,8 @@ async fn an_address_that_a_host_outside_has_is_not_given() -> Result<()> {
     for name in ["p1", "p2"] {
         let (place, _) = pods_of(&lab, "v100", &[name]).await?.remove(0);
         found.push(pods::ips(&pods::api(&lab, "v100").await?, name).await?);
-        pings(&place, OUTSIDE.parse()?)?;
+        let host: IpAddr = OUTSIDE.parse()?;
+        eventually(&lab, "the host outside to answer", || pings(&place, host))?;
     }
     println!("pods beside the host's 192.168.100.1 and fd00:100::2: {found:?}");
     let others: [IpAddr; 2] = ["192.168.100.1".parse()?, "fd00:100::2".parse()?];
