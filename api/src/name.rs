@@ -78,6 +78,9 @@ pub fn patch_to_integration(localnet_port: &str) -> String {
     ["patch-", localnet_port, "-to-", INTEGRATION_BRIDGE].concat()
 }
 
+/// What the name of the port of br-int begins with that ovn-controller makes for a localnet port, whose name follows (OVS Port).
+pub const PATCH_FROM_INTEGRATION: &str = "patch-br-int-to-";
+
 /// Switch end of it (Logical_Switch_Port).
 pub fn external_to_router(router: &str) -> String {
     ["etor-", router].concat()

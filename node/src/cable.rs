@@ -8,9 +8,13 @@
 
 use std::net::IpAddr;
 
+use ovenbird_api::name::network_localnet;
 use ovenbird_cni_server::{Attachment, CniError, Code};
 use ovenbird_schema::vswitch::interface;
+use tracing::warn;
 
+use crate::gateway::openflow;
+use crate::net::causes;
 use crate::rows::PodPort;
 use crate::vswitch::{RowError, Vswitch};
 
@@ -27,6 +31,11 @@ pub trait Cable: Send + Sync + 'static {
     /// Waits until packets reach a declared port whose link is there, and comes up meanwhile. `gateways` are the pod's.
     fn until_connected(&self, port: &PodPort, gateways: &[IpAddr])
     -> impl Future<Output = Result<(), CniError>> + Send;
+    /// Waits until what a connected port of a Network sends reaches the physical network, and what comes from there reaches the port. Returns, too,
+    /// when that cannot be known.
+    fn until_on_wire(&self, _network: &str) -> impl Future<Output = Result<(), CniError>> + Send {
+        std::future::ready(Ok(()))
+    }
     /// Whether they do now; if not, what to say of it.
     fn connected(&self, port: &PodPort) -> impl Future<Output = Result<Result<(), String>, CniError>> + Send;
     /// What is known of a port that does not become connected.
@@ -64,6 +73,19 @@ impl Cable for Vswitch {
             (ids.get("ovn-installed") == Some("true") && ids.get("iface-id-ver") == Some(uid.as_str())).then_some(())
         };
         self.wait(&PodPort::owner_of(&port.attachment), installed).await.map_err(|e| refused(&e))
+    }
+
+    /// ovn-controller makes a port of br-int for the Network's localnet port, and in its next turn, after the pod's own flows are installed, all
+    /// flows between the two at once.
+    async fn until_on_wire(&self, network: &str) -> Result<(), CniError> {
+        let localnet = network_localnet(network);
+        let state = self.until(|s| s.localnets.contains_key(&localnet)).await.map_err(|e| refused(&e))?;
+        if let (Some(socket), Some(port)) = (self.flows(), state.localnets.get(&localnet))
+            && let Err(e) = openflow::until_received(socket, *port).await
+        {
+            warn!("whether Network {network} is connected: {e}: {}", causes(&e));
+        }
+        Ok(())
     }
 
     async fn connected(&self, port: &PodPort) -> Result<Result<(), String>, CniError> {

@@ -4,26 +4,27 @@
 //! ADD: existing ports known -> pod's annotation -> rows of the pod's earlier sandbox gone -> veth into the sandbox
 //!      -> Port, Interface -> addresses, routes \
 //!                         -> ovn-installed -----> result
-//!      on a Network: addresses come after a probe, when nobody else has them
+//!      on a Network: ... ovn-installed -> flows to the wire -> probe: nobody else has the addresses -> these, and routes
 //! DEL: rows go, then the veth                 GC: DEL of all that are not named
 //! ```
 //!
 //! Each attachment has a slot: one request at a time, and DEL ends an ADD under way. What is attached is known from the rows
 //! (see `restore`), not from files. Must not: poll, or start a process.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use futures::future::BoxFuture;
-use ipnet::IpNet;
 use ovenbird_api::Mac;
 use ovenbird_cni_server::{Add, Attach, Attached, Attachment, Check, CniError, Code, Del, Interface, Ip, Route};
 use ovenbird_reconcile::Diagnostic;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+mod network;
+
+pub use network::{Entered, Report};
 
 use crate::cable::Cable;
 use crate::metrics::Metrics;
@@ -39,12 +40,6 @@ const MARGIN: Duration = Duration::from_secs(1);
 
 /// Tells a pod's owner something: (namespace, name, UID, what).
 pub type Tell = Box<dyn Fn(&str, &str, &str, Diagnostic) + Send + Sync>;
-
-/// By Network that has had pods here: a number that grows each time that one comes where none was.
-pub type Entered = BTreeMap<String, u64>;
-
-/// Tells that somebody on a Network has an address: (Network, address, its MAC). Returns when it is known, or cannot be told.
-pub type Report = Box<dyn Fn(&str, IpAddr, Mac) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// See the file header.
 pub struct Plug<N, C = Vswitch> {
@@ -67,8 +62,10 @@ pub struct Plug<N, C = Vswitch> {
 #[derive(Default)]
 struct Known {
     ports: HashMap<Attachment, PodPort>,
-    /// The Networks that they are on, of those that are.
+    /// The Networks that they are on, of those that are and have been connected.
     on: HashMap<Attachment, String>,
+    /// By Network: whether its way to the physical network was waited for.
+    ways: HashMap<String, Arc<OnceCell<()>>>,
     /// Attachments whose DEL came before the ports of the previous run were taken over: these are not.
     dropped: HashSet<Attachment>,
 }
@@ -121,6 +118,7 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
         let mut known = self.known();
         let wanted = !known.dropped.contains(&port.attachment);
         if wanted {
+            known.on.extend(port.on.clone().map(|network| (port.attachment.clone(), network)));
             self.declare(&mut known, port);
         }
         wanted
@@ -178,16 +176,6 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
         self.net.delete_link(&PodPort::host_name(attachment)).await.map_err(|e| internal(&e))
     }
 
-    /// A port of a Network is connected. Of the first one on this node everybody is told.
-    fn enter(&self, attachment: &Attachment, network: &str) {
-        let mut known = self.known();
-        let first = known.on.values().all(|other| other != network);
-        known.on.insert(attachment.clone(), network.to_owned());
-        if first {
-            self.entered.send_modify(|all| *all.entry(network.to_owned()).or_insert_with(since_1970) += 1);
-        }
-    }
-
     /// A pod has one living sandbox: the runtime makes another one only when the earlier is lost, and two ports of one name would
     /// keep ovn-controller from binding either. A tag is one pod's: the master has given it anew, so that the earlier pod is gone.
     ///
@@ -235,8 +223,9 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
         let userspace = self.cable.until_ready().await?;
         progress.at(Step::Link);
         let names = (add.pod.namespace.as_str(), add.pod.name.as_str(), pod.uid.as_str());
+        let network = (&pod.network, pod.on.as_deref());
         let bandwidth = pod.bandwidth.clone().unwrap_or_default();
-        let port = PodPort::new(add.attachment.clone(), (add.netns.clone(), netns_id), names, &pod.network, bandwidth);
+        let port = PodPort::new(add.attachment.clone(), (add.netns.clone(), netns_id), names, network, bandwidth);
         let veth = self.veth(&port, &pod, userspace);
         let (host_mac, is_bare) = match self.existing(&port, &veth).await {
             Some(found) => found,
@@ -259,34 +248,14 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
         tokio::try_join!(async { self.net.configure_veth(first).await.map_err(|e| link_error(&e)) }, async {
             self.cable.until_connected(&port, &pod.network.gateways).await
         },)?;
-        if let Some(network) = &pod.on {
-            self.enter(&port.attachment, network);
-        }
-        if let Some(network) = probed {
+        let way = pod.on.as_deref().map(|network| self.enter(&port.attachment, network));
+        if let (Some(network), Some(way)) = (probed, way) {
             progress.at(Step::Probe);
+            self.wait_for_wire(network, &way).await;
             self.probe(names, network, &veth).await?;
             self.net.configure_veth(&veth).await.map_err(|e| link_error(&e))?;
         }
         Ok(attached(&veth, &pod, host_mac))
-    }
-
-    /// Asks on the Network whether somebody else has the pod's addresses.
-    async fn probe(&self, pod: (&str, &str, &str), network: &str, veth: &Veth) -> Result<(), CniError> {
-        let addresses: Vec<IpAddr> = veth.addresses.iter().map(IpNet::addr).collect();
-        let Some((ip, mac)) = self.net.probe(veth, &addresses).await.map_err(|e| link_error(&e))? else {
-            return Ok(());
-        };
-        let what = format!("address {ip} of Network {network} is in use: {mac} answers for it on the physical network");
-        let advice = format!(
-            "the pod gets another address; put {ip} into excludeIPs of the Network if it is to stay there, or remove it from that \
-             host and from status.inUse of the Network"
-        );
-        let (namespace, name, uid) = pod;
-        let field = format!("metadata.annotations[{}]", ovenbird_api::annotation::POD_NETWORKS);
-        let message = format!("{what}; {advice}");
-        (self.tell)(namespace, name, uid, Diagnostic::error("AddressConflict", field, message));
-        (self.report)(network, ip, mac).await;
-        Err(CniError::new(Code::TryAgainLater, what).details(advice))
     }
 
     /// The host end's MAC when everything in the kernel is as this ADD would make it, and whether it has no addresses yet.
@@ -433,11 +402,6 @@ impl<N: NetOps, C: Cable> Attach for Plug<N, C> {
     fn observe(&self, command: &'static str, elapsed: Duration, code: u32) {
         self.metrics.cni(command, code, elapsed);
     }
-}
-
-/// Seconds: later runs of the daemon begin with larger numbers.
-fn since_1970() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn attached(veth: &Veth, pod: &ReadyPod, host_mac: ovenbird_api::Mac) -> Attached {

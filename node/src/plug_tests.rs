@@ -1,8 +1,11 @@
 //! ADD, DEL, CHECK and GC over a kernel in memory and a real ovsdb-server. The test plays ovn-controller.
 
+use std::net::IpAddr;
+
 use ovenbird_api::PodNetwork;
 use ovenbird_cni_server::PodRef;
 use ovenbird_reconcile::Owner;
+use ovenbird_schema::vswitch::interface;
 
 use super::*;
 use crate::net::fake::Fake;
@@ -133,6 +136,13 @@ impl Lab {
         self.add_installed(Add { attachment: attachment(id), netns: netns.into(), pod }).await;
     }
 
+    /// Makes the port of br-int that ovn-controller makes for a Network.
+    async fn connect(&self, network: &str) {
+        self.plug.cable.until(|s| s.bridge).await.unwrap();
+        let port = format!("patch-br-int-to-localnet-NET_{network}");
+        self.ovsdb.vsctl(&format!("--no-wait add-port br-int {port} -- set Interface {port} ofport=7"));
+    }
+
     fn ports(&self) -> Vec<String> {
         let mut ports: Vec<_> = self.ovsdb.vsctl("list-ports br-int").lines().map(str::to_owned).collect();
         ports.retain(|p| !p.is_empty());
@@ -163,11 +173,60 @@ async fn the_first_pod_of_a_network_is_told() {
 }
 
 #[tokio::test]
+async fn pods_that_an_earlier_daemon_attached_are_not_told_again() {
+    let Some(before) = lab().await else { return };
+    let on = |id: &str| Pod { on: Some("v100".into()), ..pod(id) };
+    before.add("c1", on("c1")).await;
+    let Lab { ovsdb, plug, .. } = before;
+    drop(plug);
+    let lab = lab_on(ovsdb).await;
+    for port in lab.plug.cable().ports().await.unwrap() {
+        assert!(lab.plug.take_over(port));
+    }
+    lab.add("c2", on("c2")).await;
+    assert_eq!(*lab.entered.borrow(), Entered::new(), "c1 is there");
+    for id in ["c1", "c2"] {
+        lab.plug.unplug(&attachment(id)).await.unwrap();
+    }
+    lab.add("c3", on("c3")).await;
+    assert!(lab.entered.borrow().contains_key("v100"), "the first one after all have gone");
+}
+
+#[tokio::test]
+async fn probes_wait_for_the_way_to_the_wire() {
+    let Some(lab) = lab().await else { return };
+    let network = PodNetwork { probe: true, ..PodNetwork::parse(NETWORK).unwrap() }.format();
+    let on = |id: &str| Pod { on: Some("v100".into()), network: Some(network.clone()), ..pod(id) };
+    let adding = async { tokio::join!(lab.add("c1", on("c1")), lab.add("c2", on("c2"))) };
+    let connecting = async {
+        lab.entered.subscribe().wait_for(|all| all.contains_key("v100")).await.unwrap();
+        for id in ["c1", "c2"] {
+            let installed = |row: Option<interface::Ref<'_>>| row?.external_ids().get("ovn-installed").map(drop);
+            lab.plug.cable.wait(&owner(id), installed).await.unwrap();
+        }
+        assert_eq!(lab.ports().len(), 2);
+        assert!(lab.net.probed().is_empty());
+        lab.connect("v100").await;
+    };
+    tokio::join!(adding, connecting);
+    assert_eq!(lab.net.probed().len(), 4);
+}
+
+#[tokio::test]
+async fn a_pod_comes_up_where_there_is_no_way_to_the_wire() {
+    let Some(lab) = lab().await else { return };
+    let network = PodNetwork { probe: true, ..PodNetwork::parse(NETWORK).unwrap() }.format();
+    lab.add("c1", Pod { on: Some("v100".into()), network: Some(network), ..pod("c1") }).await;
+    assert_eq!(lab.plug.attachments().len(), 1);
+}
+
+#[tokio::test]
 async fn an_address_that_another_has_is_not_used() {
     let Some(lab) = lab().await else { return };
     let network = PodNetwork { probe: true, ..PodNetwork::parse(NETWORK).unwrap() }.format();
     let on = || Pod { on: Some("v100".into()), network: Some(network.clone()), ..pod("u1") };
     lab.pods.apply("default/web".into(), on());
+    lab.connect("v100").await;
     let other: IpAddr = "fd01::3".parse().unwrap();
     lab.net.set_other(other, Some(Mac([2, 0, 0, 0, 0, 9])));
     let (failed, ()) = tokio::join!(lab.plug.add(add("c1", "/ns/a", "u1"), soon()), lab.install("c1"));

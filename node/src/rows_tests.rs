@@ -20,6 +20,7 @@ fn pod_port() -> PodPort {
         uid: "u-1".into(),
         mac: "0a:58:0a:80:00:03".parse().unwrap(),
         addresses: vec!["10.128.0.3/24".parse().unwrap(), "fd01::3/64".parse().unwrap()],
+        on: Some("v100".into()),
         bandwidth: Bandwidth { ingress: Some(10_000_000), egress: Some(5_000_000) },
         tag: None,
     }
@@ -58,6 +59,7 @@ fn an_interface_has_what_ovn_controller_and_people_look_for() {
             ("ovenbird.io/ingress-bandwidth", "10000000"),
             ("ovenbird.io/netns", "/run/netns/x"),
             ("ovenbird.io/netns-id", "4:4026531840"),
+            ("ovenbird.io/network", "v100"),
             ("sandbox", "c0ffee"),
         ]
     );

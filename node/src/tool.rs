@@ -1,4 +1,4 @@
-//! Runs a tool of the host to its end.
+//! Runs a tool of the host to its end, or until it says something.
 //!
 //! In: its name, arguments, what it reads. Out: what it printed, or its complaint. Must not: know what a tool does.
 
@@ -6,7 +6,8 @@ use std::ffi::OsStr;
 use std::process::Stdio;
 
 use ovsdb::Endpoint;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
 
 /// Longest part of a tool's complaint that is repeated.
@@ -75,6 +76,30 @@ impl Tool {
         }
         Err(ToolError::Refused(self.name, said(&output.stderr).chars().take(COMPLAINT).collect()))
     }
+
+    /// Runs it until it prints or complains of a line with this text, and ends it then.
+    ///
+    /// # Errors
+    /// When it cannot be run, or ends by itself.
+    pub async fn until<A: AsRef<OsStr>>(self, args: impl IntoIterator<Item = A>, text: &str) -> Result<(), ToolError> {
+        let failed = |e| ToolError::Run(self, e);
+        let (reader, writer) = std::io::pipe().map_err(failed)?;
+        let other = writer.try_clone().map_err(failed)?;
+        let mut command = Command::new(self.name);
+        command.args(args).stdin(Stdio::null()).stdout(writer).stderr(other).kill_on_drop(true);
+        let _child = command.spawn().map_err(failed)?;
+        // Its ends of the pipe are ours, too, until it goes.
+        drop(command);
+        let mut lines = BufReader::new(Receiver::from_owned_fd(reader.into()).map_err(failed)?).lines();
+        let mut last = String::new();
+        while let Some(line) = lines.next_line().await.map_err(failed)? {
+            if line.contains(text) {
+                return Ok(());
+            }
+            last = line;
+        }
+        Err(ToolError::Refused(self.name, last.chars().take(COMPLAINT).collect()))
+    }
 }
 
 /// ovs-vsctl on this host's database.
@@ -124,6 +149,10 @@ mod tests {
         let much = "x".repeat(1 << 20);
         assert_eq!(sh.run(["-c", "cat"], &much).await.unwrap().len(), much.len());
         sh.run(["-c", "exit 0"], &much).await.unwrap();
+        let until = async |line: &str| sh.until(["-c", line], "b").await.map_err(|e| e.to_string());
+        assert_eq!(until("echo a; echo b; exec sleep 1000").await, Ok(()));
+        assert_eq!(until("echo a; echo b >&2; exec sleep 1000").await, Ok(()));
+        assert_eq!(until("echo a; echo no >&2").await, Err("sh: no".into()));
         let none = Tool { name: "no-such-tool", package: "none" };
         assert_eq!(none.run(["x"], "").await.unwrap_err().to_string(), "running no-such-tool (package none)");
     }

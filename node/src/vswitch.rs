@@ -8,14 +8,16 @@
 //! The task itself is `vswitch_task`. Must not: know what a row means, but for the few columns that make [`State`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ovenbird_api::name::INTEGRATION_BRIDGE;
 use ovenbird_reconcile::{Output, Owner};
 use ovenbird_schema::vswitch::interface;
 use ovsdb::{Endpoint, Row};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::gateway::Bridge;
+use crate::gateway::{Bridge, openflow};
 use crate::rows::{Chassis, PodPort};
 use crate::vswitch_task;
 
@@ -34,6 +36,8 @@ pub struct State {
     pub bridge: bool,
     /// The other bridges, by name.
     pub bridges: BTreeMap<String, Bridge>,
+    /// Ports of br-int by which it is on physical networks, by localnet port: their numbers in OpenFlow.
+    pub localnets: BTreeMap<String, u16>,
     /// Transactions sent.
     pub transactions: u64,
     /// Rows written.
@@ -73,6 +77,7 @@ pub(crate) enum Command {
 pub struct Vswitch {
     commands: mpsc::UnboundedSender<Command>,
     state: watch::Receiver<State>,
+    flows: Option<PathBuf>,
 }
 
 impl Vswitch {
@@ -80,8 +85,14 @@ impl Vswitch {
     pub fn spawn(endpoints: Vec<Endpoint>, audit: Duration) -> Vswitch {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (publish, state) = watch::channel(State::default());
+        let flows = openflow::socket(&endpoints, INTEGRATION_BRIDGE);
         vswitch_task::spawn(endpoints, audit, inbox, publish);
-        Vswitch { commands, state }
+        Vswitch { commands, state, flows }
+    }
+
+    /// The OpenFlow socket of br-int; `None` where the database's is not a unix socket.
+    pub fn flows(&self) -> Option<&Path> {
+        self.flows.as_deref()
     }
 
     /// What the database says of the host.

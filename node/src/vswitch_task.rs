@@ -314,6 +314,7 @@ impl Task {
             iface_types: root.into_iter().flat_map(|r| r.iface_types()).map(str::to_owned).collect(),
             bridge: self.replica.find(&bridge::TABLE, bridge::NAME, &name).is_some(),
             bridges: bridges::read(&self.replica),
+            localnets: bridges::localnets(&self.replica),
             transactions: counters.transactions,
             rows: counters.rows,
             healed: counters.healed + counters.audited,

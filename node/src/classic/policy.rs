@@ -264,6 +264,7 @@ mod tests {
             uid: uid.into(),
             mac: "0a:58:0a:80:00:03".parse().unwrap(),
             addresses: vec![address.parse().unwrap()],
+            on: None,
             bandwidth: Default::default(),
             tag: None,
         }

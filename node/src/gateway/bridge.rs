@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ovenbird_api::name::INTEGRATION_BRIDGE;
+use ovenbird_api::name::{INTEGRATION_BRIDGE, PATCH_FROM_INTEGRATION};
 use ovenbird_schema::vswitch::{bridge, interface, port};
 use ovsdb::Replica;
 
@@ -44,6 +44,16 @@ pub fn read(replica: &Replica) -> BTreeMap<String, Bridge> {
     all.filter(|row| row.name() != INTEGRATION_BRIDGE)
         .map(|row| (row.name().to_owned(), of_row(replica, row)))
         .collect()
+}
+
+/// Ports of br-int by which it is on physical networks, by localnet port: their numbers in OpenFlow, once they have one.
+pub fn localnets(replica: &Replica) -> BTreeMap<String, u16> {
+    let all = replica.rows(&interface::TABLE).map(|(_, row)| interface::Ref(row));
+    all.filter_map(|row| {
+        let localnet = row.name().strip_prefix(PATCH_FROM_INTEGRATION)?;
+        Some((localnet.to_owned(), u16::try_from(row.ofport()?).ok()?))
+    })
+    .collect()
 }
 
 fn of_row(replica: &Replica, row: bridge::Ref<'_>) -> Bridge {

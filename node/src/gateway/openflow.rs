@@ -26,6 +26,9 @@ pub enum FlowError {
     /// The bridge does not answer.
     #[error("reaching the OpenFlow socket {0}")]
     Connect(PathBuf, #[source] std::io::Error),
+    /// They cannot be watched.
+    #[error("watching the flows of {0}")]
+    Watch(PathBuf, #[source] ToolError),
     /// They cannot be written.
     #[error("writing flows to {0}")]
     Write(PathBuf, #[source] ToolError),
@@ -53,6 +56,17 @@ pub async fn replace(socket: &Path, flows: &BTreeSet<String>) -> Result<(), Flow
     let target = format!("unix:{}", socket.display());
     let args = ["-O", VERSIONS, "--timeout=30", "--bundle", "replace-flows", &target, "-"];
     OFCTL.run(args, &text).await.map(drop).map_err(|e| FlowError::Write(socket.to_owned(), e))
+}
+
+/// Waits until the bridge has a flow for what comes in by a port.
+///
+/// # Errors
+/// When the bridge does not answer, or goes.
+pub async fn until_received(socket: &Path, port: u16) -> Result<(), FlowError> {
+    let (target, watch) = (format!("unix:{}", socket.display()), format!("watch:!delete,table=0,in_port={port}"));
+    // In 1.0 monitors came as an extension, and every version has that one.
+    let args = ["-O", "OpenFlow10", "--unixctl=none", "monitor", &target, &watch];
+    OFCTL.until(args, " event=").await.map_err(|e| FlowError::Watch(socket.to_owned(), e))
 }
 
 /// The flows of one bridge as they were written last, for as long as its vswitchd lives.

@@ -23,9 +23,9 @@ pub const BRIDGE_MAPPINGS: &str = "ovn-bridge-mappings";
 /// Key of Open_vSwitch:external_ids: those of the mappings that are ProviderNetworks', so that they can be taken out again.
 pub const PROVIDER_MAPPINGS: &str = "ovenbird.io/provider-networks";
 
-/// Key of Open_vSwitch:external_ids: Networks that have pods here, with the first one's port each. ovn-controller of OVN 23.03 overlooks the
-/// localnet port of a switch that comes to a chassis with a pod, and tunnels the switch's broadcasts, which other chassis put on the wire
-/// again; a change of this row makes it look at everything anew.
+/// Key of Open_vSwitch:external_ids: Networks that pods have come to, each with a number that changes when one comes where none was. ovn-controller
+/// of OVN 23.03 overlooks the localnet port of a switch that comes to a chassis with a pod, and tunnels the switch's broadcasts, which other
+/// chassis put on the wire again; a change of this row makes it look at everything anew. So nothing is written when a daemon starts.
 pub const ENTERED: &str = "ovenbird.io/networks";
 
 /// Key of Datapath:capabilities that ovn-controller reads: connections may be committed with a source address of zero, to keep their own.
@@ -52,7 +52,7 @@ pub struct Chassis {
     pub external_bridge: Option<String>,
     /// Bridges of ProviderNetworks, which are added to the mappings; `None` leaves those that are there.
     pub providers: Mapped,
-    /// Networks that have pods here, each with a number that changes when one comes where none was (see [`ENTERED`]).
+    /// What is to stand under [`ENTERED`]; empty leaves what is there.
     pub entered: Entered,
     /// `ovn-monitor-all`.
     pub monitor_all: bool,

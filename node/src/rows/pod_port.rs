@@ -21,6 +21,7 @@ pub const SANDBOX: OwnerKind = OwnerKind { rank: 20, name: "Sandbox" };
 const IFNAME: &str = "ovenbird.io/ifname";
 const NETNS: &str = "ovenbird.io/netns";
 const NETNS_ID: &str = "ovenbird.io/netns-id";
+const NETWORK: &str = "ovenbird.io/network";
 const VLAN_TAG: &str = "ovenbird.io/tag";
 const INGRESS: &str = "ovenbird.io/ingress-bandwidth";
 const EGRESS: &str = "ovenbird.io/egress-bandwidth";
@@ -42,6 +43,8 @@ pub struct PodPort {
     pub mac: Mac,
     /// Addresses.
     pub addresses: Vec<IpNet>,
+    /// The Network that it is on, unless that is the node's.
+    pub on: Option<String>,
     /// Limits.
     pub bandwidth: Bandwidth,
     /// On a nested node: VLAN.
@@ -54,7 +57,7 @@ impl PodPort {
         attachment: Attachment,
         netns: (PathBuf, NetnsId),
         pod: (&str, &str, &str),
-        network: &PodNetwork,
+        (network, on): (&PodNetwork, Option<&str>),
         bandwidth: Bandwidth,
     ) -> PodPort {
         let (namespace, name, uid) = pod;
@@ -66,6 +69,7 @@ impl PodPort {
             uid: uid.to_owned(),
             mac: network.mac,
             addresses: network.addresses.clone(),
+            on: on.map(str::to_owned),
             bandwidth,
             tag: network.tag,
         }
@@ -141,6 +145,7 @@ impl PodPort {
             uid: text("iface-id-ver")?,
             mac: get("attached_mac")?.parse().ok()?,
             addresses: get("ip_addresses")?.split(',').map(|a| a.parse().ok()).collect::<Option<_>>()?,
+            on: text(NETWORK),
             bandwidth: Bandwidth { ingress: bits(INGRESS), egress: bits(EGRESS) },
             tag: get(VLAN_TAG).and_then(|v| v.parse().ok()),
         })
@@ -159,6 +164,7 @@ impl PodPort {
             (NETNS, self.netns.to_string_lossy().into_owned()),
             (NETNS_ID, format!("{}:{}", self.netns_id.dev, self.netns_id.ino)),
         ];
+        ids.extend(self.on.clone().map(|network| (NETWORK, network)));
         ids.extend(self.bandwidth.ingress.map(|bits| (INGRESS, bits.to_string())));
         ids.extend(self.bandwidth.egress.map(|bits| (EGRESS, bits.to_string())));
         ids.extend(self.tag.map(|tag| (VLAN_TAG, tag.to_string())));

@@ -113,10 +113,14 @@ async fn an_address_that_a_host_outside_has_is_not_given() -> Result<()> {
     let Some(lab) = testing::lab("e2e-fabric-probe", options).await? else { return Ok(()) };
     let outside = lab.scene("outside")?.place().clone();
     outside.output(&["sysctl", "-qw", "net.ipv6.conf.vlan100.disable_ipv6=0"])?;
-    for (vlan, address) in
-        [(100, "192.168.100.1/24"), (100, "fd00:100::2/64"), (100, "192.168.100.250/24"), (200, "192.168.200.1/24")]
-    {
-        outside.output(&["ip", "address", "add", address, "dev", &format!("vlan{vlan}"), "noprefixroute"])?;
+    for (vlan, address, flag) in [
+        (100, "192.168.100.1/24", "noprefixroute"),
+        // It answers from the first moment.
+        (100, "fd00:100::2/64", "nodad"),
+        (100, "192.168.100.250/24", "noprefixroute"),
+        (200, "192.168.200.1/24", "noprefixroute"),
+    ] {
+        outside.output(&["ip", "address", "add", address, "dev", &format!("vlan{vlan}"), flag])?;
     }
     outside.output(&["ip", "route", "add", "192.168.100.0/24", "dev", "vlan100"])?;
     let (provider, dual) = (json!({"nodes": [{"interface": underlay::NIC}]}), ["192.168.100.0/24", "fd00:100::/64"]);
