@@ -1,6 +1,8 @@
 //! From planned operations to the operations of one transaction.
 //!
-//! Operations on one row are joined: one update, one mutate, so that a hundred pods of a switch are one mutate of its ports.
+//! Rows are inserted before anything else: a mutate of a row that is not there yet changes nothing (RFC 7047 section 5.2.4), and plans go
+//! where references lead, which may be in circles. Operations on one row are joined: one update, one mutate, so that a hundred pods of a switch
+//! are one mutate of its ports.
 //! Must not: decide what is written.
 
 use std::sync::Arc;
@@ -30,42 +32,44 @@ struct Joined {
 pub(crate) fn build(groups: &[Group]) -> Built {
     let mut built = Built::default();
     let mut rows: FxHashMap<Uuid, (&'static TableDesc, Joined)> = FxHashMap::default();
-    for group in groups {
-        for op in &group.ops {
-            let (table, uuid) = (op.table, op.uuid);
-            let name = |c: &ColumnId| table.column(*c).name;
-            let joined = &mut rows.entry(uuid).or_insert_with(|| (table, Joined::default())).1;
-            match &op.action {
-                Action::Insert(columns) => {
-                    let row = columns.iter().map(|(c, d)| (name(c), d.clone())).collect();
-                    built.add(Op::Insert { table: table.name, uuid: Some(uuid), row }, group);
+    let (inserts, others): (Vec<_>, Vec<_>) = groups
+        .iter()
+        .flat_map(|group| group.ops.iter().map(move |op| (group, op)))
+        .partition(|(_, op)| matches!(op.action, Action::Insert(_)));
+    for (group, op) in inserts.into_iter().chain(others) {
+        let (table, uuid) = (op.table, op.uuid);
+        let name = |c: &ColumnId| table.column(*c).name;
+        let joined = &mut rows.entry(uuid).or_insert_with(|| (table, Joined::default())).1;
+        match &op.action {
+            Action::Insert(columns) => {
+                let row = columns.iter().map(|(c, d)| (name(c), d.clone())).collect();
+                built.add(Op::Insert { table: table.name, uuid: Some(uuid), row }, group);
+            }
+            Action::Delete => {
+                built.add(Op::Delete { table: table.name, conditions: vec![Condition::uuid(uuid)] }, group);
+            }
+            Action::Update { column, new, .. } => {
+                let fresh =
+                    || Op::Update { table: table.name, conditions: vec![Condition::uuid(uuid)], row: Vec::new() };
+                let at = built.join(&mut joined.update, fresh, group);
+                if let Op::Update { row, .. } = &mut built.ops[at] {
+                    NamedColumns::push(row, (name(column), new.clone()));
                 }
-                Action::Delete => {
-                    built.add(Op::Delete { table: table.name, conditions: vec![Condition::uuid(uuid)] }, group);
+            }
+            Action::Keys { column, changes } => {
+                let at = built.join(&mut joined.mutate, || empty_mutate(table, uuid), group);
+                if let Op::Mutate { mutations, .. } = &mut built.ops[at] {
+                    key_mutations(name(column), changes, mutations);
                 }
-                Action::Update { column, new, .. } => {
-                    let fresh =
-                        || Op::Update { table: table.name, conditions: vec![Condition::uuid(uuid)], row: Vec::new() };
-                    let at = built.join(&mut joined.update, fresh, group);
-                    if let Op::Update { row, .. } = &mut built.ops[at] {
-                        NamedColumns::push(row, (name(column), new.clone()));
-                    }
-                }
-                Action::Keys { column, changes } => {
-                    let at = built.join(&mut joined.mutate, || empty_mutate(table, uuid), group);
-                    if let Op::Mutate { mutations, .. } = &mut built.ops[at] {
-                        key_mutations(name(column), changes, mutations);
-                    }
-                }
-                Action::Members { column, add, remove } => {
-                    built.join(&mut joined.mutate, || empty_mutate(table, uuid), group);
-                    let at = joined.members.iter().position(|(c, ..)| c == column).unwrap_or_else(|| {
-                        joined.members.push((*column, Vec::new(), Vec::new()));
-                        joined.members.len() - 1
-                    });
-                    joined.members[at].1.extend_from_slice(add);
-                    joined.members[at].2.extend_from_slice(remove);
-                }
+            }
+            Action::Members { column, add, remove } => {
+                built.join(&mut joined.mutate, || empty_mutate(table, uuid), group);
+                let at = joined.members.iter().position(|(c, ..)| c == column).unwrap_or_else(|| {
+                    joined.members.push((*column, Vec::new(), Vec::new()));
+                    joined.members.len() - 1
+                });
+                joined.members[at].1.extend_from_slice(add);
+                joined.members[at].2.extend_from_slice(remove);
             }
         }
     }

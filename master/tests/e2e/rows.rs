@@ -146,6 +146,8 @@ async fn hand_edits_are_healed_and_strangers_are_left_alone() {
     let mut view = world.view();
     let master = world.master("a");
     view.agrees().await;
+    let status = world.until("a", "settled", |s| s["northbound"]["settled"] == true).await;
+    assert_eq!(status["drift"]["healed"], 0, "what it has just written itself is no drift");
     let port = |replica: &ovsdb::Replica, name: &str| -> Uuid {
         let mut rows = replica.rows(&lsp::TABLE);
         rows.find(|(_, row)| lsp::Ref(row).name() == name).map(|(uuid, _)| uuid).expect("the port")

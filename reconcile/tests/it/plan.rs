@@ -106,6 +106,27 @@ fn a_pod_is_one_insert_and_one_mutate_per_set() {
     assert_eq!(kinds.len(), 1 + contributions);
 }
 
+/// UUIDs say which row is looked at first, so several owners are as good as any.
+#[test]
+fn switches_and_their_own_ports_are_there_after_one_transaction() {
+    for n in 0..16 {
+        let mut world = world();
+        let owner = Owner::new(Object::Switch(0).owner().kind, format!("own{n}"));
+        let mut output = Output::default();
+        for part in ["a", "b"] {
+            let [of, member] = ["Logical_Switch", "Logical_Switch_Port"].map(|table| row_uuid(table, &owner, part));
+            let columns = vec![exactly(switch::name(part)), (switch::PORTS, Want::Members)];
+            output.rows.push(row(&switch::TABLE, RowId::Ours(of), columns));
+            output.rows.push(row(&port::TABLE, RowId::Ours(member), vec![exactly(port::name(part))]));
+            output.contributions.push(contribution(&switch::TABLE, of, switch::PORTS, member.into()));
+        }
+        world.desired.set(&owner, output);
+        world.settle();
+        assert_eq!(world.db.rows(&port::TABLE).len(), 2, "{n}");
+        assert_eq!((world.batches.len(), world.committer.counters().healed), (1, 0), "{n}: {:?}", world.batches);
+    }
+}
+
 #[test]
 fn many_pods_of_a_switch_are_one_mutate() {
     let mut world = settled([]);
