@@ -41,6 +41,8 @@ pub const SCHEDULER: &str = "ovenbird.io/scheduler";
 pub const POD_NETWORKS: &str = "k8s.ovn.org/pod-networks";
 /// Pod: name of the `Network` that the pod is on, absent for the cluster's own; written by the master, with [`POD_NETWORKS`].
 pub const NETWORK: &str = "ovenbird.io/network";
+/// Pod: the lease of its address, on a Network whose addresses are a DHCP server's (see [`crate::Lease`]); written by the pod's node.
+pub const LEASE: &str = "ovenbird.io/lease";
 /// Pod: its share of the connections to Services whose scheduler is `wrr`, from 1 (default) to 20; written by the user.
 pub const WEIGHT: &str = "ovenbird.io/weight";
 /// Namespace: how verdicts of its policies are logged, e.g. `{"deny":"alert","allow":"notice"}`; written by the user.

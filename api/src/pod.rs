@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `ip_address` and `gateway_ip` repeat the list when it has one entry; a text that has only them is read too. Entries of
-//! other networks are left alone. On a nested node there is a `tag` (see [`crate::nested`]). Must not: judge the addresses against the cluster (topology does).
+//! other networks are left alone. Where a DHCP server gives the address there is none, and `dhcp` is true (see [`crate::Lease`]). On a nested node there is a `tag` (see [`crate::nested`]). Must not: judge the addresses against the cluster (topology does).
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ use crate::{AnnotationError, Mac};
 /// A pod's attachment to the default network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodNetwork {
-    /// Addresses with the prefix length of the node's subnet: one, or one of each family.
+    /// Addresses with the prefix length of the node's subnet: one, or one of each family; none with `dhcp`.
     pub addresses: Vec<IpNet>,
     /// MAC of the pod's interface.
     pub mac: Mac,
@@ -34,6 +34,8 @@ pub struct PodNetwork {
     pub mtu: Option<u32>,
     /// The addresses are probed on the link before they are used (RFC 5227, RFC 4862): others may be there that know nothing of us.
     pub probe: bool,
+    /// Its address is what a DHCP server of the network gives it (RFC 2131).
+    pub dhcp: bool,
     /// On a nested node: VLAN tag between VM and hypervisor, one of [`crate::nested::POD_TAGS`].
     pub tag: Option<u16>,
 }
@@ -59,6 +61,7 @@ struct Raw<'a> {
     gateway_ip: Option<&'a RawValue>,
     mtu: Option<&'a RawValue>,
     probe: Option<&'a RawValue>,
+    dhcp: Option<&'a RawValue>,
     tag: Option<&'a RawValue>,
 }
 
@@ -81,10 +84,20 @@ impl PodNetwork {
         let default = at.field("default").required(networks.default)?;
         let raw: Raw<'_> = at.field("default").object(default.get(), "an object")?;
 
+        let field = at.field("default.dhcp");
+        let dhcp = raw.dhcp.map(|raw| field.json(raw.get(), "true or false")).transpose()?.unwrap_or(false);
         let is_legacy = raw.ip_addresses.is_none() && raw.ip_address.is_some();
         let field = at.field(if is_legacy { "default.ip_address" } else { "default.ip_addresses" });
-        let texts = field.texts(field.required(raw.ip_addresses.or(raw.ip_address))?)?;
-        let addresses = field.one_per_family(field.parse_all(&texts, "an address with prefix length")?)?;
+        let texts = match raw.ip_addresses.or(raw.ip_address) {
+            None if dhcp => Vec::new(),
+            raw => field.texts(field.required(raw)?)?,
+        };
+        let addresses = field.parse_all(&texts, "an address with prefix length")?;
+        let addresses = match addresses.as_slice() {
+            [] if dhcp => addresses,
+            [_, ..] if dhcp => return Err(field.error("addresses beside dhcp")),
+            _ => field.one_per_family(addresses)?,
+        };
 
         let field = at.field("default.mac_address");
         let mac = field.parse(&field.text(field.required(raw.mac_address)?)?, "a MAC address")?;
@@ -103,7 +116,7 @@ impl PodNetwork {
         let field = at.field("default.probe");
         let probe = raw.probe.map(|raw| field.json(raw.get(), "true or false")).transpose()?.unwrap_or(false);
         let tag = raw.tag.map(|raw| parse_tag(at.field("default.tag"), raw)).transpose()?;
-        Ok(PodNetwork { addresses, mac, gateways, routes, mtu, probe, tag })
+        Ok(PodNetwork { addresses, mac, gateways, routes, mtu, probe, dhcp, tag })
     }
 
     /// The annotation's text, for a pod that has no other networks.
@@ -158,6 +171,8 @@ struct WrittenNetwork {
     mtu: Option<u32>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     probe: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dhcp: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     tag: Option<u16>,
     role: &'static str,
@@ -185,6 +200,7 @@ impl From<&PodNetwork> for WrittenNetwork {
             gateway_ip: if let [one] = network.gateways[..] { Some(one) } else { None },
             mtu: network.mtu,
             probe: network.probe,
+            dhcp: network.dhcp,
             tag: network.tag,
             role: "primary",
         }
@@ -217,6 +233,7 @@ mod tests {
             routes: vec![PodRoute { dest: "fd01::/48".parse().unwrap(), next_hop: None }],
             mtu: Some(9000),
             probe: true,
+            dhcp: false,
             tag: Some(4094),
         };
         let text = network.format();
@@ -229,6 +246,15 @@ mod tests {
         let text = r#"{"ns/other":7,"default":{"ip_address":"10.129.0.3/23","mac_address":"0A:58:0a:81:00:03","gateway_ip":"10.129.0.1","x":1}}"#;
         let network = PodNetwork::parse(text).unwrap();
         assert_eq!((network.addresses.len(), network.gateways.len(), network.routes.len()), (1, 1, 0));
+    }
+
+    #[test]
+    fn with_dhcp_there_is_no_address() {
+        let text = r#"{"default":{"ip_addresses":[],"mac_address":"2e:00:00:00:00:01","dhcp":true,"role":"primary"}}"#;
+        let network = PodNetwork::parse(text).unwrap();
+        assert!(network.dhcp && network.addresses.is_empty());
+        assert_eq!(network.format(), text);
+        assert!(PodNetwork::parse(&text.replace("true", "false")).is_err());
     }
 
     #[test]
@@ -248,6 +274,7 @@ mod tests {
             ("10.128.0.0/14", "nowhere", "default.routes.dest"),
             (r#""nextHop":"10.129.0.1""#, r#""nextHop":"fd01::1""#, "default.routes.nextHop"),
             (r#""role""#, r#""mtu":"much","role""#, "default.mtu"),
+            (r#""role""#, r#""dhcp":true,"role""#, "default.ip_addresses"),
             (r#"[{"dest""#, r#"[{"dst""#, "default.routes.dest"),
             (r#""role""#, r#""tag":1,"role""#, "default.tag"),
             (r#""role""#, r#""tag":4095,"role""#, "default.tag"),

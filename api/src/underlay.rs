@@ -91,7 +91,9 @@ pub struct NetworkSpec<S> {
     pub provider_network: String,
     /// VLAN there, 1 to 4094; absent or 0 for frames without a tag.
     pub vlan: Option<u16>,
-    /// Subnets: one, or one of each family.
+    /// Where pods' addresses are from.
+    pub addresses: AddressSource,
+    /// Subnets: one, or one of each family; with [`AddressSource::Dhcp`] the IPv4 one that the server serves.
     pub subnets: Vec<String>,
     /// Who routes.
     pub gateway: Gateway,
@@ -107,6 +109,17 @@ pub struct NetworkSpec<S> {
     /// The pods of all other namespaces are on it, too.
     #[serde(rename = "default")]
     pub is_default: bool,
+}
+
+/// Where the addresses of a Network's pods are from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum AddressSource {
+    /// The master chooses them.
+    #[default]
+    Pool,
+    /// A DHCP server on the network gives them (RFC 2131).
+    #[serde(rename = "DHCP")]
+    Dhcp,
 }
 
 /// `status` of a Network, without its conditions.

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ovenbird_api::service::parse_weight;
 pub use ovenbird_api::underlay::NetworkStatus;
-use ovenbird_api::{AclLogging, AnnotationError, L3Gateway, Mac, PodNetwork, annotation, name, nested, node};
+use ovenbird_api::{AclLogging, AnnotationError, L3Gateway, Lease, Mac, PodNetwork, annotation, name, nested, node};
 pub use ovenbird_api::{HostPort, Protocol, ProviderNetworkSpec, ProviderNetworkStatus};
 use ovsdb::Str;
 
@@ -91,6 +91,8 @@ pub struct PodFact {
     pub node: Option<Str>,
     /// Annotation `pod-networks`.
     pub network: Annotated<PodAddresses>,
+    /// Annotation `lease`: the address of a pod whose Network leaves it to a DHCP server.
+    pub lease: Annotated<Ipv4Addr>,
     /// Annotation `network`: the Network that it is on, `None` for its node's switch.
     pub on: Option<Str>,
     /// Annotation `weight`.
@@ -105,7 +107,7 @@ pub struct PodFact {
     pub host_ports: Box<[HostPort]>,
     /// Ports of the containers that have a name.
     pub ports: Box<[ContainerPort]>,
-    /// All containers are done for good: phase Succeeded or Failed, or deleted and all terminated.
+    /// All containers are done for good, and its address is given back to a DHCP server: phase Succeeded or Failed, or deleted and all terminated.
     pub finished: bool,
 }
 
@@ -118,6 +120,8 @@ pub struct PodAddresses {
     pub v6: Option<Ipv6Addr>,
     /// MAC.
     pub mac: Mac,
+    /// A DHCP server gives the address: it is the lease's.
+    pub dhcp: bool,
     /// On a nested node: VLAN tag.
     pub tag: Option<u16>,
 }
@@ -274,11 +278,16 @@ impl PodFact {
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let text = |key: &str| meta.annotations.as_ref()?.get(key).map(String::as_str);
         let static_uid = text(annotation::STATIC_POD_UID);
+        let network = annotated(meta, annotation::POD_NETWORKS, |text| PodNetwork::parse(text).map(PodAddresses::from));
+        let lease = annotated(meta, annotation::LEASE, |text| Lease::parse(text).map(|lease| lease.address.addr()));
+        // Its node removes the annotation when it has told the server, for which it needs the port.
+        let holds = lease.is_some() && matches!(&network, Some(Ok(addresses)) if addresses.dhcp);
         PodFact {
             key: name::key(namespace, meta.name.as_deref().unwrap_or_default()).into(),
             uid: static_uid.or(meta.uid.as_deref()).unwrap_or_default().into(),
             node: node.filter(|text| !text.is_empty()).map(|text| interner.intern(text)),
-            network: annotated(meta, annotation::POD_NETWORKS, |text| PodNetwork::parse(text).map(PodAddresses::from)),
+            network,
+            lease,
             on: text(annotation::NETWORK).filter(|text| !text.is_empty()).map(|text| interner.intern(text)),
             weight: annotated(meta, annotation::WEIGHT, parse_weight),
             labels: labels(meta, interner),
@@ -286,7 +295,7 @@ impl PodFact {
             host_network,
             host_ports: Box::default(),
             ports: Box::default(),
-            finished,
+            finished: finished && !holds,
         }
     }
 
@@ -298,6 +307,13 @@ impl PodFact {
     /// `metadata.name`.
     pub fn name(&self) -> &str {
         self.key.split_once('/').map_or("", |(_, name)| name)
+    }
+
+    /// The addresses of its annotations, a lease's included; `None` without, and while they cannot be read.
+    pub fn addresses(&self) -> Option<PodAddresses> {
+        let addresses = *self.network.as_ref()?.as_ref().ok()?;
+        let leased = self.lease.as_ref().and_then(|lease| lease.as_ref().ok()).filter(|_| addresses.dhcp);
+        Some(PodAddresses { v4: leased.copied().or(addresses.v4), ..addresses })
     }
 
     /// The number of a port by its name.
@@ -343,7 +359,7 @@ impl PodAddresses {
 
 impl From<PodNetwork> for PodAddresses {
     fn from(network: PodNetwork) -> PodAddresses {
-        let mut addresses = PodAddresses { v4: None, v6: None, mac: network.mac, tag: network.tag };
+        let mut addresses = PodAddresses { v4: None, v6: None, mac: network.mac, dhcp: network.dhcp, tag: network.tag };
         for net in network.addresses {
             match net.addr() {
                 IpAddr::V4(v4) => addresses.v4 = Some(v4),

@@ -10,7 +10,7 @@ use std::fmt::Write;
 use ovenbird_api::address::{self, FIRST_POD};
 use ovenbird_api::annotation::{POD_NETWORKS, WEIGHT};
 use ovenbird_api::name;
-use ovenbird_reconcile::{DesiredRow, Output, Owner, Severity};
+use ovenbird_reconcile::{DesiredRow, Diagnostic, Output, Owner, Severity};
 use ovenbird_schema::northbound::{logical_switch as ls, logical_switch_port as lsp};
 use ovsdb::{Atom, Str};
 
@@ -22,24 +22,27 @@ use crate::{host_port, nested, node, policy, underlay};
 /// A pod's rows.
 pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
     let Some(pod) = view.own_pod(owner) else { return Output::default() };
-    let (node, addresses) = match place(view, pod) {
+    let Place { node, addresses, problem } = match place(view, pod) {
         Ok(Some(place)) => place,
         Ok(None) => return Output::default(),
         Err(refused) => return *refused,
     };
-    let child = match nested::child(view, pod, node, addresses) {
+    let child = match nested::child(view, pod, node, &addresses) {
         Ok(child) => child,
         Err(refused) => return *refused,
     };
-    let port = port_row(view, owner, pod, (node, child), addresses);
+    let port = port_row(view, owner, pod, (node, child), &addresses);
     let id = port.id.uuid();
     let switch = pod.on.as_ref().map_or_else(|| node::switch(node), |network| underlay::switch(network));
     let member = contribution(&ls::TABLE, switch, ls::PORTS, id);
     let weight = pod.weight.as_ref().and_then(|weight| weight.as_ref().err());
     let diagnostics = weight.map(|error| complaint(Severity::Warning, "InvalidAnnotation", WEIGHT, error));
-    let mut output =
-        Output { rows: vec![port], contributions: vec![member], diagnostics: diagnostics.into_iter().collect() };
-    host_port::add(view, owner, pod, node, addresses, &mut output);
+    let mut output = Output {
+        rows: vec![port],
+        contributions: vec![member],
+        diagnostics: diagnostics.into_iter().chain(problem).collect(),
+    };
+    host_port::add(view, owner, pod, node, &addresses, &mut output);
     policy::add_to_pod(view, owner, pod, id, &mut output);
     if pod.on.is_some() {
         policy::add_to_node_group(view, node, id, &mut output);
@@ -47,20 +50,31 @@ pub fn translate(view: &View<'_>, owner: &Owner) -> Output {
     output
 }
 
-/// The node and the addresses with which a pod has a port; `None` while it has none.
+/// With what a pod has a port.
+pub(crate) struct Place<'a> {
+    /// Its node.
+    pub node: &'a Str,
+    /// Its addresses: none before a DHCP server has given one.
+    pub addresses: PodAddresses,
+    /// Why it has not the address that it should.
+    problem: Option<Diagnostic>,
+}
+
+/// Where a pod has a port; `None` while it has none.
 ///
 /// # Errors
 /// A complaint, when it cannot have one.
-pub(crate) fn place<'a>(view: &View<'_>, pod: &'a PodFact) -> Result<Option<(&'a Str, &'a PodAddresses)>, Box<Output>> {
+pub(crate) fn place<'a>(view: &View<'_>, pod: &'a PodFact) -> Result<Option<Place<'a>>, Box<Output>> {
     let (Some(node), Some(network)) = (pod.attached_to(), &pod.network) else { return Ok(None) };
-    let addresses = match network {
-        Ok(addresses) => addresses,
-        Err(error) => return Err(Box::new(refused("InvalidAnnotation", POD_NETWORKS, error))),
-    };
+    if let Err(error) = network {
+        return Err(Box::new(refused("InvalidAnnotation", POD_NETWORKS, error)));
+    }
+    let Some(addresses) = pod.addresses() else { return Ok(None) };
     // Without a usable subnet there is no switch to have a port on, nor a way from the node to it; the Node's own complaint says why.
     let Some(subnets) = view.subnets(node).filter(|s| !s.usable.is_empty()) else { return Ok(None) };
     if let Some(network) = &pod.on {
-        return Ok(underlay::admit(view, pod, network, addresses)?.map(|_| (node, addresses)));
+        let place = |a: underlay::Admitted| Place { node, addresses: a.addresses, problem: a.problem };
+        return Ok(underlay::admit(view, pod, network, addresses)?.map(place));
     }
     for ip in addresses.iter() {
         let fits = subnets
@@ -80,7 +94,7 @@ pub(crate) fn place<'a>(view: &View<'_>, pod: &'a PodFact) -> Result<Option<(&'a
             return Err(Box::new(refused("AddressInUse", POD_NETWORKS, &problem)));
         }
     }
-    Ok(Some((node, addresses)))
+    Ok(Some(Place { node, addresses, problem: None }))
 }
 
 fn port_row(
@@ -95,9 +109,11 @@ fn port_row(
         // Writing to a String cannot fail.
         let _ = write!(text, " {ip}");
     }
-    // What probes for an address sends none of its own (RFC 5227 section 2.1.1); neighbour discovery OVN lets do so.
+    // What probes for an address sends none of its own (RFC 5227 section 2.1.1); neighbour discovery OVN lets do so. Nor has who has no lease,
+    // and nothing but DHCP and probes is to come from there.
     let probed = pod.on.as_deref().and_then(|on| view.network(on)).is_some_and(|network| network.probe);
-    let secured = if probed && addresses.v4.is_some() { format!("{text} 0.0.0.0") } else { text.clone() };
+    let secured =
+        if probed && addresses.v4.is_some() || addresses.dhcp { format!("{text} 0.0.0.0") } else { text.clone() };
     let (text, secured): (Str, Str) = (text.into(), secured.into());
     let namespace = Atom::String(view.text(pod.namespace()));
     let extra = [("namespace", namespace), ("pod", Atom::String(view.text("true")))];

@@ -15,8 +15,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use ovenbird_api::annotation::{LEASE, NETWORK, POD_NETWORKS};
 use ovenbird_api::{Mac, name};
-use ovenbird_reconcile::{DesiredRow, Diagnostic, Output, Owner};
+use ovenbird_reconcile::{DesiredRow, Diagnostic, Output, Owner, Severity};
 use ovenbird_schema::northbound::{
     gateway_chassis, logical_router as lr, logical_router_policy as policy, logical_router_port as lrp,
     logical_router_static_route as route, logical_switch as ls, logical_switch_port as lsp,
@@ -27,7 +28,7 @@ mod networks;
 
 pub use networks::{NetworkError, Networks, attachment, scope};
 
-use crate::build::{self, RowBuilder, contribution, refused};
+use crate::build::{self, RowBuilder, complaint, contribution, refused};
 use crate::cluster::{self, Group, load_balancer_group};
 use crate::config::is_v4;
 use crate::facts::{NetworkFact, PodAddresses, PodFact, ProviderNetworkFact};
@@ -71,7 +72,8 @@ pub(crate) enum WayOut {
 
 /// See [`WayOut`].
 pub(crate) fn way_out(network: &NetworkFact, v4: bool) -> WayOut {
-    if network.physical.iter().any(|gateway| gateway.is_ipv4() == v4) {
+    // A DHCP server names a gateway on the wire.
+    if network.dhcp && v4 || network.physical.iter().any(|gateway| gateway.is_ipv4() == v4) {
         return WayOut::Physical;
     }
     if network.routers.iter().any(|router| is_v4(router) == v4) { WayOut::Ovn } else { WayOut::None }
@@ -94,13 +96,12 @@ pub(crate) fn network_at<'a>(view: &View<'a>, ip: IpAddr) -> Option<&'a NetworkF
 ///
 /// # Errors
 /// A complaint, when it may not.
-pub(crate) fn admit<'a>(
-    view: &View<'a>,
+pub(crate) fn admit(
+    view: &View<'_>,
     pod: &PodFact,
     network: &str,
-    addresses: &PodAddresses,
-) -> Result<Option<&'a NetworkFact>, Box<Output>> {
-    use ovenbird_api::annotation::{NETWORK, POD_NETWORKS};
+    addresses: PodAddresses,
+) -> Result<Option<Admitted>, Box<Output>> {
     let Some(fact) = view.network(network) else { return Ok(None) };
     if !view.is_for(fact, pod.namespace()) {
         let problem = format!(
@@ -108,6 +109,14 @@ pub(crate) fn admit<'a>(
             pod.namespace()
         );
         return Err(Box::new(refused("NetworkNotForNamespace", NETWORK, &problem)));
+    }
+    if fact.dhcp != addresses.dhcp {
+        let problem =
+            format!("Network {network} has another source of addresses than when they were chosen; make the pod anew");
+        return Err(Box::new(refused("AddressSourceChanged", POD_NETWORKS, &problem)));
+    }
+    if fact.dhcp {
+        return Ok(Some(leased(view, pod, fact, addresses)));
     }
     for ip in addresses.iter() {
         if !networks::is_pods(fact, ip) {
@@ -123,7 +132,41 @@ pub(crate) fn admit<'a>(
             return Err(Box::new(refused("AddressInUse", POD_NETWORKS, &problem)));
         }
     }
-    Ok(Some(fact))
+    Ok(Some(Admitted { addresses, problem: None }))
+}
+
+/// The addresses with which a pod has a port.
+pub(crate) struct Admitted {
+    /// Without those that it cannot have.
+    pub addresses: PodAddresses,
+    /// Why it has not all of them.
+    pub problem: Option<Diagnostic>,
+}
+
+/// A pod with the lease of a DHCP server, or without: then it keeps its port, for it has to ask the server.
+fn leased(view: &View<'_>, pod: &PodFact, network: &NetworkFact, addresses: PodAddresses) -> Admitted {
+    let error = |reason, problem: &dyn ToString| Some(complaint(Severity::Error, reason, LEASE, &problem.to_string()));
+    let problem = match (&pod.lease, addresses.v4.map(IpAddr::V4)) {
+        (Some(Err(bad)), _) => error("InvalidAnnotation", bad),
+        (_, Some(ip)) if !networks::is_pods(network, ip) => error(
+            "LeaseOutsideSubnet",
+            &format!(
+                "the DHCP server gave {ip}, which is no pod address of Network {}; correct its range, or subnets of the Network",
+                network.name
+            ),
+        ),
+        (_, Some(ip)) => view.holder(&scope(&network.name), ip).filter(|key| **key != pod.key).and_then(|holder| {
+            error(
+                "LeaseInUse",
+                &format!(
+                    "the DHCP server gave {ip}, the address of pod {holder}, which is older; is there a second server?"
+                ),
+            )
+        }),
+        (_, None) => None,
+    };
+    let v4 = addresses.v4.filter(|_| problem.is_none());
+    Admitted { addresses: PodAddresses { v4, ..addresses }, problem }
 }
 
 /// A network's rows.
@@ -147,7 +190,7 @@ pub(crate) fn translate(view: &View<'_>, owner: &Owner) -> Output {
     let localnet = localnet_row(view, owner, network);
     let on_switch = |row: &DesiredRow| contribution(&ls::TABLE, switch.id.uuid(), ls::PORTS, row.id.uuid());
     output.contributions.push(on_switch(&localnet));
-    policies::add_to_network(view, localnet.id.uuid(), &mut output);
+    policies::add_to_network(view, owner, network, localnet.id.uuid(), &mut output);
     output.rows.extend([switch, localnet]);
     if !network.routers.is_empty() {
         add_router(view, owner, network, provider, &mut output);

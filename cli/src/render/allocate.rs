@@ -77,7 +77,7 @@ pub fn fill(config: &Config, mut facts: Vec<Fact>) -> (Vec<Fact>, Vec<String>) {
                 Ok(addresses) => {
                     let subnets: Vec<_> = pool.subnets().collect();
                     let attached = match network {
-                        Some(network) => underlay::attachment(config, &networks, network, &addresses),
+                        Some(network) => underlay::attachment(config, &networks, network, (&pod.uid, &addresses)),
                         None => attachment(config, &subnets, &addresses),
                     };
                     pod.on = network.map(|network| network.name.clone());

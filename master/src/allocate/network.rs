@@ -31,7 +31,7 @@ pub(super) fn told(
     config: &Config,
     networks: &Networks,
     (home, subnets): (&str, &[ipnet::IpNet]),
-    addresses: &[std::net::IpAddr],
+    (uid, addresses): (&str, &[std::net::IpAddr]),
     tag: Option<u16>,
 ) -> Option<(PodNetwork, Vec<(&'static str, String)>)> {
     let Some(name) = network_of(home) else {
@@ -39,7 +39,7 @@ pub(super) fn told(
         let text = network.format();
         return Some((network, vec![(POD_NETWORKS, text)]));
     };
-    let network = underlay::attachment(config, networks, networks.usable(name)?, addresses)?;
+    let network = underlay::attachment(config, networks, networks.usable(name)?, (uid, addresses))?;
     let network = PodNetwork { tag, ..network };
     let text = network.format();
     Some((network, vec![(POD_NETWORKS, text), (NETWORK, name.to_owned())]))
@@ -105,6 +105,7 @@ impl Allocator {
                 a.subnets == b.subnets
                     && a.excluded == b.excluded
                     && a.in_use == b.in_use
+                    && a.dhcp == b.dhcp
                     && a.gateways().eq(b.gateways())
             };
             if !match (&entry.network, fact) {

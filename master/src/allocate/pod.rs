@@ -355,7 +355,7 @@ impl Allocator {
         };
         // A pool without subnets gives no address, so there always is an attachment.
         let place = (&*pod.home, node.subnets());
-        let Some((network, annotations)) = told(&self.config, &self.networks, place, &chosen, tag) else {
+        let Some((network, annotations)) = told(&self.config, &self.networks, place, (&pod.uid, &chosen), tag) else {
             return false;
         };
         pod.addresses = Some(network.into());
@@ -428,7 +428,9 @@ impl Allocator {
         let addresses: Vec<_> = pod.addresses.iter().flat_map(PodAddresses::iter).collect();
         let place = (&*pod.home, node.subnets());
         let tag = pod.addresses.and_then(|addresses| addresses.tag);
-        let Some((_, annotations)) = told(&self.config, &self.networks, place, &addresses, tag) else { return };
+        let Some((_, annotations)) = told(&self.config, &self.networks, place, (&pod.uid, &addresses), tag) else {
+            return;
+        };
         work.stage = Stage::Sent(work.guard.version.clone());
         fx.requests.push(Request {
             target: Target::Pod(key.clone()),

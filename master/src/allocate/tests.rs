@@ -84,13 +84,14 @@ impl World {
         let tag = self.tag;
         let addresses = |ip: &str| {
             let v4: std::net::Ipv4Addr = ip.parse().expect("address");
-            PodAddresses { v4: Some(v4), v6: None, mac: ovenbird_api::Mac::of(v4.into()), tag }
+            PodAddresses { v4: Some(v4), v6: None, mac: ovenbird_api::Mac::of(v4.into()), dhcp: false, tag }
         };
         let fact = PodFact {
             key: format!("ns/{name}").into(),
             uid: self.uid.clone(),
             node: Some(node.into()),
             network: has.map(|ip| Ok(addresses(ip))),
+            lease: None,
             on: on.map(Into::into),
             weight: None,
             labels: Box::default(),
@@ -472,6 +473,31 @@ mod networks {
         world.network("v100", serde_json::json!({}));
         world.pod("late", "n1", None);
         assert_eq!(world.asked()[1..], ["late@4 10.128.0.3"], "a network without effect has no pods");
+    }
+
+    #[test]
+    fn where_a_server_gives_addresses_a_pod_has_a_mac_and_its_lease_changes_nothing() {
+        let mut world = World::new("10.128.0.0/14/23", &["10.128.0.0/23"]);
+        world.network(
+            "v100",
+            serde_json::json!({"providerNetwork": "fabric", "vlan": 100, "addresses": "DHCP",
+                "subnets": ["192.168.100.0/30"], "namespaceSelector": {"matchLabels": {"vlan": "100"}}}),
+        );
+        world.namespace(&[("vlan", "100")]);
+        // The subnet has room for two, and the server for whom it likes.
+        for pod in ["a", "b", "c"] {
+            world.uid = format!("uid-{pod}").into();
+            world.pod(pod, "n1", None);
+            let request = world.fx.requests.pop().expect("a request");
+            let network = ovenbird_api::PodNetwork::parse(&request.annotations[0].1).expect("readable");
+            assert!(network.dhcp && network.addresses.is_empty() && network.gateways.is_empty(), "{network:?}");
+            assert_eq!(network.mac, ovenbird_api::Mac::of_uid(&world.uid));
+        }
+        let Some(Fact::Pod(mut fact)) = world.fx.facts.pop() else { panic!("a pod is shown") };
+        fact.lease = Some(Ok("192.168.100.2".parse().expect("an address")));
+        let guard = world.guard();
+        world.allocator.upsert_pod(Told { fact, guard }, &mut world.fx);
+        assert_eq!((world.why("c"), world.asked().len(), world.complaints().len()), (None, 0, 0));
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub fn attachment(config: &Config, subnets: &[IpNet], addresses: &[IpAddr]) -> O
     };
     Some(PodNetwork {
         probe: false,
+        dhcp: false,
         mac: Mac::of_any(on_subnet.iter().map(|(a, _)| *a))?,
         addresses: on_subnet.iter().map(|(a, subnet)| address::on_subnet(*a, *subnet)).collect(),
         routes: destinations.filter_map(route).collect(),

@@ -110,7 +110,7 @@ impl<'a> Ends<'a> {
 
     fn addresses_of(&self, fact: &'a PodFact) -> Result<Vec<Address<'a>>, Refusal> {
         let refuse = |why: String| Refusal::NoPort { pod: fact.key.to_string(), why };
-        let (node, addresses) = match pod::place(self.view, fact) {
+        let pod::Place { node, addresses, .. } = match pod::place(self.view, fact) {
             Ok(Some(place)) => place,
             Ok(None) => {
                 return Err(refuse("it has no addresses yet; `ovenbird status` says what it waits for".to_owned()));

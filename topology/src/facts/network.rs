@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector as K8sSelector, ObjectMeta};
-use ovenbird_api::underlay::{IpRange, NetworkSpec as Spec, NetworkStatus};
+use ovenbird_api::underlay::{AddressSource, IpRange, NetworkSpec as Spec, NetworkStatus};
 use ovenbird_api::{ProviderNetworkSpec, ProviderNetworkStatus, address, name};
 use ovsdb::Str;
 
@@ -37,6 +37,8 @@ pub struct NetworkFact {
     pub provider: Str,
     /// `spec.vlan`; `None` for frames without a tag.
     pub vlan: Option<u16>,
+    /// `spec.addresses`: a DHCP server gives them.
+    pub dhcp: bool,
     /// `spec.subnets`: one, or one of each family, IPv4 first.
     pub subnets: Box<[IpNet]>,
     /// `spec.gateway.physical`: at most one of each family.
@@ -82,6 +84,10 @@ impl NetworkFact {
         let physical = reader.gateways("spec.gateway.physical", &spec.gateway.physical, &subnets);
         let routers = reader.gateways("spec.gateway.ovn", &spec.gateway.ovn, &subnets);
         let excluded = reader.ranges(&spec.exclude_ips);
+        let dhcp = spec.addresses == AddressSource::Dhcp;
+        if dhcp {
+            reader.leave_to_server(spec, &subnets);
+        }
         if spec.provider_network.is_empty() {
             reader.problem("spec.providerNetwork", "is missing; name a ProviderNetwork");
         }
@@ -98,6 +104,7 @@ impl NetworkFact {
             name: meta.name.as_deref().unwrap_or_default().into(),
             created: created(meta),
             provider: interner.intern(&spec.provider_network),
+            dhcp,
             vlan: spec.vlan.filter(|vlan| *vlan > 0),
             physical: physical.iter().map(IpNet::addr).collect(),
             routers,
@@ -157,6 +164,28 @@ struct Reader {
 impl Reader {
     fn problem(&mut self, field: impl Into<String>, message: impl Into<String>) {
         self.problems.push(Problem { field: field.into(), message: message.into() });
+    }
+
+    /// What a DHCP server decides is not said a second time.
+    fn leave_to_server(&mut self, spec: &NetworkSpec, subnets: &[IpNet]) {
+        if !matches!(subnets, [IpNet::V4(_)]) {
+            self.problem(
+                "spec.subnets",
+                "is not one IPv4 subnet; with addresses DHCP write the one that the server serves, and no other",
+            );
+        }
+        if !spec.exclude_ips.is_empty() {
+            self.problem(
+                "spec.excludeIPs",
+                "has no meaning with addresses DHCP; remove it, and exclude addresses in the server's range",
+            );
+        }
+        if !spec.gateway.physical.is_empty() {
+            self.problem(
+                "spec.gateway.physical",
+                "has no meaning with addresses DHCP; remove it, and have the server name the router (option 3)",
+            );
+        }
     }
 
     fn subnets(&mut self, texts: &[String]) -> Box<[IpNet]> {

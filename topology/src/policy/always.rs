@@ -1,4 +1,4 @@
-//! What no policy may stop: neighbour discovery, a node to its own pods (probes), and a pod to itself through a Service.
+//! What no policy may stop: neighbour discovery, DHCP where pods have their addresses by it, a node to its own pods (probes), and a pod to itself through a Service.
 //!
 //! These rows are there while there is any policy, in the first tier and above all others, so a cluster without policies keeps no
 //! state for them. Source: NetworkPolicy in the Kubernetes documentation: "A Pod cannot block access to itself", "traffic to and from the
@@ -14,8 +14,9 @@ use ovsdb::Uuid;
 use super::acl::{Acl, Gress, METER, TIER_ALWAYS};
 use super::groups::{Group, NODE_ROLE};
 use crate::build::{self, RowBuilder, contribution};
+use crate::facts::NetworkFact;
 use crate::view::View;
-use crate::{kinds, node};
+use crate::{kinds, node, underlay};
 
 /// Name and role of the group of all management ports: what is in it applies to all node switches.
 const EVERY_SWITCH: &str = "clusterPolicyPortGroup";
@@ -73,10 +74,39 @@ pub(crate) fn add_to_cluster(view: &View<'_>, owner: &Owner, output: &mut Output
     output.rows.extend([band, limit]);
 }
 
-/// Adds a Network's switch to those where policies apply. `localnet` is its port on the wire.
-pub(crate) fn add_to_network(view: &View<'_>, localnet: Uuid, output: &mut Output) {
-    if view.any_policy() {
-        output.contributions.push(contribution(&pg::TABLE, every_switch(), pg::PORTS, localnet));
+/// Adds a Network's switch to those where policies apply, and what its pods and a DHCP server on it say to each other. `localnet` is its port on the wire.
+pub(crate) fn add_to_network(
+    view: &View<'_>,
+    owner: &Owner,
+    network: &NetworkFact,
+    localnet: Uuid,
+    output: &mut Output,
+) {
+    if !view.any_policy() {
+        return;
+    }
+    output.contributions.push(contribution(&pg::TABLE, every_switch(), pg::PORTS, localnet));
+    for subnet in network.subnets.iter().filter(|_| network.dhcp) {
+        for (gress, from, to) in [(Gress::Egress, 68, 67), (Gress::Ingress, 67, 68)] {
+            let acl = Acl {
+                name: format!("NP:dhcp:{}", network.name),
+                gress,
+                priority: PRIORITY,
+                tier: TIER_ALWAYS,
+                action: Action::Allow,
+                text: format!("ip4.dst == {{255.255.255.255, {subnet}}} && udp.src == {from} && udp.dst == {to}"),
+                log: None,
+            };
+            let extra = [("direction", gress.as_str()), ("type", "dhcp")];
+            let row = acl.row(view, owner, &format!("dhcp_{}", gress.as_str()), &extra);
+            output.contributions.push(contribution(
+                &ls::TABLE,
+                underlay::switch(&network.name),
+                ls::ACLS,
+                row.id.uuid(),
+            ));
+            output.rows.push(row);
+        }
     }
 }
 

@@ -167,7 +167,7 @@ pub(crate) fn translate_namespace(view: &View<'_>, owner: &Owner) -> Output {
 pub(crate) fn translate_peer(view: &View<'_>, owner: &Owner) -> Output {
     let mut output = Output::default();
     let Some(pod) = view.own_pod(owner) else { return output };
-    let Ok(Some((_, addresses))) = pod::place(view, pod) else { return output };
+    let Ok(Some(pod::Place { addresses, .. })) = pod::place(view, pod) else { return output };
     let selections = view.selections_of(owner);
     for ip in addresses.iter() {
         let text = Str::from(ip.to_string());

@@ -273,10 +273,10 @@ fn replace<T: PartialEq>(old: &mut FxHashMap<Str, T>, new: FxHashMap<Str, T>) ->
 }
 
 /// The addresses that a pod claims, and where: none without a port.
-fn claim_of(pod: &PodFact) -> Option<(Str, &PodAddresses)> {
+fn claim_of(pod: &PodFact) -> Option<(Str, PodAddresses)> {
     let node = pod.attached_to()?;
     let scope = pod.on.as_ref().map_or_else(|| node.clone(), |network| underlay::scope(network).into());
-    Some((scope, pod.network.as_ref()?.as_ref().ok()?))
+    Some((scope, pod.addresses()?))
 }
 
 /// Gives each node the subnets it names; of two nodes that name overlapping ones, to the older.

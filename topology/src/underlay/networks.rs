@@ -206,20 +206,21 @@ fn taken(network: &NetworkFact) -> impl Iterator<Item = IpRange> + Clone {
 }
 
 impl NetworkFact {
-    /// The free pool of its pods' addresses.
+    /// The free pool of its pods' addresses; nothing is in that of a network with a DHCP server.
     pub fn pool(&self) -> AddressPool {
         let others = self.in_use.iter().map(|ip| IpRange { first: *ip, last: *ip });
-        AddressPool::without(&self.subnets, &taken(self).chain(others))
+        let subnets: &[IpNet] = if self.dhcp { &[] } else { &self.subnets };
+        AddressPool::without(subnets, &taken(self).chain(others))
     }
 }
 
 /// The pod annotation for addresses on a Network: by OVN's router to the cluster's networks, by the physical gateway, if there is one, to all others.
-/// `None` without addresses.
+/// `None` without addresses, but where a DHCP server gives them: it names the gateway, too, and the MAC follows from the pod's UID.
 pub fn attachment(
     config: &Config,
     networks: &Networks,
     network: &NetworkFact,
-    addresses: &[IpAddr],
+    (uid, addresses): (&str, &[IpAddr]),
 ) -> Option<PodNetwork> {
     let on_subnet = |ip: &IpAddr| {
         let net = network.subnets.iter().find(|net| net.contains(ip))?;
@@ -233,10 +234,11 @@ pub fn attachment(
     let route = |dest: IpNet| Some(PodRoute { dest, next_hop: Some(router(dest.addr().is_ipv4())?) });
     let families = network.subnets.iter().map(|net| net.addr().is_ipv4());
     Some(PodNetwork {
-        mac: Mac::of_any(addresses.iter().copied())?,
+        mac: if network.dhcp { Mac::of_uid(uid) } else { Mac::of_any(addresses.iter().copied())? },
         addresses: addresses.iter().filter_map(on_subnet).collect(),
-        gateways: families.filter_map(|v4| physical(v4).or(router(v4))).collect(),
+        gateways: families.filter(|_| !network.dhcp).filter_map(|v4| physical(v4).or(router(v4))).collect(),
         routes: destinations.filter_map(route).collect(),
+        dhcp: network.dhcp,
         tag: None,
         probe: network.probe,
         mtu: networks.mtu(config, network),
