@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::cable::Cable;
 use crate::cluster::NodeFact;
 use crate::config::Config;
+use crate::dhcp::Leases;
 use crate::metrics::Metrics;
 use crate::net::linux::Linux;
 use crate::plug::{Entered, Parts, Plug};
@@ -90,7 +91,10 @@ impl Base {
         parts: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<()> {
         let Base { config, client, net, vswitch, pods, readiness, metrics, entered, stop, .. } = self;
+        let (tell, write) =
+            (cluster::events(client.clone(), &config.node), cluster::leases(client.clone(), pods.clone()));
         let plug = Arc::new(Plug::new(Parts {
+            leases: Arc::new(Leases::new(net.clone(), tell, write)),
             net: net.clone(),
             cable,
             pods: pods.clone(),

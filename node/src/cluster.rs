@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use crate::capability;
+use crate::dhcp::Write;
 use crate::plug::Tell;
 use crate::pods::{Lookup, Pod, PodBook};
 
@@ -114,6 +115,7 @@ fn slim(pod: &KubePod) -> Pod {
         node: pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default(),
         network: text(annotation::POD_NETWORKS),
         on: text(annotation::NETWORK),
+        lease: text(annotation::LEASE),
         limits: [text(annotation::INGRESS_BANDWIDTH), text(annotation::EGRESS_BANDWIDTH)],
         host_ports: host_ports(pod),
         created: pod.creation_timestamp().map_or(0, |time| time.0.as_second()),
@@ -164,6 +166,24 @@ pub async fn annotate(
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
     Api::<Node>::all(client.clone()).patch_metadata(node, &params, &Patch::Merge(patch)).await?;
     Ok(true)
+}
+
+/// A way to write the lease of a pod, by its status: a node may change neither what a pod runs nor where.
+pub fn leases(client: Client, book: Arc<PodBook>) -> Write {
+    Box::new(move |namespace, name, uid, text| {
+        let pods = Api::<KubePod>::namespaced(client.clone(), namespace);
+        let (pod, name) = (book.get(namespace, name).filter(|pod| pod.is(Some(uid))), name.to_owned());
+        Box::pin(async move {
+            // Of one that is gone, nobody asks.
+            let Some(pod) = pod else { return Ok(()) };
+            let patch = serde_json::json!({"metadata": {"uid": pod.uid, "annotations": {annotation::LEASE: text}}});
+            let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+            match pods.patch_status(&name, &params, &Patch::Merge(patch)).await {
+                Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(()),
+                done => done.map(drop).map_err(|e| (!rights::was_told(&e)).then(|| e.to_string())),
+            }
+        })
+    })
 }
 
 /// Turns diagnostics into Events on pods, in the background.

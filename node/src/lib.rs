@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod cni_conf;
 pub mod config;
 pub mod daemon;
+pub mod dhcp;
 pub mod gateway;
 pub mod known;
 pub mod management;

@@ -5,6 +5,7 @@
 //!      -> Port, Interface -> addresses, routes \
 //!                         -> ovn-installed -----> result
 //!      on a Network: ... ovn-installed -> flows to the wire -> probe: nobody else has the addresses -> these, and routes
+//!      or there from a DHCP server (see `lease`)
 //! DEL: rows go, then the veth                 GC: DEL of all that are not named
 //! ```
 //!
@@ -12,9 +13,11 @@
 //! (see `restore`), not from files. Must not: poll, or start a process.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use ovenbird_api::Mac;
 use ovenbird_cni_server::{Add, Attach, Attached, Attachment, Check, CniError, Code, Del, Interface, Ip, Route};
 use ovenbird_reconcile::Diagnostic;
@@ -22,11 +25,13 @@ use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+mod lease;
 mod network;
 
 pub use network::{Entered, Report};
 
 use crate::cable::Cable;
+use crate::dhcp::Leases;
 use crate::metrics::Metrics;
 use crate::net::{self, NetError, NetOps, Veth, causes};
 use crate::pods::{PodBook, ReadyPod};
@@ -50,6 +55,7 @@ pub struct Plug<N, C = Vswitch> {
     metrics: Arc<Metrics>,
     tell: Tell,
     report: Report,
+    leases: Arc<Leases<N>>,
     entered: Arc<watch::Sender<Entered>>,
     mtu: u32,
     known: Mutex<Known>,
@@ -94,6 +100,8 @@ pub struct Parts<N, C = Vswitch> {
     pub tell: Tell,
     /// Told of addresses that others have.
     pub report: Report,
+    /// Addresses of DHCP servers.
+    pub leases: Arc<Leases<N>>,
     /// Told which Networks have pods here.
     pub entered: Arc<watch::Sender<Entered>>,
     /// MTU of pods.
@@ -103,9 +111,9 @@ pub struct Parts<N, C = Vswitch> {
 impl<N: NetOps, C: Cable> Plug<N, C> {
     /// A plug that knows of no attachment yet.
     pub fn new(parts: Parts<N, C>) -> Plug<N, C> {
-        let Parts { net, cable, pods, readiness, metrics, tell, report, entered, mtu } = parts;
+        let Parts { net, cable, pods, readiness, metrics, tell, report, leases, entered, mtu } = parts;
         let (known, stale, slots) = (Mutex::default(), watch::Sender::default(), Mutex::default());
-        Plug { net, cable, pods, readiness, metrics, tell, report, entered, mtu, known, stale, slots }
+        Plug { net, cable, pods, readiness, metrics, tell, report, leases, entered, mtu, known, stale, slots }
     }
 
     /// What the host ends are plugged into.
@@ -162,6 +170,7 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
     /// # Errors
     /// When the kernel refuses to delete the link.
     pub async fn unplug(&self, attachment: &Attachment) -> Result<(), CniError> {
+        self.leases.release(attachment).await;
         let gone = {
             let mut known = self.known();
             if self.readiness.missing().contains(&Part::Restored) {
@@ -239,11 +248,12 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
         };
         self.declare(&mut self.known(), port.clone());
         progress.at(Step::Ovn);
-        let probed = pod.on.as_deref().filter(|_| is_bare && pod.network.probe);
-        let first = match probed {
-            // It gets its addresses when nobody else has them.
-            Some(_) => &Veth { addresses: Vec::new(), routes: Vec::new(), ..veth.clone() },
-            None => &veth,
+        let probed = pod.on.as_deref().filter(|_| is_bare && pod.network.probe && !pod.network.dhcp);
+        let first = if probed.is_some() || pod.network.dhcp {
+            // It gets its addresses when nobody else has them, or a server gives it one.
+            &Veth { addresses: Vec::new(), routes: Vec::new(), ..veth.clone() }
+        } else {
+            &veth
         };
         tokio::try_join!(async { self.net.configure_veth(first).await.map_err(|e| link_error(&e)) }, async {
             self.cable.until_connected(&port, &pod.network.gateways).await
@@ -255,7 +265,12 @@ impl<N: NetOps, C: Cable> Plug<N, C> {
             self.probe(names, network, &veth).await?;
             self.net.configure_veth(&veth).await.map_err(|e| link_error(&e))?;
         }
-        Ok(attached(&veth, &pod, host_mac))
+        if pod.network.dhcp {
+            let (veth, router) = self.lease(add, &pod, &veth, progress).await?;
+            let gateways: Vec<IpAddr> = router.into_iter().map(IpAddr::V4).collect();
+            return Ok(attached(&veth, &gateways, host_mac));
+        }
+        Ok(attached(&veth, &pod.network.gateways, host_mac))
     }
 
     /// The host end's MAC when everything in the kernel is as this ADD would make it, and whether it has no addresses yet.
@@ -314,6 +329,9 @@ impl<N: NetOps, C: Cable> Attach for Plug<N, C> {
             result = self.try_add(&add, &progress) => result,
             () = cancelled.cancelled() => Err(CniError::new(Code::TryAgainLater, "DEL came while ADD was under way")),
             () = tokio::time::sleep_until(deadline - MARGIN) => {
+                if progress.step() == Step::Lease {
+                    self.tell_no_lease(&add.pod);
+                }
                 let found = match progress.step() {
                     Step::Ovn => self.cable.fault(&add.attachment).await,
                     _ => None,
@@ -375,7 +393,12 @@ impl<N: NetOps, C: Cable> Attach for Plug<N, C> {
             mtu: self.mtu,
             sandbox: Some(port.netns.to_string_lossy().into_owned()),
         };
-        let ips = port.addresses.iter().map(|address| Ip { address: *address, gateway: None, interface: Some(0) });
+        let leased = self.leases.grant(attachment).map(|grant| IpNet::V4(grant.terms.address));
+        let ips = port.addresses.iter().chain(&leased).map(|address| Ip {
+            address: *address,
+            gateway: None,
+            interface: Some(0),
+        });
         Some(Attached { interfaces: vec![inside], ips: ips.collect(), routes: Vec::new() })
     }
 
@@ -404,7 +427,7 @@ impl<N: NetOps, C: Cable> Attach for Plug<N, C> {
     }
 }
 
-fn attached(veth: &Veth, pod: &ReadyPod, host_mac: ovenbird_api::Mac) -> Attached {
+fn attached(veth: &Veth, gateways: &[IpAddr], host_mac: ovenbird_api::Mac) -> Attached {
     let host = Interface { name: veth.host.clone(), mac: host_mac.to_string(), mtu: veth.mtu, sandbox: None };
     let inside = Interface {
         name: veth.ifname.clone(),
@@ -412,7 +435,7 @@ fn attached(veth: &Veth, pod: &ReadyPod, host_mac: ovenbird_api::Mac) -> Attache
         mtu: veth.mtu,
         sandbox: Some(veth.netns.to_string_lossy().into_owned()),
     };
-    let gateway = |v4: bool| pod.network.gateways.iter().copied().find(|g| g.is_ipv4() == v4);
+    let gateway = |v4: bool| gateways.iter().copied().find(|g| g.is_ipv4() == v4);
     let ip = |a: &ipnet::IpNet| Ip { address: *a, gateway: gateway(a.addr().is_ipv4()), interface: Some(1) };
     Attached {
         interfaces: vec![host, inside],

@@ -86,6 +86,11 @@ async fn lab_on(ovsdb: Ovsdb) -> Lab {
         metrics: Arc::default(),
         tell,
         report,
+        leases: Arc::new(Leases::new(
+            net.clone(),
+            Box::new(|_, _, _, _| {}),
+            Box::new(|_, _, _, _| Box::pin(std::future::ready(Ok(())))),
+        )),
         entered: entered.clone(),
         mtu: 1400,
     };

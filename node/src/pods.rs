@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use ipnet::IpNet;
 use ovenbird_api::bandwidth::Bandwidth;
 use ovenbird_api::name::key;
-use ovenbird_api::{AnnotationError, HostPort, HostPorts, PodNetwork, annotation};
+use ovenbird_api::{AnnotationError, HostPort, HostPorts, Lease, PodNetwork, annotation};
 use ovenbird_cni_server::{CniError, Code, PodRef};
 use tokio::sync::watch;
 
@@ -27,6 +27,8 @@ pub struct Pod {
     pub network: Option<String>,
     /// Annotation `ovenbird.io/network`: the Network that it is on.
     pub on: Option<String>,
+    /// Annotation `ovenbird.io/lease`.
+    pub lease: Option<String>,
     /// Annotations of bandwidth: ingress, egress.
     pub limits: [Option<String>; 2],
     /// Ports of the node that it asks for; none on the host's network, and when it is done.
@@ -44,6 +46,8 @@ pub struct ReadyPod {
     pub network: PodNetwork,
     /// The Network that it is on, unless that is the node's.
     pub on: Option<String>,
+    /// What a DHCP server gave it before, unless that cannot be read.
+    pub lease: Option<Lease>,
     /// Limits, or why they cannot be read.
     pub bandwidth: Result<Bandwidth, AnnotationError>,
 }
@@ -84,7 +88,8 @@ impl Pod {
             _ => egress.as_deref(),
         });
         let uid = self.static_uid.as_ref().unwrap_or(&self.uid).clone();
-        Some(Ok(ReadyPod { uid, network, on: self.on.clone(), bandwidth }))
+        let lease = self.lease.as_deref().and_then(|text| Lease::parse(text).ok());
+        Some(Ok(ReadyPod { uid, network, on: self.on.clone(), lease, bandwidth }))
     }
 }
 

@@ -251,6 +251,11 @@ impl Node {
             metrics: Arc::default(),
             tell: Box::new(|_, _, _, _| {}),
             report: Box::new(|_, _, _| Box::pin(std::future::ready(()))),
+            leases: Arc::new(crate::dhcp::Leases::new(
+                net.clone(),
+                Box::new(|_, _, _, _| {}),
+                Box::new(|_, _, _, _| Box::pin(std::future::ready(Ok(())))),
+            )),
             entered: Arc::default(),
             mtu: 1400,
         }));

@@ -49,6 +49,10 @@ pub async fn run<N: NetOps, C: Cable>(
     let adopted = plug.attachments();
     info!(ports = adopted.len(), "ports of the previous run taken over");
     readiness.set(Part::Restored, true);
+    // Without an address of their own: a DHCP server's.
+    for port in adopted.iter().filter(|port| port.addresses.is_empty()) {
+        tokio::spawn(plug.clone().resume(port.clone()));
+    }
 
     pods.until_complete().await;
     readiness.set(Part::Pods, true);

@@ -103,12 +103,14 @@ proptest! {
     #[test]
     fn an_interface_tells_its_attachment(
         id in "[a-f0-9]{1,64}", ifname in "[a-z0-9]{1,15}", ino in any::<u64>(),
+        leased in any::<bool>(),
         ingress in prop::option::of(1_000u64..1_000_000_000_000_000), egress in prop::option::of(1_000u64..1_000_000_000_000_000),
     ) {
         let mut port = pod_port();
         port.attachment = Attachment { container_id: id, ifname };
         port.netns_id.ino = ino;
         port.bandwidth = Bandwidth { ingress, egress };
+        port.addresses.retain(|_| !leased);
         let row = written(&port.output(), &interface::TABLE);
         prop_assert_eq!(PodPort::from_interface(interface::Ref(&row)), Some(port));
     }

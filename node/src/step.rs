@@ -22,6 +22,10 @@ pub enum Step {
     Ovn,
     /// Whether others have the addresses.
     Probe,
+    /// The answers of a DHCP server.
+    Lease,
+    /// OVN's leave for the address that it gave.
+    Address,
 }
 
 impl Step {
@@ -34,6 +38,8 @@ impl Step {
             Step::Link => "link",
             Step::Ovn => "ovn-installed",
             Step::Probe => "probe",
+            Step::Lease => "lease",
+            Step::Address => "address",
         }
     }
 
@@ -55,6 +61,16 @@ impl Step {
             Step::Link | Step::Probe => {
                 ("the kernel to make the pod's interface".to_owned(), "see the log of ovenbird-node".to_owned())
             }
+            Step::Lease => (
+                "a DHCP server to give an address".to_owned(),
+                "does one serve the VLAN of the pod's Network, and has it free addresses?".to_owned(),
+            ),
+            Step::Address => (
+                format!(
+                    "annotation ovenbird.io/lease on pod {namespace}/{name} to have effect, so that the router, or the DHCP server, answers the pod"
+                ),
+                "is ovenbird-master running, and are there Events on the pod?".to_owned(),
+            ),
             Step::Ovn => (
                 "ovn-controller to install the port (external_ids:ovn-installed)".to_owned(),
                 format!(

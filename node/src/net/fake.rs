@@ -128,6 +128,13 @@ impl NetOps for Fake {
         }))
     }
 
+    async fn remove_address(&self, netns: &Path, ifname: &str, address: IpAddr) -> Result<(), NetError> {
+        let mut state = self.state.lock().unwrap();
+        let found = state.veths.values_mut().find(|(v, _)| v.netns == netns && v.ifname == ifname);
+        found.into_iter().for_each(|(veth, _)| veth.addresses.retain(|own| own.addr() != address));
+        Ok(())
+    }
+
     async fn host_link(&self, name: &str) -> Result<Option<Link>, NetError> {
         let state = self.state.lock().unwrap();
         Ok(state.veths.get(name).map(|(v, _)| Link {

@@ -163,8 +163,8 @@ impl NetOps for Linux {
         })
         .await?;
         let link = find_link(&inside, &veth.ifname).await?.ok_or_else(|| NetError::NoLink(veth.ifname.clone()))?;
-        let up = inside.link().set(LinkUnspec::new_with_index(link.index).up().build()).execute().await;
-        request(up, || format!("setting {} up", veth.ifname))?;
+        let up = inside.link().set(LinkUnspec::new_with_index(link.index).mtu(veth.mtu).up().build()).execute().await;
+        request(up, || format!("setting MTU and state of {}", veth.ifname))?;
         for address in &veth.addresses {
             add_address(&inside, link.index, *address).await?;
         }
@@ -186,6 +186,18 @@ impl NetOps for Linux {
         let Some(mut link) = find_link(&inside, ifname).await? else { return Ok(None) };
         link.addresses = addresses_of(&inside, link.index).await?.into_iter().map(|(_, a)| a).collect();
         Ok(Some(link))
+    }
+
+    async fn remove_address(&self, netns: &Path, ifname: &str, address: IpAddr) -> Result<(), NetError> {
+        let inside = netns::run(netns, connect).await?;
+        let Some(link) = find_link(&inside, ifname).await? else { return Ok(()) };
+        for (message, own) in addresses_of(&inside, link.index).await? {
+            if own.addr() == address {
+                let done = inside.address().del(message).execute().await;
+                request(done, || format!("removing {own} from {ifname}"))?;
+            }
+        }
+        Ok(())
     }
 
     async fn host_link(&self, name: &str) -> Result<Option<Link>, NetError> {

@@ -174,6 +174,9 @@ pub enum NetError {
     /// Probing addresses.
     #[error("probing addresses on {0}")]
     Probe(String, #[source] std::io::Error),
+    /// Talking to DHCP servers.
+    #[error("talking to DHCP servers on {0}")]
+    Dhcp(String, #[source] std::io::Error),
     /// The thread that was to enter it.
     #[error("running in network namespace {0}: {1}")]
     Thread(PathBuf, String),
@@ -233,6 +236,13 @@ pub trait NetOps: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<(IpAddr, Mac)>, NetError>> + Send;
     /// A link of a sandbox.
     fn sandbox_link(&self, netns: &Path, ifname: &str) -> impl Future<Output = Result<Option<Link>, NetError>> + Send;
+    /// Takes an address off a link of a sandbox; one that is not there is a success.
+    fn remove_address(
+        &self,
+        netns: &Path,
+        ifname: &str,
+        address: IpAddr,
+    ) -> impl Future<Output = Result<(), NetError>> + Send;
     /// A link of this namespace, without its addresses.
     fn host_link(&self, name: &str) -> impl Future<Output = Result<Option<Link>, NetError>> + Send;
     /// Deletes a link of this namespace; one that does not exist is a success.

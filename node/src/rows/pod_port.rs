@@ -41,7 +41,7 @@ pub struct PodPort {
     pub uid: String,
     /// MAC.
     pub mac: Mac,
-    /// Addresses.
+    /// Addresses; none when a DHCP server gives them.
     pub addresses: Vec<IpNet>,
     /// The Network that it is on, unless that is the node's.
     pub on: Option<String>,
@@ -136,6 +136,7 @@ impl PodPort {
     pub fn from_ids<'a>(get: impl Fn(&'static str) -> Option<&'a str>) -> Option<PodPort> {
         let text = |key| get(key).map(str::to_owned);
         let bits = |key| get(key).and_then(|v| v.parse().ok());
+        let texts = get("ip_addresses")?.split(',').filter(|text| !text.is_empty());
         let (dev, ino) = get(NETNS_ID)?.split_once(':')?;
         Some(PodPort {
             attachment: Attachment { container_id: text("sandbox")?, ifname: text(IFNAME)? },
@@ -144,7 +145,7 @@ impl PodPort {
             lsp: text("iface-id")?,
             uid: text("iface-id-ver")?,
             mac: get("attached_mac")?.parse().ok()?,
-            addresses: get("ip_addresses")?.split(',').map(|a| a.parse().ok()).collect::<Option<_>>()?,
+            addresses: texts.map(|a| a.parse().ok()).collect::<Option<_>>()?,
             on: text(NETWORK),
             bandwidth: Bandwidth { ingress: bits(INGRESS), egress: bits(EGRESS) },
             tag: get(VLAN_TAG).and_then(|v| v.parse().ok()),
