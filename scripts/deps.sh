@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(gcc libc6-dev make git openssl iproute2 ethtool tcpdump procps debootstrap
-    openvswitch-switch ovn-central ovn-host containernetworking-plugins python3-venv
+    openvswitch-switch ovn-central ovn-host containernetworking-plugins python3-venv dnsmasq-base
     runc curl nftables iptables conntrack bind9-dnsutils iperf netcat-openbsd libfaketime)
 command -v kubectl >/dev/null || packages+=(kubernetes-client)
 

@@ -35,6 +35,9 @@ const NAMESPACE: &str = "rights";
 const GHOST: &str = "ghost";
 const SUBNETS: &str = "k8s.ovn.org/node-subnets";
 const SCHEDULER: &str = "ovenbird.io/scheduler";
+const LEASE: &str = "ovenbird.io/lease";
+/// A Network with a DHCP server, its namespace, and the pod there.
+const LEASED: &str = "leased";
 const NETWORKS: &str = "k8s.ovn.org/pod-networks";
 const CIDRS: &str = "k8s.ovn.org/host-cidrs";
 /// How the addresses of pods begin.
@@ -218,6 +221,7 @@ impl World<'_> {
             ("ovenbird-master", "leases", "update") => Ok(()),
             ("ovenbird-node", "nodes", "patch") => self.forget_cidrs().await,
             ("ovenbird-node", "pods", "get") => self.attach_unknown().map(drop),
+            ("ovenbird-node", "pods/status", "patch") => self.pod_with_an_ended_lease().await,
             ("ovenbird-node", "events", "create") => self.limited_pod(&self.name()).await,
             ("ovenbird-node", "events", "patch") => {
                 self.limited_pod("twice").await?;
@@ -295,6 +299,7 @@ impl World<'_> {
                 ensure!(said.contains("does not exist"), "{said}");
                 Ok(())
             }
+            ("ovenbird-node", "pods/status", "patch") => self.lease_is_removed().await,
             ("ovenbird-node", "events", "create") => {
                 let name = self.name();
                 self.limited_pod(&name).await?;
@@ -451,6 +456,33 @@ impl World<'_> {
     /// A pod whose limit cannot be held on a node that forwards in user space: the node daemon tells it so by an Event.
     async fn limited_pod(&self, name: &str) -> Result<()> {
         self.pod(name, "node1", json!({"kubernetes.io/egress-bandwidth": "10M"})).await
+    }
+
+    /// A pod whose address a DHCP server has given long ago: its node asks for another, and takes back what it has written.
+    async fn pod_with_an_ended_lease(&self) -> Result<()> {
+        self.lab.namespace(LEASED).await?;
+        let spec = json!({
+            "providerNetwork": "none", "vlan": 4000, "addresses": "DHCP", "subnets": ["10.79.0.0/24"],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": LEASED}},
+        });
+        let meta = json!({"name": LEASED});
+        let network = json!({"apiVersion": "ovenbird.io/v1alpha1", "kind": "Network", "metadata": meta, "spec": spec});
+        self.lab.apply(&network.to_string()).await?;
+        let lease = json!({"address": "10.79.0.9/24", "server": "10.79.0.1", "expires": "2020-01-01T00:00:00Z"});
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": LEASED, "namespace": LEASED, "annotations": {LEASE: lease.to_string()}},
+            "spec": {"nodeName": "node1", "terminationGracePeriodSeconds": 0, "containers": [
+                {"name": "idle", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "3600"]}]},
+        });
+        self.lab.apply(&pod.to_string()).await.map(drop)
+    }
+
+    async fn lease_is_removed(&self) -> Result<()> {
+        let pods = KubeApi::<Pod>::namespaced(self.client.clone(), LEASED);
+        let is_gone = async || Ok(!pods.get(LEASED).await?.annotations().contains_key(LEASE));
+        self.until("the lease to be removed", is_gone).await?;
+        pods.delete(LEASED, &DeleteParams::default()).await.map(drop).context("deleting the pod")
     }
 
     async fn forget_cidrs(&self) -> Result<()> {
