@@ -15,7 +15,7 @@ use ovenbird_e2e::datapath::eventually;
 use ovenbird_e2e::service::{Answer, PORT, Responder, Transport, ask, service, slices};
 use ovenbird_e2e::{LIMIT, pods};
 use ovenbird_lab::probe::Target;
-use ovenbird_lab::{Lab, Options, Place, testing, underlay, wait_for};
+use ovenbird_lab::{Lab, Mode, Options, Place, testing, underlay, wait_for};
 use serde_json::{Value, json};
 
 /// The host outside: server, and router of the VLAN.
@@ -137,12 +137,22 @@ struct Pod {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dhcp_server_gives_the_addresses() -> Result<()> {
+    leases("e2e-dhcp", Mode::Overlay).await
+}
+
+/// A Network has no address of OVN's router there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dhcp_server_gives_the_addresses_in_vms() -> Result<()> {
+    leases("e2e-dhcp-vms", Mode::Nested).await
+}
+
+async fn leases(name: &str, mode: Mode) -> Result<()> {
     // ADD without a server is to fail before the test loses patience.
     let node_args = vec!["--cni-timeout=20".to_owned()];
-    let options = Options { nodes: 2, underlay: true, node_args, ..Options::default() };
-    let Some(lab) = testing::lab("e2e-dhcp", options).await? else { return Ok(()) };
+    let options = Options { nodes: 2, mode, underlay: true, node_args, ..Options::default() };
+    let Some(lab) = testing::lab(name, options).await? else { return Ok(()) };
     let mut server = Server::new(&lab)?;
-    lab.apply(&(underlay::provider() + &network())).await?;
+    lab.apply(&(underlay::provider() + &network(mode))).await?;
     underlay::ready(lab.layout()).await?;
 
     nobody_answers(&lab, &mut server).await?;
@@ -151,7 +161,9 @@ async fn a_dhcp_server_gives_the_addresses() -> Result<()> {
     leases_are_the_servers(&lab, &server, &pods).await?;
     reach_each_other(&lab, &server.place, &pods)?;
     nobody_else_is_passed_for(&server.place, &pods[0])?;
-    a_service(&lab, &pods).await?;
+    if mode != Mode::Nested {
+        a_service(&lab, &pods).await?;
+    }
     isolated(&lab, &server, &pods).await?;
 
     // A daemon that dies, and the next one.
@@ -188,7 +200,8 @@ async fn leases_are_the_servers(lab: &Lab, server: &Server, pods: &[Pod]) -> Res
         ensure!(link.contains(" mtu 1400 "), "the MTU that the server gives, not {link}");
         let routes = place.output(&["ip", "route"])?;
         ensure!(routes.contains(&format!("default via {OUTSIDE}")), "the router that the server gives: {routes}");
-        ensure!(routes.contains(&format!("via {OVN}")), "the cluster's networks by OVN's router: {routes}");
+        let routed = lab.layout().options.mode != Mode::Nested;
+        ensure!(routes.contains(&format!("via {OVN}")) == routed, "the cluster's networks by OVN's router: {routes}");
     }
     Ok(())
 }
@@ -305,10 +318,11 @@ fn pod_with_grace(name: &str, node: &str) -> String {
         .replace(r#""terminationGracePeriodSeconds":0"#, r#""terminationGracePeriodSeconds":1"#)
 }
 
-fn network() -> String {
+fn network(mode: Mode) -> String {
+    let gateway = if mode == Mode::Nested { json!({}) } else { json!({"ovn": [OVN]}) };
     let spec = json!({
         "providerNetwork": underlay::PROVIDER, "vlan": 100, "addresses": "DHCP", "subnets": ["192.168.100.0/24"],
-        "gateway": {"ovn": [OVN]}, "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}},
+        "gateway": gateway, "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}},
     });
     let object = json!({
         "apiVersion": "ovenbird.io/v1alpha1", "kind": "Network", "metadata": {"name": "v100"}, "spec": spec,
