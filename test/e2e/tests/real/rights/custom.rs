@@ -2,7 +2,11 @@
 //! it has it again.
 
 use anyhow::{Context, Result};
-use kube::api::{Api as KubeApi, ApiResource, DynamicObject, ListParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api as KubeApi, ApiResource, DeleteParams, DynamicObject, ListParams};
+use kube::runtime::conditions::is_pod_running;
+use ovenbird_e2e::real::await_object;
+use ovenbird_kube::version::BUSYBOX;
 use serde_json::{Value, json};
 
 use super::{POD_NETWORK, Right, World};
@@ -19,6 +23,8 @@ const KINDS: [[&str; 3]; 5] = [
 /// A physical network that node 1 is on, and its bridge there.
 const PROVIDER: &str = "physical";
 const BRIDGE: &str = "br-physical";
+/// A Network there on which the host has the first address, its namespace, and the pod that is to get it.
+const TAKEN: &str = "taken";
 
 /// One of the kinds.
 #[derive(Clone, Debug)]
@@ -54,6 +60,7 @@ impl World<'_> {
 
     pub(super) async fn custom_mended(&self, right: &Right, kind: &Kind) -> Result<()> {
         match &*right.verb {
+            _ if right.is_of_addresses_in_use() => self.pod_gets_another_address().await,
             _ if right.account == "ovenbird-node" => self.node_sees_network(kind).await,
             "get" | "patch" => self.custom_told(right, kind).await,
             _ => self.master_sees(right).await,
@@ -109,11 +116,7 @@ impl World<'_> {
                 .await;
         }
         // A Network is in effect once a node is on its physical network.
-        let bridge =
-            ["ovs-vsctl", "--may-exist", "add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev"];
-        self.lab.exec_node("node1", &bridge)?;
-        let provider = Kind(ApiResource { kind: "ProviderNetwork".into(), ..kind.0.clone() });
-        self.apply_custom(&provider, PROVIDER, &json!({"nodes": [{"bridge": BRIDGE}]})).await?;
+        self.be_on_physical_network(kind).await?;
         let (name, number) = (self.name(), self.number()?);
         let subnet = format!("10.77.{number}.0/24");
         let gateway = json!({"ovn": [format!("10.77.{number}.254")]});
@@ -121,6 +124,51 @@ impl World<'_> {
         self.apply_custom(kind, &name, &spec).await?;
         let routes = async || Ok(self.lab.exec_node("node1", &["ip", "route", "show"])?.contains(&subnet));
         self.until("a route to the Network", routes).await
+    }
+
+    /// Puts node 1 on the physical network; `kind` is of the same group.
+    async fn be_on_physical_network(&self, kind: &Kind) -> Result<()> {
+        let bridge =
+            ["ovs-vsctl", "--may-exist", "add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev"];
+        self.lab.exec_node("node1", &bridge)?;
+        let (kind_name, plural) = ("ProviderNetwork".into(), "providernetworks".into());
+        let provider = Kind(ApiResource { kind: kind_name, plural, ..kind.0.clone() });
+        self.apply_custom(&provider, PROVIDER, &json!({"nodes": [{"bridge": BRIDGE}]})).await?;
+        let objects = self.custom(&provider);
+        self.until("node 1 to be on the physical network", async || {
+            let object = objects.get(PROVIDER).await.context("reading the ProviderNetwork")?;
+            Ok(object.data.pointer("/status/nodes/node1/ready") == Some(&Value::Bool(true)))
+        })
+        .await
+    }
+
+    /// A pod whose address the host answers for.
+    pub(super) async fn pod_with_anothers_address(&self, kind: &Kind) -> Result<()> {
+        self.be_on_physical_network(kind).await?;
+        for command in [
+            ["ip", "address", "replace", "10.78.0.1/28", "dev", BRIDGE].as_slice(),
+            ["ip", "link", "set", BRIDGE, "up"].as_slice(),
+        ] {
+            self.lab.exec_node("node1", command)?;
+        }
+        self.lab.namespace(TAKEN).await?;
+        let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": TAKEN}});
+        let spec = json!({"providerNetwork": PROVIDER, "subnets": ["10.78.0.0/28"], "namespaceSelector": selector});
+        self.apply_custom(kind, TAKEN, &spec).await?;
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": TAKEN, "namespace": TAKEN},
+            "spec": {"nodeName": "node1", "terminationGracePeriodSeconds": 0, "containers": [
+                {"name": "idle", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "3600"]}]},
+        });
+        self.lab.apply(&pod.to_string()).await.map(drop)
+    }
+
+    async fn pod_gets_another_address(&self) -> Result<()> {
+        await_object(self.lab, TAKEN, TAKEN, is_pod_running()).await?;
+        let pods = KubeApi::<Pod>::namespaced(self.client.clone(), TAKEN);
+        let ip = pods.get(TAKEN).await?.status.and_then(|status| status.pod_ip);
+        anyhow::ensure!(ip.as_deref() == Some("10.78.0.2"), "the pod has {ip:?}, and the host 10.78.0.1");
+        pods.delete(TAKEN, &DeleteParams::default()).await.map(drop).context("deleting the pod")
     }
 
     /// Waits until what the newest object of the kind is told, as Event or condition, is there.
