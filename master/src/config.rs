@@ -312,7 +312,11 @@ fn networks(s: &Settings) -> Result<topology::Config, SettingError> {
         masquerade_subnets: &masquerade,
         non_masquerade_cidrs: or(s.non_masquerade_cidrs.as_ref(), ""),
         snat: !s.disable_snat.unwrap_or(false),
-        networks_only: s.network_mode.as_deref() == Some("underlay"),
+        on_networks: match s.network_mode.as_deref() {
+            Some("classic") => topology::OnNetworks::Nobody,
+            Some("underlay") => topology::OnNetworks::Everybody,
+            _ => topology::OnNetworks::Selected,
+        },
         network_policy: s.enable_network_policy.unwrap_or(true),
         acl_logging_rate: s.acl_logging_rate_limit.unwrap_or(topology::DEFAULT_ACL_LOGGING_RATE),
         ..topology::Settings::default()

@@ -63,8 +63,8 @@ pub struct Settings<'a> {
     pub non_masquerade_cidrs: &'a str,
     /// Pods have their node's address outside the cluster.
     pub snat: bool,
-    /// Pods that no Network takes get no addresses.
-    pub networks_only: bool,
+    /// Which pods are on Networks.
+    pub on_networks: OnNetworks,
     /// MTU of pods, in bytes.
     pub mtu: u16,
     /// Policies are enforced.
@@ -82,12 +82,24 @@ impl Default for Settings<'_> {
             masquerade_subnets: DEFAULT_MASQUERADE_SUBNETS,
             non_masquerade_cidrs: "",
             snat: true,
-            networks_only: false,
+            on_networks: OnNetworks::default(),
             mtu: DEFAULT_MTU,
             network_policy: true,
             acl_logging_rate: DEFAULT_ACL_LOGGING_RATE,
         }
     }
+}
+
+/// Which pods are on Networks, VLANs of physical networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnNetworks {
+    /// None: no OVN is there to put them on one.
+    Nobody,
+    /// Those that a Network takes.
+    #[default]
+    Selected,
+    /// All: one that no Network takes gets no addresses.
+    Everybody,
 }
 
 /// Cluster networking settings, valid in themselves and with each other.
@@ -99,7 +111,7 @@ pub struct Config {
     masquerade: Masquerade,
     snat: bool,
     non_masquerade_cidrs: Vec<IpNet>,
-    networks_only: bool,
+    on_networks: OnNetworks,
     mtu: u16,
     network_policy: bool,
     acl_logging_rate: u16,
@@ -179,7 +191,7 @@ impl Config {
             masquerade: masquerade(settings.masquerade_subnets)?,
             snat: settings.snat,
             non_masquerade_cidrs: subnets(NON_MASQUERADE_CIDRS, "192.168.0.0/16", settings.non_masquerade_cidrs)?,
-            networks_only: settings.networks_only,
+            on_networks: settings.on_networks,
             mtu: settings.mtu,
             network_policy: settings.network_policy,
             acl_logging_rate: settings.acl_logging_rate,
@@ -227,7 +239,7 @@ impl Config {
             masquerade: masquerade(DEFAULT_MASQUERADE_SUBNETS)?,
             snat: true,
             non_masquerade_cidrs: Vec::new(),
-            networks_only: false,
+            on_networks: OnNetworks::default(),
             mtu: DEFAULT_MTU,
             network_policy,
             acl_logging_rate,
@@ -264,9 +276,9 @@ impl Config {
         &self.non_masquerade_cidrs
     }
 
-    /// Pods are on Networks alone: one that no Network takes gets no addresses, not the node's.
-    pub fn networks_only(&self) -> bool {
-        self.networks_only
+    /// Which pods are on Networks.
+    pub fn on_networks(&self) -> OnNetworks {
+        self.on_networks
     }
 
     /// MTU of pod interfaces, in bytes.

@@ -40,7 +40,7 @@ impl Pipeline {
             masquerade_subnets: &text("masqueradeSubnets", config::DEFAULT_MASQUERADE_SUBNETS),
             non_masquerade_cidrs: &text("nonMasqueradeCIDRs", ""),
             snat: settings["snat"].as_bool().unwrap_or(true),
-            networks_only: false,
+            on_networks: config::OnNetworks::default(),
             mtu: 1400,
             network_policy: settings["networkPolicy"].as_bool().unwrap_or(true),
             acl_logging_rate: 20,

@@ -9,6 +9,7 @@
 use ovenbird_api::PodNetwork;
 use ovenbird_api::annotation::{NETWORK, POD_NETWORKS};
 use ovenbird_topology::allocate::attachment;
+use ovenbird_topology::config::OnNetworks;
 use ovenbird_topology::underlay::{self, Networks, scope};
 use ovenbird_topology::{Config, Fact, NamespaceFact, NetworkFact, PodFact, ProviderNetworkFact};
 use ovsdb::Str;
@@ -125,7 +126,7 @@ impl Allocator {
 
     /// Where a pod on a node is to get addresses.
     pub(super) fn home(&self, fact: &PodFact, node: &Str) -> Str {
-        let alone = self.config.networks_only();
+        let alone = self.config.on_networks() == OnNetworks::Everybody;
         if !alone && self.networks.all_usable().next().is_none() {
             return node.clone();
         }

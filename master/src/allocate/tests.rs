@@ -1,6 +1,6 @@
 //! The allocator against a small world: facts in, requests and facts out. Steps read as a story.
 
-use ovenbird_topology::config::{DEFAULT_JOIN_SUBNETS, DEFAULT_MTU, Settings};
+use ovenbird_topology::config::{DEFAULT_JOIN_SUBNETS, DEFAULT_MTU, OnNetworks, Settings};
 use ovenbird_topology::{NodeFact, PodAddresses};
 
 use super::*;
@@ -511,8 +511,18 @@ mod networks {
     }
 
     #[test]
+    fn where_nobody_is_on_networks_pods_have_addresses_of_their_node() {
+        let settings = Settings { on_networks: OnNetworks::Nobody, ..Settings::default() };
+        let mut world = World::with(Config::new(&settings).expect("valid"), &["10.128.0.0/23"]);
+        world.network("v100", vlan("192.168.100.0/24"));
+        world.namespace(&[("vlan", "100")]);
+        world.pod("a", "n1", None);
+        assert_eq!(world.asked(), ["a@2 10.128.0.3"]);
+    }
+
+    #[test]
     fn where_pods_are_on_networks_alone_they_wait_for_one() {
-        let settings = Settings { networks_only: true, ..Settings::default() };
+        let settings = Settings { on_networks: OnNetworks::Everybody, ..Settings::default() };
         let mut world = World::with(Config::new(&settings).expect("valid"), &["10.128.0.0/23"]);
         world.pod("a", "n1", None);
         assert_eq!(world.complaints(), [""; 0], "its namespace is not known yet");

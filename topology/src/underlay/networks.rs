@@ -13,11 +13,17 @@ use ovsdb::Str;
 
 use crate::Config;
 use crate::allocate::AddressPool;
+use crate::config::OnNetworks;
 use crate::facts::{Labels, NetworkFact, ProviderNetworkFact};
 
 /// A Network that cannot be beside the others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
+    /// The cluster's network has none.
+    #[error(
+        "in network mode classic no pods are on VLANs, and its pods are on the network of the others; delete it, or change the network mode"
+    )]
+    NotInMode,
     /// The name of the physical network stands for another one.
     #[error("{0:?} is the network of the gateways' bridges; name a ProviderNetwork of another name")]
     Reserved(Str),
@@ -55,6 +61,7 @@ impl NetworkError {
     /// The field that it is about.
     pub fn field(&self) -> &'static str {
         match self {
+            NetworkError::NotInMode => "spec",
             NetworkError::Reserved(_) => "spec.providerNetwork",
             NetworkError::Inside { .. } | NetworkError::Overlap { .. } => "spec.subnets",
             NetworkError::VlanTaken(_) => "spec.vlan",
@@ -163,6 +170,9 @@ fn set<T: PartialEq>(all: &mut BTreeMap<Str, T>, name: &Str, fact: Option<T>) ->
 
 /// What is wrong with a Network beside the older ones.
 fn judge(config: &Config, fact: &NetworkFact, older: &[&NetworkFact]) -> Vec<NetworkError> {
+    if config.on_networks() == OnNetworks::Nobody {
+        return vec![NetworkError::NotInMode];
+    }
     let mut errors = Vec::new();
     if !ProviderNetworkFact::is_free(&fact.provider) {
         errors.push(NetworkError::Reserved(fact.provider.clone()));
