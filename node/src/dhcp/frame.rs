@@ -6,14 +6,14 @@ use std::net::Ipv4Addr;
 
 use ovenbird_api::Mac;
 
+use crate::net::packet::{ETHERNET, IPV4, checksum};
+
 /// Ports of UDP.
 const CLIENT: u16 = 68;
 const SERVER: u16 = 67;
-/// EtherType of IPv4; its protocol UDP.
-const IPV4: [u8; 2] = [0x08, 0x00];
+/// UDP, by its number in IPv4.
 const UDP: u8 = 17;
 /// Lengths of headers, of IPv4 without options.
-const ETHERNET: usize = 14;
 const IPV4_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 
@@ -62,16 +62,6 @@ pub fn unwrap(frame: &[u8]) -> Option<(&[u8], Mac)> {
     }
     let length = usize::from(number(4, datagram)?);
     Some((datagram.get(UDP_HEADER..length)?, mac))
-}
-
-/// RFC 1071.
-fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]

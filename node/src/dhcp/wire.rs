@@ -3,20 +3,16 @@
 //! Opened by a thread inside the sandbox, used from the runtime. Must not: know what the messages say.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::bind;
 use ovenbird_api::Mac;
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{SockFilter, Socket};
 use tokio::net::UnixDatagram;
 
 use super::frame;
-use crate::net::{NetError, netns};
+use crate::net::{NetError, netns, packet};
 
-/// ETH_P_IP in network byte order (packet(7)).
-const IPV4: i32 = 0x0008;
 /// Longest frame that is read; a message is 576 bytes at most, unless both agree on more (RFC 2131, section 2).
 const LONGEST: usize = 1600;
 
@@ -79,11 +75,7 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 fn open(ifname: &str) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(IPV4)))?;
-    socket.attach_filter(&answers())?;
-    let mut links = getifaddrs()?.filter(|entry| entry.interface_name == ifname).filter_map(|entry| entry.address);
-    let place = links.find_map(|address| address.as_link_addr().copied()).ok_or(ErrorKind::NotFound)?;
-    bind(socket.as_raw_fd(), &place)?;
+    let socket = packet::open(ifname, packet::IPV4, &answers())?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }

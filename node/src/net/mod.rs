@@ -11,6 +11,7 @@ pub mod linux;
 mod message;
 pub mod neighbour;
 pub(crate) mod netns;
+pub mod packet;
 pub mod probe;
 
 use std::net::IpAddr;

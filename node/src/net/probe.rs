@@ -10,39 +10,22 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::bind;
 use ovenbird_api::Mac;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
+
+use super::packet::{self, ADVERTISEMENT, ARP, ETHERNET, EVERYTHING, ICMPV6, IPV6, IPV6_HEADER, SOLICITATION};
 
 /// How long an answer is waited for. Each question is asked twice in that time.
 pub const PATIENCE: Duration = Duration::from_millis(200);
-
-/// ETH_P_ALL in network byte order (packet(7)).
-const EVERY_PROTOCOL: i32 = 0x0300;
-/// EtherTypes.
-const ARP: [u8; 2] = [0x08, 0x06];
-const IPV6: [u8; 2] = [0x86, 0xdd];
-/// Lengths of headers.
-const ETHERNET: usize = 14;
-const IPV6_HEADER: usize = 40;
-/// ICMPv6 (IANA protocol numbers), and its types of RFC 4861.
-const ICMPV6: u8 = 58;
-const SOLICITATION: u8 = 135;
-const ADVERTISEMENT: u8 = 136;
 
 /// Asks on a link of this thread's network namespace; the first address that somebody has, and who that is.
 ///
 /// # Errors
 /// When the link is not there, or packets cannot be sent.
 pub fn run(link: &str, own: Mac, addresses: &[IpAddr], patience: Duration) -> io::Result<Option<(IpAddr, Mac)>> {
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(EVERY_PROTOCOL)))?;
-    let mut links = getifaddrs()?.filter(|entry| entry.interface_name == link).filter_map(|entry| entry.address);
-    let place = links.find_map(|address| address.as_link_addr().copied()).ok_or(ErrorKind::NotFound)?;
-    bind(socket.as_raw_fd(), &place)?;
+    let socket = packet::open(link, EVERYTHING, &[])?;
     let begun = Instant::now();
     // One may be lost, or come before all switches on the way know of the port.
     for end in [begun + patience / 2, begun + patience] {
@@ -80,24 +63,8 @@ fn listen(mut socket: &Socket, own: Mac, addresses: &[IpAddr], end: Instant) -> 
 
 /// The frame that asks for an address.
 fn question(address: IpAddr, own: Mac) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => {
-            let ethernet_and_ipv4 = [0, 1, 0x08, 0x00, 6, 4];
-            let request = [0, 1];
-            [&[0xff; 6], &own.0[..], &ARP, &ethernet_and_ipv4, &request, &own.0, &[0; 4], &[0; 6], &v4.octets()]
-                .concat()
-        }
-        IpAddr::V6(v6) => {
-            let group = solicited_node(v6).octets();
-            let mut message = [&[SOLICITATION, 0, 0, 0, 0, 0, 0, 0][..], &v6.octets()].concat();
-            let length = u16::try_from(message.len()).unwrap_or_default().to_be_bytes();
-            let pseudo = [&[0; 16][..], &group, &[0, 0], &length, &[0, 0, 0, ICMPV6], &message].concat();
-            message[2..4].copy_from_slice(&checksum(&pseudo).to_be_bytes());
-            let multicast = [&[0x33, 0x33][..], &group[12..]].concat();
-            let header = [&[0x60, 0, 0, 0][..], &length, &[ICMPV6, 255], &[0; 16], &group].concat();
-            [&multicast[..], &own.0, &IPV6, &header, &message].concat()
-        }
-    }
+    let nobody = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    packet::question(own, nobody, address)
 }
 
 /// Who has the address, by a frame that comes: whoever speaks for it, or asks for it as we do.
@@ -123,19 +90,6 @@ fn holder(frame: &[u8], address: IpAddr, own: Mac) -> Option<Mac> {
     (speaks || asks && who != own).then_some(who)
 }
 
-/// The group of whoever has an address (RFC 4291 section 2.7.1).
-fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
-    let [.., a, b, c] = address.octets();
-    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
-}
-
-/// RFC 1071, of an even number of bytes.
-fn checksum(bytes: &[u8]) -> u16 {
-    let sum: u32 = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap_or(u16::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,7 +113,7 @@ mod tests {
         assert_eq!(question.len(), hex(ns).len());
         let message = &question[ETHERNET + IPV6_HEADER..];
         let pseudo = [&question[22..54], &[0, 0, 0, 24, 0, 0, 0, ICMPV6], message].concat();
-        assert_eq!(checksum(&pseudo), 0, "a sum over all, its checksum included, is 0");
+        assert_eq!(packet::checksum(&pseudo), 0, "a sum over all, its checksum included, is 0");
         assert_eq!([&question[..56], &question[58..]].concat(), {
             let want = hex(ns);
             [&want[..56], &want[58..]].concat()
