@@ -91,16 +91,16 @@ impl Base {
         parts: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<()> {
         let Base { config, client, net, vswitch, pods, readiness, metrics, entered, stop, .. } = self;
-        let (tell, write) =
-            (cluster::events(client.clone(), &config.node), cluster::leases(client.clone(), pods.clone()));
+        let tell = cluster::events(client.clone(), &config.node);
+        let write = cluster::leases(client.clone(), pods.clone());
         let plug = Arc::new(Plug::new(Parts {
-            leases: Arc::new(Leases::new(net.clone(), tell, write)),
+            leases: Arc::new(Leases::new(net.clone(), tell.clone(), write)),
             net: net.clone(),
             cable,
             pods: pods.clone(),
             readiness: readiness.clone(),
             metrics: metrics.clone(),
-            tell: cluster::events(client.clone(), &config.node),
+            tell,
             report: objects::reports(client.clone(), &config.node),
             entered,
             mtu,

@@ -189,7 +189,7 @@ pub fn leases(client: Client, book: Arc<PodBook>) -> Write {
 /// Turns diagnostics into Events on pods, in the background.
 pub fn events(client: Client, node: &str) -> Tell {
     let recorder = Recorder::new(client, Reporter { controller: MANAGER.into(), instance: Some(node.into()) });
-    Box::new(move |namespace, name, uid, diagnostic: Diagnostic| {
+    Arc::new(move |namespace, name, uid, diagnostic: Diagnostic| {
         let recorder = recorder.clone();
         let reference = ObjectReference {
             api_version: Some("v1".into()),

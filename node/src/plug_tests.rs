@@ -1,12 +1,15 @@
 //! ADD, DEL, CHECK and GC over a kernel in memory and a real ovsdb-server. The test plays ovn-controller.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ovenbird_api::PodNetwork;
-use ovenbird_cni_server::PodRef;
+use ovenbird_cni_server::{Attach, Check, Del, PodRef};
 use ovenbird_reconcile::Owner;
 use ovenbird_schema::vswitch::interface;
+use tokio::time::Instant;
 
+use super::requests::MARGIN;
 use super::*;
 use crate::net::fake::Fake;
 use crate::pods::{Lookup, Pod};
@@ -61,7 +64,7 @@ async fn lab_on(ovsdb: Ovsdb) -> Lab {
     let (net, pods) = (Arc::new(Fake::default()), Arc::new(PodBook::new("n1", lookup)));
     net.add_netns("/ns/a");
     let told = Arc::new(Mutex::new(Vec::new()));
-    let tell: Tell = Box::new({
+    let tell: Tell = Arc::new({
         let told = told.clone();
         move |_, _, _, diagnostic| told.lock().unwrap().push(diagnostic)
     });
@@ -88,7 +91,7 @@ async fn lab_on(ovsdb: Ovsdb) -> Lab {
         report,
         leases: Arc::new(Leases::new(
             net.clone(),
-            Box::new(|_, _, _, _| {}),
+            Arc::new(|_, _, _, _| {}),
             Box::new(|_, _, _, _| Box::pin(std::future::ready(Ok(())))),
         )),
         entered: entered.clone(),

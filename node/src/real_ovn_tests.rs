@@ -249,11 +249,11 @@ impl Node {
             pods: pods.clone(),
             readiness: readiness.clone(),
             metrics: Arc::default(),
-            tell: Box::new(|_, _, _, _| {}),
+            tell: Arc::new(|_, _, _, _| {}),
             report: Box::new(|_, _, _| Box::pin(std::future::ready(()))),
             leases: Arc::new(crate::dhcp::Leases::new(
                 net.clone(),
-                Box::new(|_, _, _, _| {}),
+                Arc::new(|_, _, _, _| {}),
                 Box::new(|_, _, _, _| Box::pin(std::future::ready(Ok(())))),
             )),
             entered: Arc::default(),

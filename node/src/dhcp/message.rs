@@ -1,6 +1,7 @@
 //! Messages of DHCP for IPv4 (RFC 2131, section 2; options of RFC 2132, and the routes of RFC 3442), those that a client sends and reads.
 //!
-//! Input: bytes of others, from which anything may come. Must not: know when a message is sent.
+//! Of our own: the crate for it, dhcproto, brings all options of both families, and a DNS library for those that hold names. Input: bytes of others, from
+//! which anything may come. Must not: know when a message is sent.
 
 use std::net::Ipv4Addr;
 
