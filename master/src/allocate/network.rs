@@ -1,7 +1,8 @@
 //! Networks: whose pods are on which, and the pools of their addresses.
 //!
 //! ```text
-//! pod -> its namespace's labels -> Network -> home `/NETWORK`, a pool for all nodes;   without one: home is the node
+//! pod -> its namespace's labels -> Network -> home `/NETWORK`, a pool for all nodes
+//!                                  none    -> home is the node; where pods are on Networks alone, it waits
 //! ```
 //!
 //! A pod's home is chosen with its addresses and then stays: it is in the annotation. Must not: judge a Network (`topology` does).
@@ -94,8 +95,8 @@ impl Allocator {
             return;
         }
         self.networks.settle(&self.config);
-        let opened = self.nodes.keys().filter_map(|home| network_of(home)).filter(|name| !["", "/"].contains(name));
-        let mut names: Vec<Str> = opened.map(Str::from).chain(self.networks.names().cloned()).collect();
+        let opened = self.nodes.values().filter_map(|home| Some(home.network.as_ref()?.name.clone()));
+        let mut names: Vec<Str> = opened.chain(self.networks.names().cloned()).collect();
         names.sort_unstable();
         names.dedup();
         for name in names {
