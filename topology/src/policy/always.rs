@@ -86,27 +86,28 @@ pub(crate) fn add_to_network(
         return;
     }
     output.contributions.push(contribution(&pg::TABLE, every_switch(), pg::PORTS, localnet));
-    for subnet in network.subnets.iter().filter(|_| network.dhcp) {
-        for (gress, from, to) in [(Gress::Egress, 68, 67), (Gress::Ingress, 67, 68)] {
-            let acl = Acl {
-                name: format!("NP:dhcp:{}", network.name),
-                gress,
-                priority: PRIORITY,
-                tier: TIER_ALWAYS,
-                action: Action::Allow,
-                text: format!("ip4.dst == {{255.255.255.255, {subnet}}} && udp.src == {from} && udp.dst == {to}"),
-                log: None,
-            };
-            let extra = [("direction", gress.as_str()), ("type", "dhcp")];
-            let row = acl.row(view, owner, &format!("dhcp_{}", gress.as_str()), &extra);
-            output.contributions.push(contribution(
-                &ls::TABLE,
-                underlay::switch(&network.name),
-                ls::ACLS,
-                row.id.uuid(),
-            ));
-            output.rows.push(row);
-        }
+    if let Some(subnet) = network.subnets.first().filter(|_| network.dhcp) {
+        add_dhcp(view, owner, network, subnet, output);
+    }
+}
+
+/// Pods and the DHCP server of their subnet hear each other, whatever policies say.
+fn add_dhcp(view: &View<'_>, owner: &Owner, network: &NetworkFact, subnet: &IpNet, output: &mut Output) {
+    for (gress, from, to) in [(Gress::Egress, 68, 67), (Gress::Ingress, 67, 68)] {
+        let acl = Acl {
+            name: format!("NP:dhcp:{}", network.name),
+            gress,
+            priority: PRIORITY,
+            tier: TIER_ALWAYS,
+            action: Action::Allow,
+            text: format!("ip4.dst == {{255.255.255.255, {subnet}}} && udp.src == {from} && udp.dst == {to}"),
+            log: None,
+        };
+        let extra = [("direction", gress.as_str()), ("type", "dhcp")];
+        let row = acl.row(view, owner, &format!("dhcp_{}", gress.as_str()), &extra);
+        let switch = underlay::switch(&network.name);
+        output.contributions.push(contribution(&ls::TABLE, switch, ls::ACLS, row.id.uuid()));
+        output.rows.push(row);
     }
 }
 
