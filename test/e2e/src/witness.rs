@@ -1,17 +1,33 @@
 //! Who answers, and whom the answerer sees: responders over TCP and UDP that say both, and the question to them.
 //!
+//! ```text
+//! asker --> connects            witness --> "NAME ADDRESS\n", waits for the end
+//!       --> has read: resets
+//! ```
+//! Nobody is left with a connection that is over (TIME_WAIT), and no two have the same source port. For where conntrack has been flushed, OVN
+//! translates two pods to one address and port; in user space the second's connection hangs when the target still knows the first's.
+//!
 //! In: places (pods, nodes, the host outside), addresses. Out: answers, or how silence came about. It must not know Services.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use ovenbird_lab::Place;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// How long a datagram's answer is waited for before it is sent again.
 const RESEND: Duration = Duration::from_millis(200);
+/// How long a witness waits for who has asked to end the connection.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Ports that connections are made from (ip(7), ip_local_port_range).
+const PORTS: Range<u16> = 32_768..61_000;
+/// How many connections have been made.
+static ASKED: AtomicU32 = AtomicU32::new(0);
 
 /// A protocol that the witnesses speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,8 +77,9 @@ pub fn stand(place: &Place, name: &str, addresses: &[IpAddr], port: u16) -> Resu
         })?;
         let say = name.to_owned();
         std::thread::spawn(move || {
-            while let Ok((mut stream, peer)) = tcp.accept() {
-                let _ = stream.write_all(statement(&say, peer).as_bytes());
+            while let Ok((stream, peer)) = tcp.accept() {
+                let statement = statement(&say, peer) + "\n";
+                std::thread::spawn(move || tell(stream, &statement));
             }
         });
         let say = name.to_owned();
@@ -74,6 +91,19 @@ pub fn stand(place: &Place, name: &str, addresses: &[IpAddr], port: u16) -> Resu
         });
     }
     Ok(())
+}
+
+/// Says it, and lets the other end the connection. Whatever fails is the asker's to see.
+fn tell(mut stream: TcpStream, statement: &str) -> io::Result<()> {
+    leave_nothing(&stream)?;
+    stream.write_all(statement.as_bytes())?;
+    stream.set_read_timeout(Some(FAREWELL))?;
+    stream.read(&mut [0]).map(drop)
+}
+
+/// Of a connection that is dropped nothing stays here, and a reset goes out (tcp(7), SO_LINGER of zero).
+fn leave_nothing(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))
 }
 
 fn statement(name: &str, peer: SocketAddr) -> String {
@@ -110,16 +140,36 @@ pub fn ask(place: &Place, protocol: Protocol, to: SocketAddr, limit: Duration) -
 }
 
 fn ask_tcp(to: SocketAddr, limit: Duration) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, limit)?;
+    let stream = connect(to, limit)?;
+    leave_nothing(&stream)?;
     stream.set_read_timeout(Some(limit))?;
     let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
+    BufReader::new(&stream).read_line(&mut text)?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// Connects, from a port that no other connection of this process has had for long.
+fn connect(to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    loop {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        let turn = ASKED.fetch_add(1, Relaxed) as usize % PORTS.len();
+        let port = PORTS.clone().nth(turn).unwrap_or(PORTS.start);
+        match socket.bind(&SocketAddr::new(any(to), port).into()) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => continue,
+            bound => bound?,
+        }
+        socket.connect_timeout(&to.into(), limit)?;
+        return Ok(socket.into());
+    }
+}
+
+/// Any address of the family.
+fn any(to: SocketAddr) -> IpAddr {
+    if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 fn ask_udp(to: SocketAddr, limit: Duration) -> io::Result<String> {
-    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind((any(to), 0))?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(RESEND.min(limit)))?;
     let (end, mut buffer) = (Instant::now() + limit, [0; 128]);
