@@ -13,8 +13,8 @@ use ovenbird_e2e::datapath::eventually;
 use ovenbird_e2e::pulse::{Pulse, echo, go_on, laps};
 use ovenbird_e2e::reach::{all_cells, two_on_each_node};
 use ovenbird_e2e::witness::Protocol;
-use ovenbird_e2e::{northbound, pods};
-use ovenbird_lab::{Lab, Mode, Options, Status, testing};
+use ovenbird_e2e::{LIMIT, northbound, pods};
+use ovenbird_lab::{Lab, Mode, Options, Status, testing, wait_for};
 
 const NAMESPACE: &str = "shuffled";
 /// Port of the streams' echo.
@@ -96,6 +96,8 @@ fn shuffle(lab: &Lab, seed: u64) -> Result<String> {
     for name in &starts {
         if *name == dark { lab.power_on(name) } else { lab.start(name) }.with_context(|| told.clone())?;
     }
+    let ready = || lab.exec_node("central", &["kubectl", "get", "--raw", "/readyz"]).is_ok();
+    wait_for("the API server", LIMIT, ready).with_context(|| told.clone())?;
     Ok(told)
 }
 
