@@ -33,6 +33,15 @@ pub enum Done {
     Nodes,
 }
 
+/// Waits until the API server, quick or real, answers.
+///
+/// # Errors
+/// When it does not in time.
+pub fn await_api(lab: &Lab) -> Result<()> {
+    let ready = || lab.exec_node("central", &["kubectl", "get", "--raw", "/readyz"]).is_ok();
+    wait_for("the API server to answer", LIMIT, ready)
+}
+
 /// A node daemon has its flows.
 pub const FLOWS: Done = Done::Log("flows of the external bridge are as they should be");
 /// A master knows all objects.

@@ -26,7 +26,7 @@ const RESEND: Duration = Duration::from_millis(200);
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Ports that connections are made from (ip(7), ip_local_port_range).
 const PORTS: Range<u16> = 32_768..61_000;
-/// How many connections have been made.
+/// How many ports have been taken for connections, one after the other.
 static ASKED: AtomicU32 = AtomicU32::new(0);
 
 /// A protocol that the witnesses speak.

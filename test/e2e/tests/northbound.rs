@@ -2,6 +2,7 @@
 //! step is left to a person.
 
 use anyhow::{Context, Result, ensure};
+use ovenbird_e2e::fault::await_api;
 use ovenbird_e2e::{LIMIT, northbound, pods};
 use ovenbird_lab::{Lab, Options, Status, testing, wait_for};
 
@@ -74,9 +75,7 @@ async fn the_northbound_server_restarts(lab: &Lab) -> Result<()> {
 async fn the_api_server_restarts(lab: &Lab) -> Result<()> {
     lab.kill("apiserver")?;
     lab.start("apiserver")?;
-    wait_for("the API server to answer", LIMIT, || {
-        lab.exec_node("central", &["kubectl", "get", "--raw", "/readyz"]).is_ok()
-    })?;
+    await_api(lab)?;
     lab.apply(&pods::pod(NAMESPACE, "after-api", "node2")).await?;
     lab.await_running(NAMESPACE).await?;
     everything_reaches_everything(lab).await

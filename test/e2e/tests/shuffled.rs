@@ -10,11 +10,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use ovenbird_e2e::datapath::eventually;
+use ovenbird_e2e::fault::await_api;
 use ovenbird_e2e::pulse::{Pulse, echo, go_on, laps};
 use ovenbird_e2e::reach::{all_cells, two_on_each_node};
 use ovenbird_e2e::witness::Protocol;
-use ovenbird_e2e::{LIMIT, northbound, pods};
-use ovenbird_lab::{Lab, Mode, Options, Status, testing, wait_for};
+use ovenbird_e2e::{northbound, pods};
+use ovenbird_lab::{Lab, Mode, Options, Status, testing};
 
 const NAMESPACE: &str = "shuffled";
 /// Port of the streams' echo.
@@ -96,8 +97,7 @@ fn shuffle(lab: &Lab, seed: u64) -> Result<String> {
     for name in &starts {
         if *name == dark { lab.power_on(name) } else { lab.start(name) }.with_context(|| told.clone())?;
     }
-    let ready = || lab.exec_node("central", &["kubectl", "get", "--raw", "/readyz"]).is_ok();
-    wait_for("the API server", LIMIT, ready).with_context(|| told.clone())?;
+    await_api(lab).with_context(|| told.clone())?;
     Ok(told)
 }
 

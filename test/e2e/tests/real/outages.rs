@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
+use ovenbird_e2e::fault::await_api;
 use ovenbird_e2e::real::{
     address, await_available, await_ports_of_pods, deployment, echo, ips, kubectl, lab, pods_on, reach, stream,
 };
@@ -187,10 +188,6 @@ async fn go(lab: &Lab, name: &str) -> Result<()> {
     kubectl(lab, &["-n", NAMESPACE, "delete", "deployment", name, "--cascade=foreground", "--timeout=180s"])?;
     await_ports_of_pods(lab, "node1")?;
     await_ports_of_pods(lab, "node2")
-}
-
-fn await_api(lab: &Lab) -> Result<()> {
-    wait_for("the API server", LIMIT, || kubectl(lab, &["get", "--raw", "/readyz"]).is_ok())
 }
 
 /// Waits until so many pods of a Deployment have a node.

@@ -4,6 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use ovenbird_e2e::fault::await_api;
 use ovenbird_e2e::real::{
     address, await_available, await_ports_of_pods, deployment, echo, kubectl, lab, pods_on, reach, stream,
 };
@@ -74,7 +75,7 @@ async fn all_goes_on(lab: &Lab, order: &[&str]) -> Result<()> {
 /// As an init system would: a kubelet that does not find its runtime ends, and so do Kubernetes' daemons that do not find the API
 /// server. Ours do not.
 fn start_what_gave_up(lab: &Lab) -> Result<()> {
-    wait_for("the API server", LIMIT, || kubectl(lab, &["get", "--raw", "/readyz"]).is_ok())?;
+    await_api(lab)?;
     wait_for("containerd", LIMIT, || lab.exec_node("node1", &["crictl", "version"]).is_ok())?;
     for component in COMPONENTS {
         if !lab.component(component)?.alive() {
