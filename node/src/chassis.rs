@@ -153,6 +153,8 @@ pub struct Told {
     pub providers: watch::Receiver<Mapped>,
     /// Networks that have pods here.
     pub entered: watch::Receiver<Entered>,
+    /// Whether the external bridge has flows: before it has, a gateway router would take what is for the host.
+    pub guarded: watch::Receiver<bool>,
 }
 
 /// Keeps chassis rows and annotations as they should be, until the daemon stops.
@@ -163,7 +165,7 @@ pub async fn run<N: NetOps>(
     client: Client,
     told: Told,
 ) -> anyhow::Result<()> {
-    let Told { mut node, mut host_changes, mut providers, mut entered } = told;
+    let Told { mut node, mut host_changes, mut providers, mut entered, mut guarded } = told;
     let mut state = vswitch.state();
     let mut said = None;
     // Kept when the host has one already, here or from an earlier run.
@@ -186,7 +188,9 @@ pub async fn run<N: NetOps>(
                 chassis.entered = entered.borrow_and_update().clone();
                 vswitch.set_chassis(chassis);
                 let mut want = annotations(&system_id, endpoint, &host, &fact.subnets, now.userspace);
-                want.extend(gateway_text(&found).map(|text| (annotation::L3_GATEWAY_CONFIG, text)));
+                let may_tell = *guarded.borrow_and_update() || matches!(found, Ok(None));
+                let gateway = gateway_text(&found).filter(|_| may_tell);
+                want.extend(gateway.map(|text| (annotation::L3_GATEWAY_CONFIG, text)));
                 let mtu = pod_mtu(&config, endpoint, &host).ok();
                 want.extend(mtu.map(|mtu| (annotation::POD_MTU, node::format_pod_mtu(mtu))));
                 tokio::select! {
@@ -196,6 +200,7 @@ pub async fn run<N: NetOps>(
                     changed = host_changes.changed() => { changed?; continue; }
                     changed = providers.changed() => { changed?; continue; }
                     changed = entered.changed() => { changed?; continue; }
+                    changed = guarded.changed() => { changed?; continue; }
                 }
             }
             // An uplink may lose its address for a while: what was said before stays.
@@ -207,6 +212,7 @@ pub async fn run<N: NetOps>(
             changed = state.changed() => changed?,
             changed = providers.changed() => changed?,
             changed = entered.changed() => changed?,
+            changed = guarded.changed() => changed?,
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use anyhow::Context as _;
 use ovenbird_daemon::access;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -62,6 +63,7 @@ async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         metrics: base.metrics.clone(),
         declared,
     };
+    let guarded = watch::Sender::new(false);
     let (services, Told { local, gone }) = gateway::watch(client, config);
     let endpoints = gateway::serve_endpoints(config.clone(), services.clone(), local.clone(), gone);
     let gateway = gateway::task::Task {
@@ -77,12 +79,14 @@ async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         routed: networks.routed,
         host_ports: base.pods.host_ports(),
         shared: networks.shared,
+        guarded: guarded.clone(),
     };
     let told = chassis::Told {
         node: node.clone(),
         host_changes: host_changes.clone(),
         providers: networks.mapped,
         entered: base.entered.subscribe(),
+        guarded: guarded.subscribe(),
     };
     let chassis = chassis::run(config.clone(), net.clone(), vswitch.clone(), client.clone(), told);
     let (vswitch, readiness) = (vswitch.clone(), readiness.clone());

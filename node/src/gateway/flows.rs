@@ -13,7 +13,8 @@
 //!
 //! Frames of a VLAN that a physical network has (`physical`) are none of this: they are switched as on a bridge without flows.
 //!
-//! Zones, marks and cookie are those of ovn-kubernetes. While there is no patch port, the bridge is a plain switch.
+//! Zones, marks and cookie are those of ovn-kubernetes. While no patch port is known the bridge is a plain switch but for one flow: what
+//! comes by the wire to the shared MAC is the host's, however often the gateway router has said that it has the MAC. Tunnels end there.
 //! Must not: run anything (`openflow`).
 
 use std::collections::BTreeSet;
@@ -63,19 +64,41 @@ pub fn flows(facts: &Facts<'_>) -> BTreeSet<String> {
     let mut flows = Flows::default();
     flows.add(0, 0, "", "NORMAL");
     switch_physical(&mut flows, facts.physical);
-    if let Some(patch) = facts.gateway.patch {
-        let ports = Ports::new(facts.gateway, patch);
-        share_wire(&mut flows, &ports, facts);
-        answer_neighbours(&mut flows, &ports, facts);
-        for v4 in [true, false] {
-            if facts.gateway.l3.address(v4).is_some() {
-                dispatch(&mut flows, &ports, facts, Family(v4));
-                host_and_services(&mut flows, &ports, facts, Family(v4));
-            }
+    let Some(patch) = facts.gateway.patch else {
+        flows.add(
+            0,
+            10,
+            format!("{},dl_dst={}", from_wire(facts.gateway), facts.gateway.l3.mac),
+            to_host(facts.gateway),
+        );
+        return flows.0;
+    };
+    let ports = Ports::new(facts.gateway, patch);
+    share_wire(&mut flows, &ports, facts);
+    answer_neighbours(&mut flows, &ports, facts);
+    for v4 in [true, false] {
+        if facts.gateway.l3.address(v4).is_some() {
+            dispatch(&mut flows, &ports, facts, Family(v4));
+            host_and_services(&mut flows, &ports, facts, Family(v4));
         }
-        services_from_wire(&mut flows, &ports, facts);
     }
+    services_from_wire(&mut flows, &ports, facts);
     flows.0
+}
+
+/// What comes in by the wire.
+fn from_wire(gateway: &Gateway) -> String {
+    format!("in_port={}{}", gateway.uplink, tag(gateway))
+}
+
+/// The tag that the wire and the patch port carry.
+fn tag(gateway: &Gateway) -> String {
+    gateway.l3.vlan.map(|tag| format!(",dl_vlan={tag}")).unwrap_or_default()
+}
+
+/// To the host, which has no tag.
+fn to_host(gateway: &Gateway) -> &'static str {
+    if gateway.l3.vlan.is_some() { "pop_vlan,LOCAL" } else { "LOCAL" }
 }
 
 /// VLANs of physical networks, before all that is about the shared MAC.
@@ -116,12 +139,12 @@ struct Ports {
 impl Ports {
     fn new(gateway: &Gateway, patch: u16) -> Ports {
         let (uplink, vlan) = (gateway.uplink, gateway.l3.vlan);
-        let tagged = vlan.map(|tag| format!(",dl_vlan={tag}")).unwrap_or_default();
+        let tagged = tag(gateway);
         // Bit 12 says that there is a tag (OpenFlow 1.3, OFPVID_PRESENT).
         let push =
             vlan.map(|tag| format!("push_vlan:0x8100,set_field:{}->vlan_vid,", tag | 0x1000)).unwrap_or_default();
         Ports {
-            from_wire: format!("in_port={uplink}{tagged}"),
+            from_wire: from_wire(gateway),
             from_patch: format!("in_port={patch}{tagged}"),
             tagged,
             mac: gateway.l3.mac.to_string(),
@@ -129,7 +152,7 @@ impl Ports {
             wire_from_host: format!("{push}output:{uplink}"),
             patch: format!("output:{patch}"),
             patch_from_host: format!("{push}output:{patch}"),
-            host: if vlan.is_some() { "pop_vlan,LOCAL" } else { "LOCAL" },
+            host: to_host(gateway),
         }
     }
 }

@@ -81,10 +81,16 @@ fn golden() {
 }
 
 #[test]
-fn without_a_patch_port_the_bridge_is_a_plain_switch() {
-    let alone = Gateway { patch: None, ..gateway(&["172.30.0.11/24"], None) };
-    let only: Vec<_> = of(&alone, &served(), &[]).into_iter().collect();
-    assert_eq!(only, ["cookie=0xdeff105,table=0,priority=0 actions=NORMAL"]);
+fn before_the_patch_port_is_known_the_shared_mac_is_the_hosts() {
+    for (vlan, guard) in [
+        (None, "in_port=1,dl_dst=02:00:ac:1e:00:0b actions=LOCAL"),
+        (Some(42), "in_port=1,dl_vlan=42,dl_dst=02:00:ac:1e:00:0b actions=pop_vlan,LOCAL"),
+    ] {
+        let alone = Gateway { patch: None, ..gateway(&["172.30.0.11/24"], vlan) };
+        let only: Vec<_> = of(&alone, &served(), &[]).into_iter().collect();
+        let guard = format!("cookie=0xdeff105,table=0,priority=10,{guard}");
+        assert_eq!(only, ["cookie=0xdeff105,table=0,priority=0 actions=NORMAL", &guard]);
+    }
 }
 
 #[test]

@@ -128,6 +128,7 @@ struct Daemon {
     services: watch::Sender<Option<Services>>,
     _node: watch::Sender<NodeFact>,
     _host_ports: watch::Sender<Vec<HostPorts>>,
+    guarded: watch::Receiver<bool>,
     _local: watch::Sender<Option<Local>>,
     _service_cidrs: watch::Sender<Option<Vec<IpNet>>>,
     _shared: watch::Sender<Shared>,
@@ -160,6 +161,7 @@ impl Daemon {
         let (routed_tx, routed_rx) = watch::channel(Vec::new());
         let (cidrs_tx, cidrs_rx) = watch::channel(Some(config(world).service_cidrs));
         let (shared_tx, shared_rx) = watch::channel(Some(Default::default()));
+        let (guarded_tx, guarded_rx) = watch::channel(false);
         let task = Task {
             config: config(world),
             mtu: 1400,
@@ -173,6 +175,7 @@ impl Daemon {
             routed: routed_rx,
             host_ports: host_ports_rx,
             shared: shared_rx,
+            guarded: guarded_tx,
         };
         Daemon {
             services: services_tx,
@@ -182,6 +185,7 @@ impl Daemon {
             _routed: routed_tx,
             _node: node_tx,
             _host_ports: host_ports_tx,
+            guarded: guarded_rx,
             task: tokio::spawn(task.run()),
         }
     }
@@ -312,7 +316,9 @@ async fn host_and_gateway_router_share_the_wire() {
     let mut session = Stream::open(Some(&world.outside), "172.30.0.11:2222").await.unwrap();
     session.works().unwrap();
 
-    let daemon = Daemon::start(&world, &node, Services::new());
+    let mut daemon = Daemon::start(&world, &node, Services::new());
+    daemon.guarded.wait_for(|guarded| *guarded).await.unwrap();
+    assert!(!world.flows().is_empty(), "the cluster is told of the gateway when the bridge has flows");
     world.await_flows(|flows| flows.len() > 20).await;
     session.works().unwrap();
     let pod = Sandbox::new(0);
@@ -365,7 +371,7 @@ async fn host_and_gateway_router_share_the_wire() {
     // Without the patch port the bridge is a plain switch again. ovn-controller deletes none soon after its start.
     world.host.end_last();
     world.host.vsctl("del-port br-ex patch-br-ex_n1-to-br-int");
-    world.await_flows(|flows| flows.len() == 1).await;
+    world.await_flows(|flows| flows.len() == 2).await;
     assert!(ping(&world.outside, "172.30.0.11").await);
 
     drop(daemon);

@@ -67,6 +67,8 @@ pub struct Task<N> {
     pub host_ports: watch::Receiver<Vec<HostPorts>>,
     /// Networks on the external bridge, once they are known.
     pub shared: watch::Receiver<Shared>,
+    /// Becomes true when the bridge has flows, so that a gateway router may have the host's MAC.
+    pub guarded: watch::Sender<bool>,
 }
 
 impl<N: NetOps> Task<N> {
@@ -77,6 +79,7 @@ impl<N: NetOps> Task<N> {
     pub async fn run(mut self) -> anyhow::Result<()> {
         let Some(socket) = socket(&self.config.ovs, &self.config.gateway.bridge) else {
             warn!("no gateway: OpenFlow is reached beside a unix socket of Open_vSwitch, and --ovs-address names none");
+            self.guarded.send_replace(true);
             return std::future::pending().await;
         };
         self.node.wait_for(|node| !node.subnets.is_empty()).await?;
@@ -95,7 +98,9 @@ impl<N: NetOps> Task<N> {
             let mut done = self.write_table(&mut table, gateway.as_ref(), &served, &cidrs).await;
             if let Some(gateway) = &gateway {
                 let flows = self.flows(gateway, &bridges, &served, &cidrs);
-                done &= told("flows of the external bridge", &kept.write(flows).await);
+                let written = told("flows of the external bridge", &kept.write(flows).await);
+                self.guarded.send_if_modified(|guarded| written && !std::mem::replace(guarded, true));
+                done &= written;
                 // Without flows the routes would lead nowhere.
                 done = done && self.write_host(gateway, &cidrs).await;
             }
