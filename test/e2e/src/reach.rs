@@ -44,9 +44,10 @@ pub async fn by_tunnel_alone(lab: &Lab, namespace: &str, tunnel: &str) -> Result
     let kinds = capture.stop()?;
     let nodes = lab.layout().options.node_names().len();
     ensure!(matrix.cells.len() == 3 * nodes * 2 * nodes, "{} cells", matrix.cells.len());
-    let neighbour_discovery = ["icmpv6 135", "icmpv6 136"];
-    let seen: BTreeSet<_> =
-        kinds.iter().map(String::as_str).filter(|kind| !neighbour_discovery.contains(kind)).collect();
+    // At each change of a node's routes (one of IPv6 ends DAD) vswitchd in user space forgets for a moment that tunnels end here (lab/README.md).
+    let given_to_the_kernel = format!("unreachable {tunnel}");
+    let may_be = ["icmpv6 135", "icmpv6 136", &given_to_the_kernel];
+    let seen: BTreeSet<_> = kinds.iter().map(String::as_str).filter(|kind| !may_be.contains(kind)).collect();
     ensure!(seen == BTreeSet::from([tunnel]), "between nodes: {seen:?}");
     Ok(())
 }

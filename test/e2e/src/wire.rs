@@ -52,7 +52,7 @@ impl Capture {
         Ok(Self { end, reader })
     }
 
-    /// Stops, and returns the kinds of packets seen: `udp 6081`, `icmpv6 135`, or `foreign SOURCE DESTINATION`.
+    /// Stops, and returns the kinds of packets seen: `udp 6081`, `icmpv6 135`, `unreachable udp 6081`, or `foreign SOURCE DESTINATION`.
     ///
     /// # Errors
     /// When reading failed.
@@ -82,19 +82,12 @@ fn read(
 
 /// The kind of an Ethernet frame; nothing for what a node says to the central namespace, to a group, or by ARP.
 fn classify(frame: &[u8], nodes: &BTreeSet<IpAddr>, central: &BTreeSet<IpAddr>) -> Option<String> {
-    let (source, destination, protocol, payload) = match frame.get(12..14)? {
-        [0x08, 0x00] => {
-            let header = frame.get(14..34)?;
-            let address = |at: usize| Some(IpAddr::from(<[u8; 4]>::try_from(&header[at..at + 4]).ok()?));
-            (address(12)?, address(16)?, header[9], frame.get(14 + usize::from(header[0] & 0x0f) * 4..)?)
-        }
-        [0x86, 0xdd] => {
-            let header = frame.get(14..54)?;
-            let address = |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(&header[at..at + 16]).ok()?));
-            (address(8)?, address(24)?, header[6], frame.get(54..)?)
-        }
+    let packet = match frame.get(12..14)? {
+        [0x08, 0x00] => Packet::v4(frame.get(14..)?)?,
+        [0x86, 0xdd] => Packet::v6(frame.get(14..)?)?,
         _ => return None,
     };
+    let (source, destination) = (packet.source, packet.destination);
     let local = |ip: &IpAddr| ip.is_unspecified() || matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
     let known = |ip: &IpAddr| nodes.contains(ip) || central.contains(ip) || local(ip);
     if destination.is_multicast()
@@ -105,12 +98,42 @@ fn classify(frame: &[u8], nodes: &BTreeSet<IpAddr>, central: &BTreeSet<IpAddr>) 
     if !known(&source) || !known(&destination) {
         return Some(format!("foreign {source} {destination}"));
     }
-    Some(match protocol {
-        6 => format!("tcp {}", port(payload)?),
-        17 => format!("udp {}", port(payload)?),
-        58 => format!("icmpv6 {}", payload.first()?),
-        other => format!("ip protocol {other}"),
-    })
+    packet.kind()
+}
+
+/// An IP packet, or the start of one.
+struct Packet<'a> {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    payload: &'a [u8],
+}
+
+impl Packet<'_> {
+    fn v4(bytes: &[u8]) -> Option<Packet<'_>> {
+        let address = |at: usize| Some(IpAddr::from(<[u8; 4]>::try_from(bytes.get(at..at + 4)?).ok()?));
+        let payload = bytes.get(usize::from(bytes.first()? & 0x0f) * 4..)?;
+        Some(Packet { source: address(12)?, destination: address(16)?, protocol: *bytes.get(9)?, payload })
+    }
+
+    fn v6(bytes: &[u8]) -> Option<Packet<'_>> {
+        let address = |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(bytes.get(at..at + 16)?).ok()?));
+        let payload = bytes.get(40..)?;
+        Some(Packet { source: address(8)?, destination: address(24)?, protocol: *bytes.get(6)?, payload })
+    }
+
+    /// `unreachable KIND` for the error that says so of such a packet, which it holds after 8 bytes (RFC 792, RFC 4443 section 3.1).
+    fn kind(&self) -> Option<String> {
+        Some(match (self.protocol, self.payload.first()?) {
+            (6, _) => format!("tcp {}", port(self.payload)?),
+            (17, _) => format!("udp {}", port(self.payload)?),
+            (1, 3) => format!("unreachable {}", Packet::v4(self.payload.get(8..)?)?.kind()?),
+            (58, 1) => format!("unreachable {}", Packet::v6(self.payload.get(8..)?)?.kind()?),
+            (1, kind) => format!("icmp {kind}"),
+            (58, kind) => format!("icmpv6 {kind}"),
+            (other, _) => format!("ip protocol {other}"),
+        })
+    }
 }
 
 /// The destination port.
