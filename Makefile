@@ -37,7 +37,7 @@ test: build ## all tests but test-real: unit, golden, property, protocol, real O
 	@scripts/test.sh
 
 test-real: build kube-build ## the end-to-end tests on real Kubernetes (needs root)
-	OVENBIRD_TEST_REAL=1 $(CARGO) test -p ovenbird-e2e --test real -- --test-threads=1
+	OVENBIRD_TEST_REAL=1 scripts/once-more.sh -p ovenbird-e2e --test real
 
 conformance: build kube-build ## upstream's tests of Kubernetes on a real lab, or those that match FOCUS=regex (FAMILY=v4|v6|dual); reports in target/conformance (needs root)
 	$(LAB) conformance --dir /run/ovenbird-conformance --family $(FAMILY) $(if $(FOCUS),--focus '$(FOCUS)')
