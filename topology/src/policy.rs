@@ -33,7 +33,7 @@ use crate::view::View;
 use acl::{Acl, Gress, TIER_POLICY};
 use rule::{Compile, KEYS, Match};
 
-pub(crate) use always::{add_to_cluster, add_to_network, add_to_node, add_to_node_group};
+pub(crate) use always::{add_dhcp_guard, add_to_cluster, add_to_network, add_to_node, add_to_node_group};
 pub(crate) use groups::{add_to_pod, translate_namespace, translate_peer, translate_selection};
 
 /// Priority of what a policy lets through; the default of the pods that it isolates is one below.

@@ -191,6 +191,9 @@ pub(crate) fn translate(view: &View<'_>, owner: &Owner) -> Output {
     let on_switch = |row: &DesiredRow| contribution(&ls::TABLE, switch.id.uuid(), ls::PORTS, row.id.uuid());
     output.contributions.push(on_switch(&localnet));
     policies::add_to_network(view, owner, network, localnet.id.uuid(), &mut output);
+    if network.dhcp {
+        policies::add_dhcp_guard(view, owner, network, &mut output);
+    }
     output.rows.extend([switch, localnet]);
     if !network.routers.is_empty() {
         add_router(view, owner, network, provider, &mut output);

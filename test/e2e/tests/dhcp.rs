@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 
 /// The host outside: server, and router of the VLAN.
 const OUTSIDE: &str = "192.168.100.250";
+/// Nobody's.
+const FALSE: &str = "192.168.100.40";
 /// OVN's router on the VLAN.
 const OVN: &str = "192.168.100.1";
 /// What the server gives, and what it gives after a change of mind.
@@ -159,7 +161,7 @@ async fn leases(name: &'static str, mode: Mode) -> Result<()> {
     let ips = pods.each_ref().map(|pod| pod.ip);
     leases_are_the_servers(&lab, &server, &pods).await?;
     reach_each_other(&lab, &server.place, &pods)?;
-    nobody_else_is_passed_for(&server.place, &pods[0])?;
+    nobody_else_is_passed_for(&server.place, &pods)?;
     if mode != Mode::Nested {
         a_service(&lab, &pods).await?;
     }
@@ -219,14 +221,36 @@ fn reach_each_other(lab: &Lab, outside: &Place, pods: &[Pod]) -> Result<()> {
     })
 }
 
-/// What a pod sends by an address that the server has not given it, nobody hears.
-fn nobody_else_is_passed_for(outside: &Place, pod: &Pod) -> Result<()> {
-    pod.place.output(&["ip", "address", "add", "192.168.100.40/32", "dev", "eth0"])?;
-    let answer = pod.place.output(&["ping", "-c1", "-W2", "-I", "192.168.100.40", OUTSIDE]);
-    ensure!(answer.is_err(), "the host outside has heard a false address");
-    let known = outside.output(&["ip", "neigh", "show", "192.168.100.40"])?;
-    ensure!(!known.contains("lladdr"), "and believes it: {known}");
-    pod.place.output(&["ip", "address", "del", "192.168.100.40/32", "dev", "eth0"]).map(drop)
+/// What a pod sends by an address that the server has not given it, nobody hears; nor what it says as a server would, with or without policies.
+fn nobody_else_is_passed_for(outside: &Place, pods: &[Pod]) -> Result<()> {
+    let ([a1, a2], port) = ([&pods[0], &pods[1]], 7000);
+    let to_outside = SocketAddr::new(OUTSIDE.parse()?, port);
+    ensure!(hears(outside, to_outside, &a1.place, SocketAddr::new(a1.ip, port))?, "the host outside does not hear a1");
+    a1.place.output(&["ip", "address", "add", FALSE, "dev", "eth0"])?;
+    let false_one = hears(outside, to_outside, &a1.place, SocketAddr::new(FALSE.parse()?, port))?;
+    a1.place.output(&["ip", "address", "del", FALSE, "dev", "eth0"])?;
+    ensure!(!false_one, "the host outside has heard a false address");
+
+    let to_client = SocketAddr::new(a2.ip, 68);
+    ensure!(hears(&a2.place, to_client, &a1.place, SocketAddr::new(a1.ip, port))?, "a2 does not hear a1");
+    ensure!(!hears(&a2.place, to_client, &a1.place, SocketAddr::new(a1.ip, 67))?, "a2 hears a1 as a DHCP server");
+    Ok(())
+}
+
+/// Whether one of three datagrams arrives. Others do, too: the server's answers to a renewal.
+fn hears(to: &Place, at: SocketAddr, from: &Place, source: SocketAddr) -> Result<bool> {
+    let ear = to.run(|| UdpSocket::bind(at).with_context(|| format!("listening at {at}")))?;
+    ear.set_read_timeout(Some(Duration::from_millis(500))).context("setting a time limit")?;
+    let mouth = from.run(|| UdpSocket::bind(source).with_context(|| format!("speaking from {source}")))?;
+    for _ in 0..3 {
+        mouth.send_to(b"hello", at).with_context(|| format!("from {source} to {at}"))?;
+        while let Ok((_, heard)) = ear.recv_from(&mut [0; 16]) {
+            if heard == source {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 async fn a_service(lab: &Lab, pods: &[Pod]) -> Result<()> {

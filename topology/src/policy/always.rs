@@ -1,11 +1,11 @@
 //! What no policy may stop: neighbour discovery, DHCP where pods have their addresses by it, a node to its own pods (probes), and a pod to itself through a Service.
 //!
 //! These rows are there while there is any policy, in the first tier and above all others, so a cluster without policies keeps no
-//! state for them. Source: NetworkPolicy in the Kubernetes documentation: "A Pod cannot block access to itself", "traffic to and from the
+//! state for them. One is there without: where a DHCP server gives the addresses no pod may pass for it. Source: NetworkPolicy in the Kubernetes documentation: "A Pod cannot block access to itself", "traffic to and from the
 //! node where a Pod is running is always allowed". Must not: depend on a certain policy.
 
 use ipnet::IpNet;
-use ovenbird_api::address;
+use ovenbird_api::{address, name};
 use ovenbird_reconcile::{Output, Owner};
 use ovenbird_schema::northbound::acl::Action;
 use ovenbird_schema::northbound::{logical_switch as ls, meter, meter_band, port_group as pg};
@@ -20,7 +20,7 @@ use crate::{kinds, node, underlay};
 
 /// Name and role of the group of all management ports: what is in it applies to all node switches.
 const EVERY_SWITCH: &str = "clusterPolicyPortGroup";
-/// Priority above all others.
+/// Priority above all others, but that of what is excepted here.
 const PRIORITY: i64 = 32000;
 
 fn every_switch() -> Uuid {
@@ -88,6 +88,31 @@ pub(crate) fn add_to_network(
     output.contributions.push(contribution(&pg::TABLE, every_switch(), pg::PORTS, localnet));
     if let Some(subnet) = network.subnets.first().filter(|_| network.dhcp) {
         add_dhcp(view, owner, network, subnet, output);
+    }
+}
+
+/// Where pods have their addresses by DHCP none of them may answer as a server, be there policies or not: who asks by broadcast believes the first
+/// answer. Two rows, as ovn-controller makes no flow of `inport !=`.
+pub(crate) fn add_dhcp_guard(view: &View<'_>, owner: &Owner, network: &NetworkFact, output: &mut Output) {
+    let wire = format!("inport == \"{}\" && ", name::network_localnet(&network.name));
+    for (from, place, above, action) in [("wire", &*wire, 1, Action::Allow), ("pod", "", 0, Action::Drop)] {
+        let acl = Acl {
+            name: format!("NP:dhcpServer:{}", network.name),
+            gress: Gress::Egress,
+            priority: PRIORITY + above,
+            tier: TIER_ALWAYS,
+            action,
+            text: format!("{place}udp.src == 67"),
+            log: None,
+        };
+        let row = acl.row(
+            view,
+            owner,
+            &format!("dhcpServer_{from}"),
+            &[("direction", "Egress"), ("type", "dhcpServer"), ("from", from)],
+        );
+        output.contributions.push(contribution(&ls::TABLE, underlay::switch(&network.name), ls::ACLS, row.id.uuid()));
+        output.rows.push(row);
     }
 }
 
