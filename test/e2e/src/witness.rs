@@ -107,7 +107,7 @@ fn leave_nothing(stream: &TcpStream) -> io::Result<()> {
 }
 
 fn statement(name: &str, peer: SocketAddr) -> String {
-    format!("{name} {}", peer.ip())
+    format!("{name} {}", peer.ip().to_canonical())
 }
 
 /// Asks once, from a place. A refusal or silence is an answer, too.

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use kube::api::{Api, DeleteParams};
 use ovenbird_api::Lease;
 use ovenbird_e2e::datapath::eventually;
-use ovenbird_e2e::service::{Answer, PORT, Responder, Transport, ask, service, slices};
+use ovenbird_e2e::service::{Answer, PORT, ask, respond, service, slices};
+use ovenbird_e2e::witness::Protocol;
 use ovenbird_e2e::{LIMIT, pods};
 use ovenbird_lab::probe::Target;
 use ovenbird_lab::{Lab, Mode, Options, Place, testing, underlay, wait_for};
@@ -134,7 +135,6 @@ struct Pod {
     name: &'static str,
     place: Place,
     ip: IpAddr,
-    _responder: Responder,
 }
 
 /// On nodes, and in VMs, where the Network has no address of OVN's router: side by side, for both wait for timers most of the time.
@@ -214,7 +214,7 @@ fn reach_each_other(lab: &Lab, outside: &Place, pods: &[Pod]) -> Result<()> {
             pings(&from.place, to.ip)?;
             pings(&from.place, host)?;
             pings(outside, from.ip)?;
-            let answer = ask(&from.place, Transport::Tcp, SocketAddr::new(to.ip, PORT))?;
+            let answer = ask(&from.place, Protocol::Tcp, SocketAddr::new(to.ip, PORT))?;
             ensure!(matches!(&answer, Answer::From { source, .. } if *source == from.ip), "{answer:?}");
         }
         Ok(())
@@ -261,7 +261,7 @@ async fn a_service(lab: &Lab, pods: &[Pod]) -> Result<()> {
     for pod in pods {
         let mut who = BTreeSet::new();
         eventually(lab, &format!("both endpoints to answer {}", pod.name), || {
-            if let Answer::From { name, .. } = ask(&pod.place, Transport::Tcp, to)? {
+            if let Answer::From { name, .. } = ask(&pod.place, Protocol::Tcp, to)? {
                 who.insert(name);
             }
             ensure!(who.len() == 2, "only {who:?} answered {}", pod.name);
@@ -283,7 +283,7 @@ async fn isolated(lab: &Lab, server: &Server, pods: &[Pod]) -> Result<()> {
     let to = SocketAddr::new(pods[1].ip, PORT);
     for (who, from) in [("a1", &pods[0].place), ("the host outside", &server.place)] {
         wait_for(&format!("{who} to be cut off from a2"), LIMIT, || {
-            matches!(ask(from, Transport::Tcp, to), Ok(Answer::Silence))
+            matches!(ask(from, Protocol::Tcp, to), Ok(Answer::Silence))
         })?;
     }
     server.renews("by isolated pods", &[pods[0].ip, pods[1].ip])?;
@@ -356,8 +356,8 @@ fn network(mode: Mode) -> String {
 async fn pod_of(lab: &Lab, name: &'static str) -> Result<Pod> {
     let place = lab.scene(&format!("{NAMESPACE}/{name}"))?.place().clone();
     let ip = pods::ips(&pods::api(lab, NAMESPACE).await?, name).await?[0];
-    let responder = Responder::start(&place, name)?;
-    Ok(Pod { name, place, ip, _responder: responder })
+    respond(&place, name)?;
+    Ok(Pod { name, place, ip })
 }
 
 async fn lease_of(lab: &Lab, name: &str) -> Result<Option<Lease>> {

@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context, Result, ensure};
 use ovenbird_api::mode::Feature;
 use ovenbird_e2e::datapath::eventually;
-use ovenbird_e2e::service::{Answer, PORT, Responder, Transport, ask, service, slices};
+use ovenbird_e2e::service::{Answer, PORT, ask, respond, service, slices};
+use ovenbird_e2e::witness::Protocol;
 use ovenbird_e2e::{pods, pour};
 use ovenbird_lab::probe::Target;
 use ovenbird_lab::{Lab, Mode, Options, Place, testing, underlay};
@@ -91,7 +92,6 @@ struct World<'a> {
     client: Place,
     slow: (Place, Vec<IpAddr>),
     outside: Place,
-    _responders: Vec<Responder>,
 }
 
 impl World<'_> {
@@ -113,9 +113,8 @@ impl World<'_> {
             running(lab, NAMESPACE, "slow").await?,
         ];
         let outside = lab.scene("outside")?.place().clone();
-        let mut responders = Vec::new();
         for (place, name) in [(&one.0, "one"), (&two.0, "two"), (&outside, "outside")] {
-            responders.push(Responder::start(place, name)?);
+            respond(place, name)?;
         }
         let endpoints: Vec<(&str, IpAddr)> = [("node1", &one.1), ("node2", &two.1)]
             .iter()
@@ -137,7 +136,7 @@ impl World<'_> {
                 .await?;
         }
         let client = lab.scene(&format!("{NAMESPACE}/client"))?.place().clone();
-        Ok(World { lab, client, slow, outside, _responders: responders })
+        Ok(World { lab, client, slow, outside })
     }
 
     /// Whether a feature has the effect that its users want, in both families.
@@ -171,7 +170,7 @@ impl World<'_> {
     fn each(&self, from: &Place, to: &[IpAddr], port: u16, fits: impl Fn(&Answer) -> bool) -> Result<()> {
         for ip in to {
             let to = SocketAddr::new(*ip, port);
-            let answer = ask(from, Transport::Tcp, to)?;
+            let answer = ask(from, Protocol::Tcp, to)?;
             ensure!(fits(&answer), "{to}: {answer:?}");
         }
         Ok(())
@@ -179,7 +178,7 @@ impl World<'_> {
 
     fn share(&self, ip: IpAddr) -> Result<()> {
         let (all, least) = SHARE;
-        let answers = (0..all).map(|_| ask(&self.client, Transport::Tcp, SocketAddr::new(ip, 80)));
+        let answers = (0..all).map(|_| ask(&self.client, Protocol::Tcp, SocketAddr::new(ip, 80)));
         let answers = answers.collect::<Result<Vec<_>>>()?;
         let heavy = answers.iter().filter(|answer| answer.name() == "one").count();
         let light = answers.iter().filter(|answer| answer.name() == "two").count();

@@ -11,7 +11,8 @@ use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
 use ovenbird_api::mode::Feature;
-use ovenbird_e2e::service::{Answer, Responder, Transport, ask, service, slices};
+use ovenbird_e2e::service::{Answer, ask, respond, service, slices};
+use ovenbird_e2e::witness::Protocol;
 use ovenbird_e2e::{LIMIT, northbound, pods};
 use ovenbird_lab::{Family, Lab, Mode, Options, Place, testing, wait_for};
 use serde_json::{Value, json};
@@ -38,7 +39,7 @@ async fn services_reach_their_endpoints_in_vms() -> Result<()> {
 async fn reach(name: &str, mode: Mode) -> Result<()> {
     let options = Options { nodes: 2, family: Family::Dual, mode, ..Options::default() };
     let Some(lab) = testing::lab(name, options).await? else { return Ok(()) };
-    let mut world = World::new(&lab).await?;
+    let world = World::new(&lab).await?;
     world.who_answers_late_is_heard().await.context("UDP that nobody answers at first")?;
     world.everybody_reaches_all().await.context("everybody reaches all endpoints")?;
     world.endpoints_come_and_go().await.context("endpoints come and go")?;
@@ -62,7 +63,6 @@ struct World<'a> {
     lab: &'a Lab,
     /// `one` on node1, `two` on node2: endpoints, and clients.
     pods: [(&'static str, &'static str, Vec<IpAddr>); 2],
-    _responders: Vec<Responder>,
 }
 
 impl World<'_> {
@@ -72,8 +72,7 @@ impl World<'_> {
         lab.apply(&(pods::namespace(NAMESPACE) + &manifest)).await?;
         lab.await_running(NAMESPACE).await?;
         let api = pods::api(lab, NAMESPACE).await?;
-        let mut world =
-            World { lab, pods: named.map(|(name, node)| (name, node, Vec::new())), _responders: Vec::new() };
+        let mut world = World { lab, pods: named.map(|(name, node)| (name, node, Vec::new())) };
         for (name, _, ips) in &mut world.pods {
             *ips = pods::ips(&api, name).await?;
             ensure!(ips.len() == 2, "{name} has {ips:?}");
@@ -82,7 +81,7 @@ impl World<'_> {
     }
 
     /// Clients that were never answered, and go on from the same port, are answered when the endpoint begins to. Then everybody does.
-    async fn who_answers_late_is_heard(&mut self) -> Result<()> {
+    async fn who_answers_late_is_heard(&self) -> Result<()> {
         let ips = self.serve("late", 18, &["two"], json!({}), json!({})).await?;
         let clients = self.busy_clients(&["one", "two", "node1", "node2"], &ips)?;
         // OVN has connections soon, and nobody answers.
@@ -90,7 +89,7 @@ impl World<'_> {
             ensure!(clients.iter().all(|(_, socket)| !ask_busy(socket).starts_with("two")), "nobody should answer");
         }
         for name in ["one", "two"] {
-            self._responders.push(Responder::start(&self.place(name)?, name)?);
+            respond(&self.place(name)?, name)?;
         }
         let answered = || clients.iter().filter(|(_, socket)| ask_busy(socket).starts_with("two")).count();
         wait_for("answers", LIMIT, || answered() == clients.len())
@@ -147,7 +146,7 @@ impl World<'_> {
         let wanted: BTreeSet<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
         for to in ips
             .iter()
-            .flat_map(|ip| [(Transport::Tcp, SocketAddr::new(*ip, 80)), (Transport::Udp, SocketAddr::new(*ip, 53))])
+            .flat_map(|ip| [(Protocol::Tcp, SocketAddr::new(*ip, 80)), (Protocol::Udp, SocketAddr::new(*ip, 53))])
         {
             let mut last = Ok(BTreeSet::new());
             wait_for(&format!("{wanted:?} to answer {from} at {to:?}"), LIMIT, || {
@@ -218,12 +217,12 @@ impl World<'_> {
         let ips = self.serve("self", 13, &["one"], json!({}), json!({})).await?;
         self.meets("one", &ips, &["one"])?;
         for (ip, source) in ips.iter().zip(["169.254.169.5", "fd69::5"]) {
-            let answer = ask(&self.place("one")?, Transport::Tcp, SocketAddr::new(*ip, 80))?;
+            let answer = ask(&self.place("one")?, Protocol::Tcp, SocketAddr::new(*ip, 80))?;
             ensure!(answer == Answer::From { name: "one".into(), source: source.parse()? }, "{answer:?}");
         }
         // Another pod is seen by its own address.
         for (ip, own) in ips.iter().zip(&self.pods[1].2) {
-            let answer = ask(&self.place("two")?, Transport::Udp, SocketAddr::new(*ip, 53))?;
+            let answer = ask(&self.place("two")?, Protocol::Udp, SocketAddr::new(*ip, 53))?;
             ensure!(answer == Answer::From { name: "one".into(), source: *own }, "{answer:?}");
         }
         Ok(())
@@ -245,7 +244,7 @@ impl World<'_> {
         let ips = self.serve("sticky", 15, &["one", "two"], json!({}), json!({"sessionAffinity": "ClientIP"})).await?;
         for from in ["one", "two"] {
             let place = self.place(from)?;
-            for to in ips.iter().map(|ip| (Transport::Tcp, SocketAddr::new(*ip, 80))) {
+            for to in ips.iter().map(|ip| (Protocol::Tcp, SocketAddr::new(*ip, 80))) {
                 let mut last = Ok(BTreeSet::new());
                 wait_for("an answer", LIMIT, || {
                     last = answers(&place, to);
@@ -329,10 +328,10 @@ fn ask_busy(socket: &UdpSocket) -> String {
 }
 
 /// Who answers many questions; the first that nobody answers ends it.
-fn answers(place: &Place, (transport, to): (Transport, SocketAddr)) -> Result<BTreeSet<String>> {
+fn answers(place: &Place, (protocol, to): (Protocol, SocketAddr)) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for _ in 0..MANY {
-        let answer = ask(place, transport, to)?;
+        let answer = ask(place, protocol, to)?;
         names.insert(answer.name().to_owned());
         if answer == Answer::Silence {
             break;

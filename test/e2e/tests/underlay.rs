@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use ovenbird_e2e::datapath::eventually;
-use ovenbird_e2e::service::{Answer, PORT, Responder, Transport, ask, service, slices};
+use ovenbird_e2e::service::{Answer, PORT, ask, respond, service, slices};
 use ovenbird_e2e::wire::Capture;
+use ovenbird_e2e::witness::Protocol;
 use ovenbird_e2e::{LIMIT, pods};
 use ovenbird_lab::probe::Target;
 use ovenbird_lab::{Lab, Options, Place, testing, underlay, wait_for};
@@ -25,7 +26,6 @@ struct Pod {
     name: &'static str,
     place: Place,
     addresses: Vec<IpAddr>,
-    _responder: Responder,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,7 +170,7 @@ fn another_node_takes_over(lab: &Lab, a: &[Pod], o: &[Pod]) -> Result<()> {
     let [from, to] = [(active + 1) % 3, (active + 2) % 3];
     wait_for("another node to have the router's port", LIMIT, || {
         let to = SocketAddr::new(a[to].addresses[0], PORT);
-        matches!(ask(&o[from].place, Transport::Tcp, to), Ok(Answer::From { .. }))
+        matches!(ask(&o[from].place, Protocol::Tcp, to), Ok(Answer::From { .. }))
     })
 }
 
@@ -185,7 +185,7 @@ async fn a_service(lab: &Lab, a: &[Pod], o: &[Pod]) -> Result<()> {
     {
         let mut who = BTreeSet::new();
         eventually(lab, &format!("both endpoints to answer {name}"), || {
-            if let Answer::From { name, .. } = ask(from, Transport::Tcp, to)? {
+            if let Answer::From { name, .. } = ask(from, Protocol::Tcp, to)? {
                 who.insert(name);
             }
             ensure!(who.len() == 2, "only {who:?} answered {name}");
@@ -199,7 +199,7 @@ async fn a_policy(lab: &Lab, a: &[Pod], o: &[Pod]) -> Result<()> {
     lab.apply(&policy(&json!({"podSelector": {}, "policyTypes": ["Ingress"]}))).await?;
     let closed = |from: &Pod, to: &Pod| {
         wait_for(&format!("{} to be cut off from {}", from.name, to.name), LIMIT, || {
-            matches!(ask(&from.place, Transport::Tcp, SocketAddr::new(to.addresses[0], PORT)), Ok(Answer::Silence))
+            matches!(ask(&from.place, Protocol::Tcp, SocketAddr::new(to.addresses[0], PORT)), Ok(Answer::Silence))
         })
     };
     closed(&a[0], &a[1])?;
@@ -210,7 +210,7 @@ async fn a_policy(lab: &Lab, a: &[Pod], o: &[Pod]) -> Result<()> {
         json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": from, "ports": [{"port": PORT}]}]});
     lab.apply(&policy(&spec)).await?;
     wait_for("the policy to let the overlay in", LIMIT, || {
-        matches!(ask(&o[0].place, Transport::Tcp, SocketAddr::new(a[1].addresses[0], PORT)), Ok(Answer::From { .. }))
+        matches!(ask(&o[0].place, Protocol::Tcp, SocketAddr::new(a[1].addresses[0], PORT)), Ok(Answer::From { .. }))
     })?;
     closed(&a[0], &a[1])
 }
@@ -247,8 +247,8 @@ async fn pods_of(lab: &Lab, namespace: &str, names: &[&'static str]) -> Result<V
     let mut found = Vec::new();
     for name in names {
         let place = lab.scene(&format!("{namespace}/{name}"))?.place().clone();
-        let responder = Responder::start(&place, name)?;
-        found.push(Pod { name, addresses: pods::ips(&api, name).await?, place, _responder: responder });
+        respond(&place, name)?;
+        found.push(Pod { name, addresses: pods::ips(&api, name).await?, place });
     }
     Ok(found)
 }
@@ -275,7 +275,7 @@ fn silent(from: &Place, to: IpAddr) -> Result<()> {
 
 /// The pod answers at an address, and sees one of `seen`.
 fn answers(from: &Place, to: &Pod, ip: IpAddr, port: u16, seen: &[IpAddr]) -> Result<()> {
-    let answer = ask(from, Transport::Tcp, SocketAddr::new(ip, port))?;
+    let answer = ask(from, Protocol::Tcp, SocketAddr::new(ip, port))?;
     let fits = matches!(&answer, Answer::From { name, source } if name == to.name && seen.contains(source));
     ensure!(fits, "{ip}: {answer:?}, wanted {} to see one of {seen:?}", to.name);
     Ok(())

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
-use ovenbird_e2e::service::{Responder, Transport, ask, service, slices};
+use ovenbird_e2e::service::{ask, respond, service, slices};
+use ovenbird_e2e::witness::Protocol;
 use ovenbird_e2e::{LIMIT, pods, pour, sctp};
 use ovenbird_lab::{Family, Lab, Place, testing, wait_for};
 use serde_json::{Value, json};
@@ -41,10 +42,10 @@ async fn what_the_node_does_itself() -> Result<()> {
 
 /// A lot of four to one, and then, as the annotations are the other way round, of one to four.
 async fn shares_follow_weights(lab: &Lab) -> Result<()> {
-    let (names, mut endpoints, mut responders) = ([("heavy", "node1"), ("light", "node2")], Vec::new(), Vec::new());
+    let (names, mut endpoints) = ([("heavy", "node1"), ("light", "node2")], Vec::new());
     for (name, node) in names {
         endpoints.extend(ips(lab, name).await?.into_iter().map(|ip| (node, ip)));
-        responders.push(Responder::start(&scene(lab, name)?, name)?);
+        respond(&scene(lab, name)?, name)?;
     }
     let vips: Vec<IpAddr> = vec!["10.96.0.41".parse()?, "fd00:10:96::41".parse()?];
     let scheduler = json!({"ovenbird.io/scheduler": "wrr"});
@@ -52,7 +53,7 @@ async fn shares_follow_weights(lab: &Lab) -> Result<()> {
         .await?;
     let client = scene(lab, "client")?;
     let share = |to: SocketAddr| -> Result<usize> {
-        let answers = (0..MANY).map(|_| ask(&client, Transport::Tcp, to));
+        let answers = (0..MANY).map(|_| ask(&client, Protocol::Tcp, to));
         Ok(answers.collect::<Result<Vec<_>>>()?.iter().filter(|answer| answer.name() == "heavy").count())
     };
     // Five standard deviations of a lot of 4 to 1.
