@@ -64,8 +64,8 @@ async fn overlay(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         declared,
     };
     let guarded = watch::Sender::new(false);
-    let (services, Told { local, gone }) = gateway::watch(client, config);
-    let endpoints = gateway::serve_endpoints(config.clone(), services.clone(), local.clone(), gone);
+    let (services, Told { local, stale }) = gateway::watch(client, config);
+    let endpoints = gateway::serve_endpoints(config.clone(), services.clone(), local.clone(), stale);
     let gateway = gateway::task::Task {
         config: config.clone(),
         mtu,

@@ -1,13 +1,14 @@
-//! Makes Open vSwitch forget UDP connections to endpoints that are gone, when OVN has settled.
+//! Makes Open vSwitch forget UDP connections that lead nowhere, when OVN has settled: those to endpoints that are gone, and those to a Service
+//! itself, from before it had an endpoint.
 //!
 //! ```text
-//! [endpoints]: an endpoint that was ready is no more --> after a while, and again: flush what it answers --> ovs-ofctl ct-flush br-int
+//! [endpoints]: an address --> after a while, and again: flush what it answers --> ovs-ofctl ct-flush br-int
 //! ```
 //!
-//! A client that goes on sending from one port keeps its connection, and its endpoint, for as long as it sends. ovn-controller flushes
-//! such connections (`options:ct_flush`), but before it changes the flows: whoever sends in between connects to the old endpoint
-//! again. So this comes later, and more than once, for nobody tells when all flows are in force. Must not: touch other protocols, whose
-//! connections end by themselves.
+//! A client that goes on sending from one port keeps its connection for as long as it sends. ovn-controller flushes those of endpoints that are gone
+//! (`options:ct_flush`), but before it changes the flows: whoever sends in between connects to the old endpoint again. And who sends before OVN
+//! knows a Service has a connection to its address, which is no endpoint's, and which nobody flushes. So this comes later, and more than once, for
+//! nobody tells when all flows are in force. Must not: touch other protocols, whose connections end by themselves.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -28,49 +29,49 @@ const PAUSES: [u64; 4] = [300, 1_000, 4_000, 15_000];
 ///
 /// # Errors
 /// When whoever tells of endpoints has ended.
-pub async fn run(bridge: Option<&Path>, mut gone: UnboundedReceiver<SocketAddr>) -> anyhow::Result<()> {
+pub async fn run(bridge: Option<&Path>, mut stale: UnboundedReceiver<SocketAddr>) -> anyhow::Result<()> {
     let mut due: BTreeSet<(Instant, SocketAddr)> = BTreeSet::new();
     loop {
         let next = due.first().copied();
         let wait = async {
             match next {
-                Some((at, endpoint)) => {
+                Some((at, address)) => {
                     sleep_until(at).await;
-                    endpoint
+                    address
                 }
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            told = gone.recv() => {
-                let Some(endpoint) = told else { anyhow::bail!("nobody tells of endpoints any more") };
-                debug!(%endpoint, "is gone");
-                due.extend(PAUSES.map(|pause| (Instant::now() + Duration::from_millis(pause), endpoint)));
+            told = stale.recv() => {
+                let Some(address) = told else { anyhow::bail!("nobody tells of endpoints any more") };
+                debug!(%address, "UDP connections to it are forgotten");
+                due.extend(PAUSES.map(|pause| (Instant::now() + Duration::from_millis(pause), address)));
             }
-            endpoint = wait => {
+            address = wait => {
                 due.pop_first();
-                if let Some(bridge) = bridge && let Err(complaint) = flush(bridge, endpoint).await {
-                    warn!("UDP clients of the endpoint {endpoint}, which is gone, may not find another: {complaint}: {}", causes(&complaint));
+                if let Some(bridge) = bridge && let Err(complaint) = flush(bridge, address).await {
+                    warn!("UDP clients that have sent to {address} may not find an endpoint: {complaint}: {}", causes(&complaint));
                 }
             }
         }
     }
 }
 
-/// Forgets the UDP connections, in all zones, whose answers come from `endpoint`.
+/// Forgets the UDP connections, in all zones, whose answers come from `address`.
 ///
 /// # Errors
 /// What the tool says: before Open vSwitch 3.1 there is no such command.
-async fn flush(bridge: &Path, endpoint: SocketAddr) -> Result<(), ToolError> {
+async fn flush(bridge: &Path, address: SocketAddr) -> Result<(), ToolError> {
     let bridge = format!("unix:{}", bridge.display());
-    OFCTL.run(["--timeout=10", "ct-flush", &bridge, "", &tuple(endpoint)], "").await.map(drop)
+    OFCTL.run(["--timeout=10", "ct-flush", &bridge, "", &tuple(address)], "").await.map(drop)
 }
 
 /// The reply's direction, as ovs-ofctl(8) reads it.
-fn tuple(endpoint: SocketAddr) -> String {
-    let (address, port) = (endpoint.ip(), endpoint.port());
-    let source = if address.is_ipv4() { "ct_nw_src" } else { "ct_ipv6_src" };
-    format!("{source}={address},ct_nw_proto=17,ct_tp_src={port}")
+fn tuple(address: SocketAddr) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    let source = if ip.is_ipv4() { "ct_nw_src" } else { "ct_ipv6_src" };
+    format!("{source}={ip},ct_nw_proto=17,ct_tp_src={port}")
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Endpoints of Services, as far as a node must know them: its own, for health checks and because those that are the host itself must see
-//! their clients (externalTrafficPolicy Local); and which of UDP are gone.
+//! their clients (externalTrafficPolicy Local); and which of UDP are gone, or a Service's first.
 //!
 //! ```text
 //! watch EndpointSlices --+--> Local: by slice, who is here --> health checks, gateway
 //!       Services (which have policy Local) --^
-//!                        +--> UDP endpoints that are no more --> [conntrack]
+//!                        +--> UDP endpoints that are no more, addresses of Services that had none before --> [conntrack]
 //! ```
 //!
 //! Must not: choose endpoints (the master does), or keep more than that of a slice.
@@ -46,8 +46,9 @@ pub struct Here {
 pub struct Told {
     /// Those on this node of Services with externalTrafficPolicy Local; `None` while it is not known who they are.
     pub local: watch::Receiver<Option<Local>>,
-    /// Addresses and ports of UDP at which nobody is ready any more.
-    pub gone: mpsc::UnboundedReceiver<SocketAddr>,
+    /// Addresses and ports of UDP whose connections are to be forgotten: at which nobody is ready any more; and those of Services that have
+    /// their first endpoint, for what was sent before OVN knew the Service went to its address itself, and goes on doing so.
+    pub stale: mpsc::UnboundedReceiver<SocketAddr>,
 }
 
 /// Watches EndpointSlices.
@@ -62,21 +63,21 @@ pub fn follow_endpoints(
     mut services: watch::Receiver<Option<Services>>,
 ) -> Told {
     let (local_tx, local) = watch::channel(None);
-    let (gone_tx, gone) = mpsc::unbounded_channel();
+    let (stale_tx, stale) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         if services.wait_for(Option::is_some).await.is_err() {
             return;
         }
         let mut slices = Slices { node, ..Slices::default() };
-        let (mut listing, mut listed) = (None, false);
+        let mut listing = None;
         let mut all = std::pin::pin!(all);
         loop {
             let gone = tokio::select! {
                 event = all.next() => match event {
-                    Some(Ok(event)) => slices.take(event, &mut listing, &mut listed),
+                    Some(Ok(event)) => slices.take(event, &mut listing),
                     Some(Err(e)) if rights::was_told(&e) => {
                         // The gateway goes on with what the master makes of them.
-                        listed = true;
+                        slices.listed = true;
                         slices.untold = true;
                         Vec::new()
                     }
@@ -95,16 +96,17 @@ pub fn follow_endpoints(
                 },
             };
             // Most slices have nothing here.
-            if listed && std::mem::take(&mut slices.untold) {
-                publish(&local_tx, &slices.local, services.borrow_and_update().as_ref());
+            let services = services.borrow_and_update();
+            if slices.listed && std::mem::take(&mut slices.untold) {
+                publish(&local_tx, &slices.local, services.as_ref());
             }
             // Who does not listen has ended.
-            for endpoint in gone {
-                let _ = gone_tx.send(endpoint);
+            for address in gone.into_iter().chain(slices.begun(services.as_ref())) {
+                let _ = stale_tx.send(address);
             }
         }
     });
-    Told { local, gone }
+    Told { local, stale }
 }
 
 /// Tells those slices whose Services have externalTrafficPolicy Local.
@@ -126,18 +128,19 @@ struct Slices {
     local: Local,
     /// `local`, or which Services it is told of, is not what was told.
     untold: bool,
-    /// Ready endpoints of UDP.
-    udp: BTreeMap<String, BTreeSet<SocketAddr>>,
+    /// All have been named once.
+    listed: bool,
+    /// Ready endpoints of UDP, by slice, with its Service.
+    udp: BTreeMap<String, (String, BTreeSet<SocketAddr>)>,
+    /// Slices with such endpoints, by Service.
+    serving: BTreeMap<String, BTreeSet<String>>,
+    /// Services whose first endpoint of UDP has come, until it is known which addresses they have.
+    begun: BTreeSet<String>,
 }
 
 impl Slices {
     /// Takes an event in, with the keys that the list under way has named. Returns the UDP endpoints that are gone.
-    fn take(
-        &mut self,
-        event: Event<EndpointSlice>,
-        listing: &mut Option<BTreeSet<String>>,
-        listed: &mut bool,
-    ) -> Vec<SocketAddr> {
+    fn take(&mut self, event: Event<EndpointSlice>, listing: &mut Option<BTreeSet<String>>) -> Vec<SocketAddr> {
         match event {
             Event::Init => {
                 *listing = Some(BTreeSet::new());
@@ -150,7 +153,7 @@ impl Slices {
             }
             Event::Delete(slice) => self.set(key(&slice), None),
             Event::InitDone => {
-                *listed = true;
+                self.listed = true;
                 self.untold = true;
                 let named = listing.take().unwrap_or_default();
                 let known = self.udp.keys().chain(self.local.keys());
@@ -168,17 +171,48 @@ impl Slices {
             None => drop(self.local.remove(&key)),
         }
         let now = slice.map(ready_udp).unwrap_or_default();
-        let before = self.udp.remove(&key).unwrap_or_default();
+        let (service, before) = self.udp.remove(&key).unwrap_or_default();
         let gone = before.difference(&now).copied().collect();
-        if !now.is_empty() {
-            self.udp.insert(key, now);
+        let serving = slice.and_then(service_of).filter(|_| !now.is_empty());
+        self.begun
+            .extend(serving.iter().filter(|service| self.listed && !self.serving.contains_key(*service)).cloned());
+        if let Some(slices) = self.serving.get_mut(&service) {
+            slices.remove(&key);
+            if slices.is_empty() {
+                self.serving.remove(&service);
+            }
+        }
+        if let Some(service) = serving {
+            self.serving.entry(service.clone()).or_default().insert(key.clone());
+            self.udp.insert(key, (service, now));
         }
         gone
+    }
+
+    /// Addresses and ports of UDP of Services whose first endpoint has come, once each.
+    fn begun(&mut self, services: Option<&Services>) -> Vec<SocketAddr> {
+        let mut all = Vec::new();
+        self.begun.retain(|key| {
+            let Some(service) = services.and_then(|services| services.get(key)) else {
+                return self.serving.contains_key(key);
+            };
+            let addresses = service.cluster_ips.iter().chain(&service.vips);
+            let ports = service.ports.iter().filter(|port| port.protocol == Protocol::Udp);
+            all.extend(addresses.flat_map(|ip| ports.clone().map(|port| SocketAddr::new(*ip, port.port))));
+            false
+        });
+        all
     }
 }
 
 fn key(slice: &EndpointSlice) -> String {
     name::key(&slice.namespace().unwrap_or_default(), &slice.name_any())
+}
+
+/// The Service of a slice, namespace/name.
+fn service_of(slice: &EndpointSlice) -> Option<String> {
+    let service = slice.labels().get("kubernetes.io/service-name")?;
+    Some(name::key(&slice.namespace().unwrap_or_default(), service))
 }
 
 fn is_ready(endpoint: &Endpoint) -> bool {
@@ -196,9 +230,9 @@ fn ready_udp(slice: &EndpointSlice) -> BTreeSet<SocketAddr> {
 
 /// What a slice says of this node; `None` without a ready endpoint here.
 fn here(slice: &EndpointSlice, node: &str) -> Option<Here> {
-    let service = slice.labels().get("kubernetes.io/service-name")?;
+    let service = service_of(slice)?;
     let endpoints = slice.endpoints.iter().filter(|e| e.node_name.as_deref() == Some(node) && is_ready(e));
-    let mut here = Here { service: name::key(&slice.namespace().unwrap_or_default(), service), ..Here::default() };
+    let mut here = Here { service, ..Here::default() };
     for endpoint in endpoints {
         let address = endpoint.addresses.first();
         let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.as_ref());
@@ -285,11 +319,8 @@ mod tests {
     fn udp_endpoints_that_are_gone_are_told_once() {
         let ready = |address: &str| endpoint(address, "node2", Some(true), None);
         let mut slices = Slices { node: "node1".into(), ..Slices::default() };
-        let (mut listing, mut listed) = (None, false);
-        let mut take = |event| {
-            let gone = slices.take(event, &mut listing, &mut listed);
-            gone.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-        };
+        let mut listing = None;
+        let mut take = |event| text(&slices.take(event, &mut listing));
         let of = |endpoints: &[Value]| slice(&json!(endpoints));
         assert_eq!(take(Event::Init), "");
         assert_eq!(take(Event::InitApply(of(&[ready("10.128.1.3"), ready("10.128.1.4")]))), "");
@@ -303,6 +334,46 @@ mod tests {
         assert_eq!(take(Event::InitDone), "");
         assert_eq!(take(Event::Init), "");
         assert_eq!(take(Event::InitDone), "10.128.1.5:53");
+    }
+
+    #[test]
+    fn a_service_begins_with_its_first_udp_endpoint() {
+        let of = |name: &str, ready| {
+            let mut slice = slice(&json!([endpoint("10.128.1.3", "node2", Some(ready), None)]));
+            slice.metadata.name = Some(name.into());
+            slice
+        };
+        let web = super::super::services::Service {
+            cluster_ips: ["10.96.0.7", "fd96::7"].map(|ip| ip.parse().unwrap()).into(),
+            vips: ["192.0.2.1".parse().unwrap()].into(),
+            ports: [(Protocol::Tcp, 80), (Protocol::Udp, 53)]
+                .map(|(protocol, port)| Port { name: String::new(), protocol, port, node_port: None })
+                .into(),
+            ..Default::default()
+        };
+        let (unknown, known) = (Services::new(), Services::from([("default/web".to_owned(), web)]));
+        let mut slices = Slices { node: "node1".into(), ..Slices::default() };
+        let mut listing = None;
+        let mut after = |event, services| {
+            slices.take(event, &mut listing);
+            text(&slices.begun(services))
+        };
+        // What there is at the start has been known to OVN, too.
+        assert_eq!(after(Event::Init, Some(&known)), "");
+        assert_eq!(after(Event::InitApply(of("old", true)), Some(&known)), "");
+        assert_eq!(after(Event::InitDone, Some(&known)), "");
+        assert_eq!(after(Event::Apply(of("old", true)), Some(&known)), "");
+        assert_eq!(after(Event::Apply(of("other", true)), Some(&known)), "", "it is not the first");
+        assert_eq!(after(Event::Apply(of("old", false)), Some(&known)), "");
+        assert_eq!(after(Event::Delete(of("other", true)), Some(&known)), "");
+        // Its addresses may be known later.
+        assert_eq!(after(Event::Apply(of("new", true)), Some(&unknown)), "");
+        assert_eq!(after(Event::Apply(of("other", true)), Some(&known)), "10.96.0.7:53 [fd96::7]:53 192.0.2.1:53");
+        assert_eq!(after(Event::Apply(of("other", true)), Some(&known)), "");
+    }
+
+    fn text(addresses: &[SocketAddr]) -> String {
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub fn watch(client: &Client, config: &Config) -> (Receiver<Option<Services>>, e
     (services, told)
 }
 
-/// Answers health checks, and has connections to UDP endpoints that are gone forgotten, until the daemon stops.
+/// Answers health checks, and has UDP connections that lead nowhere forgotten, until the daemon stops.
 ///
 /// # Errors
 /// When one of the daemon's other parts has ended.
@@ -57,11 +57,11 @@ pub async fn serve_endpoints(
     config: Config,
     services: Receiver<Option<Services>>,
     local: Receiver<Option<endpoints::Local>>,
-    gone: UnboundedReceiver<SocketAddr>,
+    stale: UnboundedReceiver<SocketAddr>,
 ) -> anyhow::Result<()> {
     let bridge = openflow::socket(&config.ovs, INTEGRATION_BRIDGE);
     tokio::try_join!(async { health::serve(services, local).await.context("answering health checks") }, async {
-        conntrack::run(bridge.as_deref(), gone).await.context("forgetting connections")
+        conntrack::run(bridge.as_deref(), stale).await.context("forgetting connections")
     },)?;
     Ok(())
 }
