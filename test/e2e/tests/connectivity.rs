@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use ovenbird_api::mode::Feature;
 use ovenbird_e2e::oracle::{Client, Door, Endpoint, Expected, Node, Policy, Seen, Service, expect};
 use ovenbird_e2e::witness::{self, Answer, Protocol, Silence};
-use ovenbird_e2e::{LIMIT, pods};
+use ovenbird_e2e::{LIMIT, pods, side_by_side};
 use ovenbird_lab::{Lab, Mode, Options, Place, testing};
 use serde_json::{Value, json};
 
@@ -79,37 +79,21 @@ fn services() -> Vec<Service> {
     ]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_client_by_every_door() -> Result<()> {
-    all_rows("e2e-conn", &[]).await
+#[test]
+fn every_client_by_every_door() -> Result<()> {
+    let of = |mode| Options { nodes: 2, mode, ..Options::default() };
+    let local = Options { node_args: vec!["--gateway-mode=local".into()], ..of(Mode::Overlay) };
+    let labs = [
+        ("e2e-conn", of(Mode::Overlay)),
+        ("e2e-conn-local", local),
+        ("e2e-conn-kbr", of(Mode::Classic)),
+        ("e2e-conn-vlan", of(Mode::Underlay)),
+        ("e2e-conn-vms", of(Mode::Nested)),
+    ];
+    side_by_side(labs.map(|(name, options)| (name, move || all_rows(name, options))))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_client_by_every_door_in_local_mode() -> Result<()> {
-    all_rows("e2e-conn-local", &["--gateway-mode=local"]).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_client_by_every_door_in_the_classic_network() -> Result<()> {
-    all_rows_of("e2e-conn-classic", Options { nodes: 2, mode: Mode::Classic, ..Options::default() }).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_client_by_every_door_on_a_vlan() -> Result<()> {
-    all_rows_of("e2e-conn-vlan", Options { nodes: 2, mode: Mode::Underlay, ..Options::default() }).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_client_by_every_door_in_vms() -> Result<()> {
-    all_rows_of("e2e-conn-vms", Options { nodes: 2, mode: Mode::Nested, ..Options::default() }).await
-}
-
-async fn all_rows(name: &str, node_args: &[&str]) -> Result<()> {
-    let node_args = node_args.iter().map(|arg| (*arg).into()).collect();
-    all_rows_of(name, Options { nodes: 2, node_args, ..Options::default() }).await
-}
-
-async fn all_rows_of(name: &str, options: Options) -> Result<()> {
+async fn all_rows(name: &str, options: Options) -> Result<()> {
     let Some(lab) = testing::lab(name, options).await? else { return Ok(()) };
     let services = services();
     let world = World::build(lab, &services).await?;

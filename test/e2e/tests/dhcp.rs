@@ -14,7 +14,7 @@ use ovenbird_api::Lease;
 use ovenbird_e2e::datapath::eventually;
 use ovenbird_e2e::service::{Answer, PORT, ask, respond, service, slices};
 use ovenbird_e2e::witness::Protocol;
-use ovenbird_e2e::{LIMIT, pods};
+use ovenbird_e2e::{LIMIT, pods, side_by_side};
 use ovenbird_lab::probe::Target;
 use ovenbird_lab::{Lab, Mode, Options, Place, testing, underlay, wait_for};
 use serde_json::{Value, json};
@@ -137,14 +137,11 @@ struct Pod {
     ip: IpAddr,
 }
 
-/// On nodes, and in VMs, where the Network has no address of OVN's router: side by side, for both wait for timers most of the time.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_dhcp_server_gives_the_addresses() -> Result<()> {
-    let on_nodes = tokio::spawn(leases("e2e-dhcp", Mode::Overlay));
-    let in_vms = tokio::spawn(leases("e2e-dhcp-vms", Mode::Nested));
-    let (on_nodes, in_vms) = tokio::try_join!(on_nodes, in_vms)?;
-    on_nodes.context("on nodes")?;
-    in_vms.context("in VMs")
+/// On nodes, and in VMs, where the Network has no address of OVN's router.
+#[test]
+fn a_dhcp_server_gives_the_addresses() -> Result<()> {
+    let labs = [("e2e-dhcp", Mode::Overlay), ("e2e-dhcp-vms", Mode::Nested)];
+    side_by_side(labs.map(|(name, mode)| (name, move || leases(name, mode))))
 }
 
 async fn leases(name: &'static str, mode: Mode) -> Result<()> {

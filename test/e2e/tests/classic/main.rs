@@ -17,7 +17,7 @@ use kube::runtime::wait::await_condition;
 use ovenbird_e2e::pulse::{Pulse, echo, go_on, laps};
 use ovenbird_e2e::reach::{all_cells, by_tunnel_alone, two_on_each_node};
 use ovenbird_e2e::witness::Protocol;
-use ovenbird_e2e::{LIMIT, pods};
+use ovenbird_e2e::{LIMIT, pods, side_by_side};
 use ovenbird_lab::{Family, Lab, Mode, Options, Status, testing, wait_for};
 use tokio::time::timeout;
 
@@ -80,12 +80,9 @@ async fn tunnels_and_attachments() -> Result<()> {
 
 /// A full mesh of learning switches: as many tunnels are blocked as close a loop, the first node is the root, a broadcast comes once, and
 /// when a tunnel of the tree is lost, frames go round by the third node.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_tree_of_three_nodes() -> Result<()> {
-    // Side by side, for both wait for timers most of the time.
-    let (stp, rstp) = tokio::try_join!(tokio::spawn(tree("stp")), tokio::spawn(tree("rstp")))?;
-    stp.context("stp")?;
-    rstp.context("rstp")
+#[test]
+fn a_tree_of_three_nodes() -> Result<()> {
+    side_by_side(["stp", "rstp"].map(|variant| (variant, move || tree(variant))))
 }
 
 async fn tree(variant: &'static str) -> Result<()> {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use ovenbird_e2e::side_by_side;
 use ovenbird_lab::{Mode, Options, testing};
 use serde_json::{Value, json};
 
@@ -70,19 +71,11 @@ async fn every_named_policy_holds_on_the_whole_table() -> Result<()> {
     hold_all("e2e-policy", Mode::Overlay, |_| true).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn named_policies_hold_on_a_classic_network() -> Result<()> {
-    hold_all("e2e-policy-kbr", Mode::Classic, some).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn named_policies_hold_on_a_vlan() -> Result<()> {
-    hold_all("e2e-policy-vlan", Mode::Underlay, some).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn named_policies_hold_in_vms() -> Result<()> {
-    hold_all("e2e-policy-vms", Mode::Nested, some).await
+#[test]
+fn named_policies_hold_in_the_other_modes() -> Result<()> {
+    let labs =
+        [("e2e-policy-kbr", Mode::Classic), ("e2e-policy-vlan", Mode::Underlay), ("e2e-policy-vms", Mode::Nested)];
+    side_by_side(labs.map(|(name, mode)| (name, move || hold_all(name, mode, some))))
 }
 
 /// Every eighth, and with `OVENBIRD_TEST_ALL` set all: rows and rules are the same in these modes, the places where they hold are others.
