@@ -53,7 +53,7 @@ pub struct Service {
     pub health_port: Option<u16>,
 }
 
-/// All Services that are entered from outside pods, by namespace/name.
+/// All Services that have an address and are not served by others, by namespace/name.
 pub type Services = BTreeMap<String, Service>;
 
 /// What Services are entered by, beside their cluster addresses, and the address and port in OVN that each stands for.

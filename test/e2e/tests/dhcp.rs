@@ -218,7 +218,7 @@ fn reach_each_other(lab: &Lab, outside: &Place, pods: &[Pod]) -> Result<()> {
     })
 }
 
-/// What a pod sends by an address that the server has not given it, nobody hears; nor what it says as a server would, with or without policies.
+/// What a pod sends by an address that the server has not given it, nobody hears or believes; nor what it says as a server would.
 fn nobody_else_is_passed_for(outside: &Place, pods: &[Pod]) -> Result<()> {
     let ([a1, a2], port) = ([&pods[0], &pods[1]], 7000);
     let to_outside = SocketAddr::new(OUTSIDE.parse()?, port);
@@ -227,6 +227,8 @@ fn nobody_else_is_passed_for(outside: &Place, pods: &[Pod]) -> Result<()> {
     let false_one = hears(outside, to_outside, &a1.place, SocketAddr::new(FALSE.parse()?, port))?;
     a1.place.output(&["ip", "address", "del", FALSE, "dev", "eth0"])?;
     ensure!(!false_one, "the host outside has heard a false address");
+    let known = outside.output(&["ip", "neigh", "show", FALSE])?;
+    ensure!(!known.contains("lladdr"), "the host outside believes it: {known}");
 
     let to_client = SocketAddr::new(a2.ip, 68);
     ensure!(hears(&a2.place, to_client, &a1.place, SocketAddr::new(a1.ip, port))?, "a2 does not hear a1");

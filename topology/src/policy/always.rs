@@ -1,8 +1,8 @@
 //! What no policy may stop: neighbour discovery, DHCP where pods have their addresses by it, a node to its own pods (probes), and a pod to itself through a Service.
 //!
 //! These rows are there while there is any policy, in the first tier and above all others, so a cluster without policies keeps no
-//! state for them. One is there without: where a DHCP server gives the addresses no pod may pass for it. Source: NetworkPolicy in the Kubernetes documentation: "A Pod cannot block access to itself", "traffic to and from the
-//! node where a Pod is running is always allowed". Must not: depend on a certain policy.
+//! state for them. Two are there without: where a DHCP server gives the addresses no pod may pass for it. Source: NetworkPolicy in the
+//! Kubernetes documentation: "A Pod cannot block access to itself", "traffic to and from the node where a Pod is running is always allowed". Must not: depend on a certain policy.
 
 use ipnet::IpNet;
 use ovenbird_api::{address, name};
